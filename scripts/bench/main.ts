@@ -1,0 +1,138 @@
+/** `npm run bench`: this project beside its peers, in one interleaved run of fio. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Image, type ImageKind, prepareImage } from './images.js';
+import { machineFacts } from './machine.js';
+import { type BenchOptions, parseOptions, select, usage } from './options.js';
+import { type Peer, type PeerContext, peers } from './peers.js';
+import { isInstalled } from './process.js';
+import { formatReport, judgeAll, type Skip, summarize } from './report.js';
+import { type RoundsResult, runRounds } from './rounds.js';
+import { targets, type Workload, workloads } from './workloads.js';
+
+const log = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+
+const print = (text: string): void => {
+  process.stdout.write(`${text}\n`);
+};
+
+function recordPath({ out, name }: BenchOptions): string {
+  if (out !== undefined) return resolve(out);
+  const results = fileURLToPath(new URL('../../../scripts/bench/results/', import.meta.url));
+  return join(results, `${new Date().toISOString().slice(0, 10)}-${name}.json`);
+}
+
+async function prepareImages(
+  directory: string,
+  chosen: Workload[],
+  size: number,
+  signal: AbortSignal,
+): Promise<Map<ImageKind, Image>> {
+  const images = new Map<ImageKind, Image>();
+  for (const kind of new Set(chosen.map(({ image }) => image))) {
+    signal.throwIfAborted();
+    log(`image ${kind}`);
+    images.set(kind, await prepareImage(directory, kind, size));
+  }
+  return images;
+}
+
+/** Prints the tables and writes the record. */
+async function publish(
+  options: BenchOptions,
+  measuredPeers: Peer[],
+  { samples, skips }: RoundsResult,
+): Promise<void> {
+  const summaries = summarize(samples);
+  const verdicts = judgeAll(targets, summaries);
+  if (samples.length > 0) {
+    const names = peers.map(({ name }) => name);
+    print(formatReport(summaries, verdicts, skips, names));
+  } else {
+    print(
+      `nothing was measured\n${skips.map((skip) => `  ${skip.peer}: ${skip.reason}`).join('\n')}`,
+    );
+  }
+  if (!options.save) return;
+  const { rounds, seconds, size, workers } = options;
+  const record = {
+    date: new Date().toISOString(),
+    machine: await machineFacts(measuredPeers),
+    settings: { rounds, seconds, sizeBytes: size, workers: workers ?? 'default' },
+    summaries,
+    verdicts,
+    skips,
+    samples,
+  };
+  const path = recordPath(options);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, `${JSON.stringify(record, null, 1)}\n`);
+  log(`record: ${path}`);
+}
+
+/** Those that can run here; the reasons of the others go to `skips`. */
+async function availablePeers(
+  chosen: Peer[],
+  context: PeerContext,
+  skips: Skip[],
+): Promise<Peer[]> {
+  const available: Peer[] = [];
+  for (const peer of chosen) {
+    const reason = await peer.prepare(context);
+    if (reason === undefined) available.push(peer);
+    else skips.push({ peer: peer.name, workload: 'all', reason });
+  }
+  return available;
+}
+
+async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
+  const chosenPeers = select('peers', peers, options.peers);
+  const chosenWorkloads = select('workloads', workloads, options.workloads);
+  if (!(await isInstalled('fio'))) throw new Error('fio is needed to measure');
+  const scratch = mkdtempSync(join(tmpdir(), 'qcow2fs-bench-'));
+  const imageDir = options.imageDir ? resolve(options.imageDir) : join(scratch, 'images');
+  const context: PeerContext = { workers: options.workers, scratch };
+  const skips: Skip[] = [];
+  try {
+    const available = await availablePeers(chosenPeers, context, skips);
+    const images = await prepareImages(imageDir, chosenWorkloads, options.size, signal);
+    const { rounds, seconds } = options;
+    const result = await runRounds({
+      peers: available,
+      workloads: chosenWorkloads,
+      images,
+      context,
+      rounds,
+      seconds,
+      signal,
+      log,
+    });
+    await publish(options, available, { ...result, skips: [...skips, ...result.skips] });
+  } finally {
+    if (options.keep && !options.imageDir) log(`images: ${imageDir}`);
+    else rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+async function main(): Promise<void> {
+  const options = parseOptions(process.argv.slice(2));
+  if (options.help) return print(usage);
+  if (options.list) {
+    print(`peers:\n${peers.map((peer) => `  ${peer.name}: ${peer.description}`).join('\n')}`);
+    return print(`workloads:\n${workloads.map(({ name }) => `  ${name}`).join('\n')}`);
+  }
+  const abort = new AbortController();
+  // The run ends at its next step, and each finally on the way unmounts what it mounted.
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => abort.abort());
+  await bench(options, abort.signal);
+}
+
+main().catch((error: Error) => {
+  const isInterrupted = error.name === 'AbortError';
+  log(isInterrupted ? 'bench: interrupted, all unmounted' : `bench: ${error.message}`);
+  process.exitCode = isInterrupted ? 130 : 1;
+});

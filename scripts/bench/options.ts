@@ -1,0 +1,106 @@
+/** The command line of the benchmark. */
+import { parseArgs } from 'node:util';
+import { MIB } from './images.js';
+
+export const usage = `usage: npm run bench -- [OPTION ...]
+  --peers A,B        only these (this project is qcow2fs)
+  --workloads X,Y    only these
+  --rounds N         rounds over all workloads and peers (5)
+  --seconds N        length of a timed fio run (3)
+  --size SIZE        virtual size of the plain image, with M or G (2G); the chain has half of it,
+                     the compressed images a quarter
+  --image-dir DIR    keep the images there, and take those of an earlier run
+  --keep             keep the images of a temporary directory, and print where they are
+  --workers N        passed to this project as -o workers=N
+  --name NAME        part of the record's name (bench)
+  --out FILE         the record (scripts/bench/results/DATE-NAME.json)
+  --no-save          write no record
+  --list             print the peers and workloads, and end
+  --help`;
+
+export interface BenchOptions {
+  peers: string[] | undefined;
+  workloads: string[] | undefined;
+  rounds: number;
+  seconds: number;
+  /** In bytes. */
+  size: number;
+  imageDir: string | undefined;
+  keep: boolean;
+  workers: number | undefined;
+  name: string;
+  out: string | undefined;
+  save: boolean;
+  list: boolean;
+  help: boolean;
+}
+
+function positiveInteger(name: string, text: string): number {
+  if (!/^[1-9]\d{0,8}$/.test(text))
+    throw new Error(`--${name}: '${text}' is not a positive integer`);
+  return Number(text);
+}
+
+/** Bytes of a size such as 512M or 2G; a multiple of 64 MiB, so that all layers are equal. */
+function parseSize(text: string): number {
+  const match = /^([1-9]\d{0,5})([MG])$/.exec(text);
+  if (!match) throw new Error(`--size: '${text}' is not a number with M or G`);
+  const size = Number(match[1]) * (match[2] === 'G' ? 1024 : 1) * MIB;
+  if (size % (64 * MIB) !== 0) throw new Error(`--size: ${text} is not a multiple of 64M`);
+  return size;
+}
+
+const list = (text: string | undefined): string[] | undefined =>
+  text?.split(',').filter((name) => name !== '');
+
+export function parseOptions(argv: string[]): BenchOptions {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      peers: { type: 'string' },
+      workloads: { type: 'string' },
+      rounds: { type: 'string', default: '5' },
+      seconds: { type: 'string', default: '3' },
+      size: { type: 'string', default: '2G' },
+      'image-dir': { type: 'string' },
+      keep: { type: 'boolean', default: false },
+      workers: { type: 'string' },
+      name: { type: 'string', default: 'bench' },
+      out: { type: 'string' },
+      'no-save': { type: 'boolean', default: false },
+      list: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (!/^[\w.-]+$/.test(values.name))
+    throw new Error(`--name: '${values.name}' has odd characters`);
+  return {
+    peers: list(values.peers),
+    workloads: list(values.workloads),
+    rounds: positiveInteger('rounds', values.rounds),
+    seconds: positiveInteger('seconds', values.seconds),
+    size: parseSize(values.size),
+    imageDir: values['image-dir'],
+    keep: values.keep,
+    workers: values.workers === undefined ? undefined : positiveInteger('workers', values.workers),
+    name: values.name,
+    out: values.out,
+    save: !values['no-save'],
+    list: values.list,
+    help: values.help,
+  };
+}
+
+/** The entries of those names, in the table's own order; all where none is named. */
+export function select<T extends { name: string }>(
+  what: string,
+  table: T[],
+  names: string[] | undefined,
+): T[] {
+  const unknown = names?.find((name) => !table.some((entry) => entry.name === name));
+  if (unknown !== undefined) {
+    const known = table.map((entry) => entry.name).join(', ');
+    throw new Error(`--${what}: '${unknown}' is none of ${known}`);
+  }
+  return table.filter((entry) => !names || names.includes(entry.name));
+}

@@ -1,0 +1,136 @@
+/** What is measured, in which unit, and what this project promises of it. */
+import type { FioJob } from './fio.js';
+import { type ImageKind, MIB } from './images.js';
+import { HOST_FILE, LIMIT, QEMU } from './peers.js';
+
+export type Unit = 'IOPS' | 'MB/s' | 'ms' | 'MiB';
+
+/** One fio run on a mount. The host file takes part only where it is asked to. */
+export interface FioStep {
+  metric: string;
+  job: FioJob;
+  withHostFile?: boolean;
+}
+
+/** One mount of one image, and the runs on it in order. */
+export interface Workload {
+  name: string;
+  image: ImageKind;
+  steps: FioStep[];
+  /** Name of the metric for the time from the command to the first byte read. */
+  firstByteMetric?: string;
+  /** Name of the metric for the daemon's resident memory after the last step. */
+  memoryMetric?: string;
+}
+
+/** A bound on this project's median: a multiple of another median, or a number in the unit. */
+export interface Target {
+  metric: string;
+  /** Another peer on the same metric. */
+  peer?: string;
+  /** Another metric of this project. */
+  ownMetric?: string;
+  atLeast?: number;
+  atMost?: number;
+}
+
+const random4k: FioJob = {
+  pattern: 'randread',
+  blockSize: 4096,
+  jobs: 4,
+  direct: true,
+  isTimed: true,
+};
+const sequential: FioJob = {
+  pattern: 'read',
+  blockSize: MIB,
+  jobs: 1,
+  direct: true,
+  isTimed: true,
+};
+const oncePass: FioJob = { ...sequential, isTimed: false };
+const buffered: FioJob = { ...oncePass, direct: false };
+
+const compressed = (type: 'zlib' | 'zstd'): Workload[] => [
+  { name: `${type}-direct`, image: type, steps: [{ metric: `${type}-direct`, job: oncePass }] },
+  { name: `${type}-buffered`, image: type, steps: [{ metric: `${type}-buffered`, job: buffered }] },
+];
+
+export const workloads: Workload[] = [
+  {
+    name: 'mount',
+    image: 'plain',
+    steps: [],
+    firstByteMetric: 'mount-to-first-byte',
+  },
+  { name: 'random', image: 'plain', steps: [{ metric: 'random-4k-4-jobs', job: random4k }] },
+  {
+    name: 'sequential',
+    image: 'plain',
+    steps: [
+      { metric: 'sequential-1m-1-job', job: sequential },
+      { metric: 'sequential-1m-4-jobs', job: { ...sequential, jobs: 4 } },
+    ],
+  },
+  {
+    name: 'buffered',
+    image: 'plain',
+    steps: [
+      { metric: 'buffered-cold', job: buffered },
+      { metric: 'buffered-cached', job: { ...buffered, isTimed: true }, withHostFile: true },
+    ],
+  },
+  ...compressed('zlib'),
+  ...compressed('zstd'),
+  { name: 'chain', image: 'chain16', steps: [{ metric: 'chain-16-random-4k', job: random4k }] },
+  {
+    name: 'mapped1g',
+    image: 'mapped1g',
+    steps: [{ metric: 'mapped-1g-random-4k', job: random4k }],
+  },
+  {
+    name: 'mapped1t',
+    image: 'mapped1t',
+    steps: [{ metric: 'mapped-1t-random-4k', job: random4k }],
+    memoryMetric: 'mapped-1t-memory',
+  },
+];
+
+export const targets: Target[] = [
+  { metric: 'mount-to-first-byte', atMost: 500 },
+  { metric: 'random-4k-4-jobs', peer: LIMIT, atLeast: 0.9 },
+  { metric: 'random-4k-4-jobs', peer: QEMU, atLeast: 3 },
+  { metric: 'sequential-1m-1-job', peer: LIMIT, atLeast: 0.9 },
+  { metric: 'sequential-1m-1-job', peer: QEMU, atLeast: 1.5 },
+  { metric: 'sequential-1m-4-jobs', peer: LIMIT, atLeast: 0.9 },
+  { metric: 'sequential-1m-4-jobs', peer: QEMU, atLeast: 1.5 },
+  { metric: 'buffered-cold', peer: QEMU, atLeast: 2 },
+  { metric: 'buffered-cached', peer: HOST_FILE, atLeast: 0.95 },
+  { metric: 'zlib-direct', peer: QEMU, atLeast: 1 },
+  { metric: 'zlib-buffered', peer: QEMU, atLeast: 1 },
+  { metric: 'zstd-direct', peer: QEMU, atLeast: 1 },
+  { metric: 'zstd-buffered', peer: QEMU, atLeast: 1 },
+  { metric: 'chain-16-random-4k', peer: QEMU, atLeast: 2 },
+  { metric: 'mapped-1t-random-4k', ownMetric: 'mapped-1g-random-4k', atLeast: 0.7 },
+  { metric: 'mapped-1t-memory', atMost: 200 },
+];
+
+/** The unit of a metric: small requests are counted, large ones weighed. */
+export function unitOf(metric: string): Unit {
+  for (const workload of workloads) {
+    if (workload.firstByteMetric === metric) return 'ms';
+    if (workload.memoryMetric === metric) return 'MiB';
+    const step = workload.steps.find((candidate) => candidate.metric === metric);
+    if (step) return step.job.blockSize === 4096 ? 'IOPS' : 'MB/s';
+  }
+  throw new Error(`No workload has the metric ${metric}`);
+}
+
+/** The metrics of a workload in the order in which they are taken. */
+export function metricsOf(workload: Workload): string[] {
+  return [
+    ...(workload.firstByteMetric ? [workload.firstByteMetric] : []),
+    ...workload.steps.map((step) => step.metric),
+    ...(workload.memoryMetric ? [workload.memoryMetric] : []),
+  ];
+}

@@ -1,0 +1,176 @@
+/**
+ * A flat disk: a mapping over the disk below it. This is where a READ becomes preads: adjacent
+ * extents of a file are joined into one, zeroes are filled in, and what a layer does not have comes
+ * from the one below.
+ */
+import { alignUp } from '../codec/bits.js';
+import { ImageError } from '../errors.js';
+import type { Storage } from '../storage/storage.js';
+import type { IoBuffer } from '../sys/io-buffer.js';
+import { EXTENT, Extent, type Mapping } from './extent.js';
+
+/** A run of bytes of one file that is still to be read. */
+class PendingRead {
+  #storage: Storage | null = null;
+  #position = 0;
+  #unit = 1;
+  #at = 0;
+  #length = 0;
+
+  /** Joins the run to what is pending, or reads that first. */
+  add(extent: Extent, length: number, unit: number, target: IoBuffer, at: number): void {
+    const continues =
+      this.#storage === extent.storage &&
+      this.#position + this.#length === extent.hostOffset &&
+      this.#at + this.#length === at;
+    if (continues) {
+      this.#length += length;
+      return;
+    }
+    this.flush(target);
+    this.#storage = extent.storage;
+    this.#position = extent.hostOffset;
+    this.#unit = unit;
+    this.#at = at;
+    this.#length = length;
+  }
+
+  flush(target: IoBuffer): void {
+    const storage = this.#storage;
+    if (storage === null) return;
+    this.#storage = null;
+    const n = storage.read(target, this.#at, this.#length, this.#position);
+    if (n < this.#length) this.#fillTail(storage, target, n);
+  }
+
+  /** Forgets what is pending, after an error. */
+  clear(): void {
+    this.#storage = null;
+  }
+
+  /** The file ended: its last, partial cluster ends in zeroes; anything beyond is missing data. */
+  #fillTail(storage: Storage, target: IoBuffer, done: number): void {
+    const end = storage.size();
+    if (this.#position + this.#length > alignUp(end, this.#unit)) {
+      throw new ImageError(
+        'corrupt',
+        'EIO',
+        `${storage.name}: data at offset ${this.#position + done} lies past the end of the file`,
+        { path: storage.name, offset: this.#position + done, limit: `file size ${end}` },
+      );
+    }
+    target.bytes.fill(0, this.#at + done, this.#at + this.#length);
+  }
+}
+
+export class Disk {
+  readonly mapping: Mapping;
+  readonly backing: Disk | null;
+  readonly #extent = new Extent();
+  readonly #pending: PendingRead;
+
+  constructor(mapping: Mapping, backing: Disk | null) {
+    this.mapping = mapping;
+    this.backing = backing;
+    // Layers share one pending run: runs of a base that alternate with others still join there.
+    this.#pending = backing === null ? new PendingRead() : backing.#pending;
+  }
+
+  get size(): number {
+    return this.mapping.size;
+  }
+
+  /**
+   * Reads `length` bytes at `offset` into `target` from byte `at` on. The range must lie within the
+   * disk. Throws a SysError or an ImageError; what the target then holds means nothing.
+   */
+  read(offset: number, length: number, target: IoBuffer, at: number): void {
+    try {
+      this.#gather(offset, length, target, at);
+      this.#pending.flush(target);
+    } catch (error) {
+      this.#pending.clear();
+      throw error;
+    }
+  }
+
+  #gather(offset: number, length: number, target: IoBuffer, at: number): void {
+    const extent = this.#extent;
+    const end = offset + length;
+    while (offset < end) {
+      this.mapping.map(offset, end - offset, extent);
+      const n = extent.length;
+      switch (extent.kind) {
+        case EXTENT.DATA:
+          this.#pending.add(extent, n, this.mapping.unit, target, at);
+          break;
+        case EXTENT.ZERO:
+          target.bytes.fill(0, at, at + n);
+          break;
+        case EXTENT.UNALLOCATED:
+          this.#gatherBelow(offset, n, target, at);
+          break;
+        case EXTENT.COMPRESSED: {
+          const cluster = this.mapping.decompress(extent);
+          target.bytes.set(cluster.subarray(extent.skip, extent.skip + n), at);
+          break;
+        }
+      }
+      offset += n;
+      at += n;
+    }
+  }
+
+  /** What this layer does not have: the layer below, and zeroes past its end. */
+  #gatherBelow(offset: number, length: number, target: IoBuffer, at: number): void {
+    const below = this.backing;
+    const present = below === null ? 0 : Math.max(0, Math.min(length, below.size - offset));
+    if (present > 0) below!.#gather(offset, present, target, at);
+    if (present < length) target.bytes.fill(0, at + present, at + length);
+  }
+
+  /**
+   * The first byte at or after `offset` that is data (`hole` false) or a hole (`hole` true); the
+   * disk's size where there is none. A hole reads as zeroes over the whole chain.
+   */
+  seek(offset: number, hole: boolean): number {
+    return this.#seekWithin(offset, this.size, hole);
+  }
+
+  #seekWithin(offset: number, end: number, hole: boolean): number {
+    const extent = new Extent();
+    while (offset < end) {
+      this.mapping.map(offset, end - offset, extent);
+      const stop = offset + extent.length;
+      const found = this.#seekInExtent(extent, offset, stop, hole);
+      if (found < stop) return found;
+      offset = stop;
+    }
+    return end;
+  }
+
+  #seekInExtent(extent: Extent, offset: number, stop: number, hole: boolean): number {
+    switch (extent.kind) {
+      case EXTENT.DATA: {
+        // A cluster may be allocated and its file still have a hole there.
+        const position = extent.hostOffset;
+        const last = position + (stop - offset);
+        const storage = extent.storage!;
+        const found = hole ? storage.nextHole(position, last) : storage.nextData(position, last);
+        return offset + (found - position);
+      }
+      case EXTENT.ZERO:
+        return hole ? offset : stop;
+      case EXTENT.COMPRESSED:
+        return hole ? stop : offset;
+      case EXTENT.UNALLOCATED: {
+        const below = this.backing;
+        const present = below === null ? offset : Math.min(stop, below.size);
+        if (below === null || present <= offset) return hole ? offset : stop;
+        const found = below.#seekWithin(offset, present, hole);
+        if (found < present) return found;
+        return hole ? present : stop;
+      }
+    }
+  }
+}

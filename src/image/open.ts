@@ -1,0 +1,250 @@
+/**
+ * Opening an image and the chain of its backing files, under a policy. Everything is read-only, and
+ * everything that an image names is checked before it is opened.
+ */
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readlinkSync,
+  realpathSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
+import { dirname, isAbsolute, join, sep } from 'node:path';
+import { type ErrnoName, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
+import { FileStorage } from '../storage/file.js';
+import type { Storage } from '../storage/storage.js';
+import { strerror } from '../sys/libc.js';
+import type { FileDescription, ImageDescription, LayerDescription } from './description.js';
+import { probeFormat } from './probe.js';
+import { readBitmaps } from './qcow2/bitmaps.js';
+import { hasBit } from './qcow2/features.js';
+import { readHeader } from './qcow2/header.js';
+import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
+import { readSnapshots } from './qcow2/snapshots.js';
+
+/** Layers of a chain at most: deeper ones are taken for an attack. */
+export const MAX_LAYERS = 256;
+
+/** What may be opened. */
+export interface OpenPolicy {
+  /** The image's format; probed where it is not given. */
+  readonly format?: string | undefined;
+  /** Refuse images that name another file. */
+  readonly noBacking?: boolean | undefined;
+  /** A folder: whatever an image names must lie in it, links followed. */
+  readonly backingRoot?: string | undefined;
+  /** Open the image alone, as if it had no backing file; for looking at its header. */
+  readonly alone?: boolean | undefined;
+  /** Allow encrypted images; for looking at the header. */
+  readonly allowEncrypted?: boolean | undefined;
+}
+
+export interface OpenedImage {
+  readonly description: ImageDescription;
+  /** What the user should know though the image could be opened. */
+  readonly warnings: readonly string[];
+}
+
+/** Opens the image at `path` and its chain. Nothing stays open where it throws. */
+export function openImage(path: string, policy: OpenPolicy = {}): OpenedImage {
+  const opening = new Opening(policy);
+  try {
+    return opening.run(path);
+  } catch (error) {
+    opening.close();
+    throw error;
+  }
+}
+
+/** Closes the descriptors of an image that no thread uses any more. */
+export function closeImage(description: ImageDescription): void {
+  for (const layer of description.layers) {
+    closeSync(layer.file.fd);
+    if (layer.format === 'qcow2' && layer.dataFile !== null) closeSync(layer.dataFile.fd);
+  }
+}
+
+class Opening {
+  readonly #policy: OpenPolicy;
+  readonly #root: string | undefined;
+  readonly #fds: number[] = [];
+  readonly #warnings: string[] = [];
+  readonly #seen = new Set<string>();
+
+  constructor(policy: OpenPolicy) {
+    this.#policy = policy;
+    this.#root = policy.backingRoot === undefined ? undefined : realpathSync(policy.backingRoot);
+  }
+
+  close(): void {
+    for (const fd of this.#fds) closeSync(fd);
+  }
+
+  run(path: string): OpenedImage {
+    const layers: LayerDescription[] = [];
+    let next: { path: string; format: string | null } | null = {
+      path,
+      format: this.#policy.format ?? null,
+    };
+    while (next !== null) {
+      if (layers.length === MAX_LAYERS) {
+        throw new ImageError('invalid', 'ELOOP', `Could not open '${next.path}': chain too deep`, {
+          path: next.path,
+          limit: `at most ${MAX_LAYERS} layers`,
+        });
+      }
+      const file = this.#openFile(next.path, layers.length > 0);
+      const layer = this.#within(file.path, () => this.#openLayer(file, next!.format, layers));
+      layers.push(layer);
+      next = this.#policy.alone === true ? null : this.#backingOf(layer);
+    }
+    const [top, ...below] = layers;
+    return { description: { layers: [top!, ...below] }, warnings: this.#warnings };
+  }
+
+  #openLayer(
+    file: FileDescription,
+    format: string | null,
+    above: readonly LayerDescription[],
+  ): LayerDescription {
+    const storage = new FileStorage(file.fd, file.path);
+    const known = format === 'host_device' || format === 'file' ? 'raw' : format;
+    const probed = known ?? probeFormat(storage);
+    if (format === null && above.length > 0) {
+      this.#warnings.push(
+        `${above.at(-1)!.file.path}: backing file '${file.path}' has no stated format; ` +
+          `probed as ${probed}`,
+      );
+    }
+    if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };
+    if (probed === 'qcow2') return this.#openQcow2(file, storage);
+    throw new ImageError('unsupported', 'ENOTSUP', `Format '${probed}' is not supported`, {
+      path: file.path,
+      limit: 'supported: qcow2, raw',
+    });
+  }
+
+  #openQcow2(file: FileDescription, storage: Storage): LayerDescription {
+    const header = readHeader(storage);
+    if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
+      const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
+      throw new ImageError(
+        'unsupported',
+        'ENOTSUP',
+        `Encrypted images (${method}) are not supported`,
+      );
+    }
+    if (hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY)) {
+      this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
+    }
+    if (hasBit(header.incompatibleFeatures, INCOMPATIBLE.CORRUPT)) {
+      this.#warnings.push(`${file.path}: image is marked corrupt; what it reads may be wrong`);
+    }
+    const external = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
+    const dataFile =
+      external && this.#policy.alone !== true
+        ? this.#openFile(resolveName(file.path, header.extensions.dataFile!), true)
+        : null;
+    const snapshots = readSnapshots(storage, header);
+    for (const { name, problem } of snapshots) {
+      if (problem !== null) this.#warnings.push(`${file.path}: snapshot '${name}': ${problem}`);
+    }
+    const bitmaps = readBitmaps(storage, header);
+    return { format: 'qcow2', file, dataFile, header, snapshots, bitmaps };
+  }
+
+  #backingOf(layer: LayerDescription): { path: string; format: string | null } | null {
+    if (layer.format !== 'qcow2' || layer.header.backingFile === null) return null;
+    const { header, file } = layer;
+    const path = this.#within(file.path, () => resolveName(file.path, header.backingFile!));
+    return { path, format: header.extensions.backingFormat };
+  }
+
+  /** Opens a regular file or block device; `named` by an image, it must pass the policy. */
+  #openFile(path: string, named: boolean): FileDescription {
+    return this.#within(path, () => {
+      if (named && this.#policy.noBacking === true) {
+        throw new ImageError('policy', 'EPERM', "other files are not opened ('no-backing')");
+      }
+      // Looked at first: opening a FIFO or a device can block or have effects.
+      checkKind(statSync(path));
+      const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      this.#fds.push(fd);
+      const stat = fstatSync(fd);
+      checkKind(stat);
+      if (named && this.#root !== undefined) this.#checkInside(fd);
+      // By what they are, not by name: links make many names of one file.
+      const identity = stat.isBlockDevice() ? `block ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
+      if (this.#seen.has(identity)) {
+        throw new ImageError('invalid', 'ELOOP', 'the chain of files comes back to this one');
+      }
+      this.#seen.add(identity);
+      return { path, fd };
+    });
+  }
+
+  /** The file behind the descriptor: a link changed since cannot lead elsewhere. */
+  #checkInside(fd: number): void {
+    const real = readlinkSync(`/proc/self/fd/${fd}`);
+    if (real.startsWith(this.#root === sep ? sep : `${this.#root}${sep}`)) return;
+    throw new ImageError('policy', 'EPERM', `lies outside of backing-root '${this.#root}'`);
+  }
+
+  /** Errors of one file carry its name. */
+  #within<T>(path: string, body: () => T): T {
+    try {
+      return body();
+    } catch (error) {
+      throw nameError(path, error);
+    }
+  }
+}
+
+function checkKind(stat: Stats): void {
+  if (stat.isFile() || stat.isBlockDevice()) return;
+  const code = stat.isDirectory() ? 'EISDIR' : 'EINVAL';
+  throw new ImageError('invalid', code, 'not a regular file or block device');
+}
+
+/** The path of a file that the image at `overlay` names. */
+export function resolveName(overlay: string, name: string): string {
+  if (name.includes('\0')) {
+    throw new ImageError('invalid', 'EINVAL', 'the name of its backing or data file holds a NUL');
+  }
+  // As QEMU: a colon before any slash ends a protocol's name.
+  const protocol = /^([^/:]*):/.exec(name)?.[1];
+  if (protocol !== undefined && protocol !== 'file') {
+    throw new ImageError('unsupported', 'ENOTSUP', `it refers to '${name}'`, {
+      limit: `protocol '${protocol}:' is not supported, only files are`,
+    });
+  }
+  const plain = protocol === 'file' ? name.slice('file:'.length) : name;
+  return isAbsolute(plain) ? plain : join(dirname(overlay), plain);
+}
+
+/** Errors that carry their file's name already. */
+const named = new WeakSet<Error>();
+
+function nameError(path: string, error: unknown): unknown {
+  if (!isExpected(error) || named.has(error)) return error;
+  const whole = error instanceof ImageError ? error : systemError(error);
+  const result = new ImageError(
+    whole.kind,
+    whole.code,
+    `Could not open '${path}': ${whole.message}`,
+    { ...whole.context, path },
+    error,
+  );
+  named.add(result);
+  return result;
+}
+
+/** A failed system call as an error of the image, in the C library's words. */
+function systemError(error: Error): ImageError {
+  const errno = errnoOf(error);
+  const code = errnoName(errno) as ErrnoName;
+  return new ImageError(code === 'ENOENT' ? 'missing' : 'invalid', code, strerror(errno));
+}

@@ -1,0 +1,25 @@
+/** Which format a file is in, by its first bytes. */
+import type { Storage } from '../storage/storage.js';
+import { readUpTo } from './read-bytes.js';
+
+/** Formats that are known by their magic: `supported` ones open, the others are refused by name. */
+const MAGICS: readonly { format: string; magic: string; at: number }[] = [
+  { format: 'qcow2', magic: 'QFI\xfb\0\0\0\x02', at: 0 },
+  { format: 'qcow2', magic: 'QFI\xfb\0\0\0\x03', at: 0 },
+  { format: 'qcow', magic: 'QFI\xfb\0\0\0\x01', at: 0 },
+  { format: 'qcow2', magic: 'QFI\xfb', at: 0 },
+  { format: 'qed', magic: 'QED\0', at: 0 },
+  { format: 'vmdk', magic: 'KDMV', at: 0 },
+  { format: 'vhdx', magic: 'vhdxfile', at: 0 },
+  { format: 'vpc', magic: 'conectix', at: 0 },
+  { format: 'vdi', magic: '\x7f\x10\xda\xbe', at: 64 },
+  { format: 'luks', magic: 'LUKS\xba\xbe', at: 0 },
+];
+
+/** The format's name as QEMU calls it; `raw` where no magic fits. */
+export function probeFormat(storage: Storage): string {
+  const { bytes } = readUpTo(storage, 0, 128);
+  const text = bytes.toString('latin1');
+  const found = MAGICS.find(({ magic, at }) => text.startsWith(magic, at));
+  return found?.format ?? 'raw';
+}

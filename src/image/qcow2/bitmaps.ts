@@ -1,0 +1,68 @@
+/** The directory of persistent bitmaps: what an image's bitmaps are, not their contents. */
+import { alignUp, isAligned } from '../../codec/bits.js';
+import { ImageError } from '../../errors.js';
+import type { Storage } from '../../storage/storage.js';
+import { readExactly } from '../read-bytes.js';
+import { hasBit } from './features.js';
+import type { Qcow2Header } from './header.js';
+import { AUTOCLEAR, BITMAP_DIRECTORY_ENTRY, LIMIT } from './layout.js';
+
+/** Bits of a directory entry's `flags`. */
+export const BITMAP_FLAG = { IN_USE: 1, AUTO: 2, EXTRA_DATA_COMPATIBLE: 4 } as const;
+
+export interface Bitmap {
+  readonly name: string;
+  readonly flags: number;
+  /** Bytes of the disk that one bit stands for. */
+  readonly granularity: number;
+}
+
+/** The bitmaps of the image; none where the autoclear bit says that they are out of date. */
+export function readBitmaps(storage: Storage, header: Qcow2Header): Bitmap[] {
+  const { bitmaps } = header.extensions;
+  if (bitmaps === null || !hasBit(header.autoclearFeatures, AUTOCLEAR.BITMAPS)) return [];
+  const { nbBitmaps, bitmapDirectorySize: size, bitmapDirectoryOffset: offset } = bitmaps;
+  if (nbBitmaps === 0) throw invalid('found bitmaps extension with zero bitmaps');
+  if (nbBitmaps > LIMIT.MAX_BITMAPS) {
+    throw invalid(`too many bitmaps: ${nbBitmaps}`, `at most ${LIMIT.MAX_BITMAPS}`);
+  }
+  if (offset === 0 || !isAligned(offset, header.geometry.clusterSize)) {
+    throw invalid('bitmaps_ext: invalid bitmap directory offset', `0x${offset.toString(16)}`);
+  }
+  if (size > LIMIT.MAX_BITMAP_DIRECTORY_SIZE) {
+    throw invalid(
+      `bitmap directory size (${size}) exceeds the maximum supported size`,
+      `${LIMIT.MAX_BITMAP_DIRECTORY_SIZE}`,
+    );
+  }
+  return readDirectory(readExactly(storage, offset, size, 'bitmap directory').view, nbBitmaps);
+}
+
+function readDirectory(directory: DataView, nbBitmaps: number): Bitmap[] {
+  const bitmaps: Bitmap[] = [];
+  let at = 0;
+  while (at + BITMAP_DIRECTORY_ENTRY.size <= directory.byteLength) {
+    const entry = BITMAP_DIRECTORY_ENTRY.read(directory, at);
+    const nameAt = at + BITMAP_DIRECTORY_ENTRY.size + entry.extraDataSize;
+    const end = nameAt + entry.nameSize;
+    if (end > directory.byteLength || entry.granularityBits > 31) break;
+    const name = Buffer.from(directory.buffer, directory.byteOffset + nameAt, entry.nameSize);
+    bitmaps.push({
+      name: name.toString(),
+      flags: entry.flags,
+      granularity: 2 ** entry.granularityBits,
+    });
+    at = alignUp(end, 8);
+  }
+  if (bitmaps.length !== nbBitmaps || at !== directory.byteLength) {
+    throw invalid(
+      'bitmap directory is inconsistent',
+      `${bitmaps.length} entries, ${nbBitmaps} expected`,
+    );
+  }
+  return bitmaps;
+}
+
+function invalid(message: string, limit?: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message, limit === undefined ? {} : { limit });
+}

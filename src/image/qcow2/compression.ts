@@ -1,0 +1,105 @@
+/**
+ * Compressed clusters: raw deflate or zstd, at any byte of the file, in whole sectors but for the
+ * file's end. What follows the compressed data in its last sector belongs to others.
+ */
+import { constants, inflateRawSync } from 'node:zlib';
+import { decompress as zstdDecompress, init as initZstd } from '@bokuweb/zstd-wasm';
+import { ImageError } from '../../errors.js';
+import type { Storage } from '../../storage/storage.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import { COMPRESSION_TYPE } from './layout.js';
+import { zstdFrame } from './zstd-frame.js';
+
+// The library is WebAssembly, which loads in no time but asynchronously.
+await initZstd();
+
+/** Log2 of the deflate window that QEMU writes with. */
+const WINDOW_BITS = 12;
+
+/** Bytes of decompressed clusters that one image keeps in each thread. */
+const KEPT_SIZE = 4 << 20;
+
+/** Decompresses the clusters of one image, and keeps the last ones. One thread's own. */
+export class ClusterDecompressor {
+  readonly #type: number;
+  readonly #clusterSize: number;
+  readonly #input: IoBuffer;
+  /** By host offset, the least recently used first. */
+  readonly #kept = new Map<number, Uint8Array>();
+  readonly #mostKept: number;
+
+  constructor(type: number, clusterSize: number) {
+    this.#type = type;
+    this.#clusterSize = clusterSize;
+    // A descriptor can count up to twice a cluster's sectors.
+    this.#input = new IoBuffer(2 * clusterSize + 512);
+    this.#mostKept = Math.max(2, KEPT_SIZE / clusterSize);
+  }
+
+  /** The cluster whose compressed bytes lie at `offset` of `storage`, `length` of them at most. */
+  cluster(storage: Storage, offset: number, length: number): Uint8Array {
+    const kept = this.#kept.get(offset);
+    if (kept !== undefined) {
+      this.#kept.delete(offset);
+      this.#kept.set(offset, kept);
+      return kept;
+    }
+    const most = Math.min(length, this.#input.length);
+    const n = storage.read(this.#input, 0, most, offset);
+    const cluster = this.#expand(storage, offset, this.#input.bytes.subarray(0, n));
+    if (this.#kept.size >= this.#mostKept) this.#kept.delete(this.#kept.keys().next().value!);
+    this.#kept.set(offset, cluster);
+    return cluster;
+  }
+
+  #expand(storage: Storage, offset: number, compressed: Uint8Array): Uint8Array {
+    let cause: unknown;
+    try {
+      const cluster =
+        this.#type === COMPRESSION_TYPE.ZSTD
+          ? expandZstd(compressed, this.#clusterSize)
+          : expandDeflate(compressed, this.#clusterSize);
+      if (cluster.length === this.#clusterSize) return cluster;
+      cause = `${cluster.length} bytes instead of ${this.#clusterSize}`;
+    } catch (error) {
+      cause = error instanceof Error ? error.message : error;
+    }
+    const { name } = storage;
+    throw new ImageError(
+      'corrupt',
+      'EIO',
+      `${name}: cannot decompress the cluster at offset 0x${offset.toString(16)}: ${cause}`,
+      { path: name, offset },
+    );
+  }
+}
+
+function expandDeflate(compressed: Uint8Array, clusterSize: number): Uint8Array {
+  return inflateRawSync(compressed, {
+    windowBits: WINDOW_BITS,
+    chunkSize: clusterSize,
+    maxOutputLength: clusterSize,
+    // Data that is cut short ends quietly, and is then found to be too short.
+    finishFlush: constants.Z_SYNC_FLUSH,
+  });
+}
+
+/** One frame, or several behind each other, until the cluster is full. */
+function expandZstd(compressed: Uint8Array, clusterSize: number): Uint8Array {
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  let at = 0;
+  while (length < clusterSize) {
+    const frame = zstdFrame(compressed.subarray(at));
+    // The library would take as much memory as the frame says.
+    if (frame.contentSize > clusterSize - length) throw new Error('frame larger than a cluster');
+    const part = zstdDecompress(compressed.subarray(at, at + frame.length), {
+      defaultHeapSize: clusterSize - length,
+    });
+    if (part.length === 0) break;
+    parts.push(part);
+    length += part.length;
+    at += frame.length;
+  }
+  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+}

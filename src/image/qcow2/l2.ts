@@ -1,0 +1,102 @@
+/**
+ * Entries of L1 and L2 tables. Raw bits are tested only here and in `subclusters`; everyone else
+ * sees a `Piece`. An entry comes as two 32-bit halves: `low` has bits 0-31, `high` bits 32-63.
+ */
+import { TWO_32 } from '../../codec/bits.js';
+import { EXTENT, type ExtentKind } from '../extent.js';
+import type { Geometry } from './geometry.js';
+
+// Bits of `high`.
+const COPIED = 0x8000_0000;
+const COMPRESSED = 0x4000_0000;
+const OFFSET_HIGH = 0x00ff_ffff;
+// Bits of `low`.
+const ZERO = 1;
+const OFFSET_LOW = 0xffff_fe00;
+
+/** Compressed data is counted in sectors of so many bytes. */
+const COMPRESSED_SECTOR_SIZE = 512;
+
+/** Part of one guest cluster that is of one kind: what an L2 entry says of a place in it. */
+export class Piece {
+  kind: ExtentKind = EXTENT.UNALLOCATED;
+  length = 0;
+  /** Of the place asked for; of the whole compressed data where it is compressed. 0: none. */
+  hostOffset = 0;
+  hostLength = 0;
+  /** What is wrong with the entry, if anything. */
+  problem: string | null = null;
+}
+
+/** Decodes the L2 entry whose words begin at `words[at]` for the place `within` its cluster. */
+export type DecodePiece = (words: Uint32Array, at: number, within: number, piece: Piece) => void;
+
+/** The host offset in bits 9-55 of an L1 or L2 entry. */
+export function hostOffsetOf(low: number, high: number): number {
+  return (high & OFFSET_HIGH) * TWO_32 + ((low & OFFSET_LOW) >>> 0);
+}
+
+export function isCopied(high: number): boolean {
+  return (high & COPIED) !== 0;
+}
+
+export function isCompressed(high: number): boolean {
+  return (high & COMPRESSED) !== 0;
+}
+
+/** Decodes 8-byte entries. `externalData`: the guest clusters lie in an external data file. */
+export function standardDecoder(geometry: Geometry, externalData: boolean): DecodePiece {
+  const { clusterSize, version } = geometry;
+  return (words, at, within, piece) => {
+    const low = words[at]!;
+    const high = words[at + 1]!;
+    piece.problem = null;
+    piece.length = clusterSize - within;
+    if (isCompressed(high)) {
+      decodeCompressed(geometry, externalData, low, high, piece);
+      return;
+    }
+    const host = hostOffsetOf(low, high);
+    piece.hostOffset = host === 0 ? 0 : host + within;
+    if (host % clusterSize !== 0) piece.problem = unaligned(host, clusterSize);
+    if ((low & ZERO) !== 0) {
+      piece.kind = EXTENT.ZERO;
+      if (version < 3) piece.problem = 'zero cluster in a version 2 image';
+    } else if (isAllocated(host, high, externalData)) {
+      piece.kind = EXTENT.DATA;
+      piece.hostOffset = host + within;
+    } else {
+      piece.kind = EXTENT.UNALLOCATED;
+    }
+  };
+}
+
+/** Offset 0 means unallocated, but in a data file, where the first cluster lies there. */
+export function isAllocated(host: number, high: number, externalData: boolean): boolean {
+  return host !== 0 || (externalData && isCopied(high));
+}
+
+export function unaligned(host: number, clusterSize: number): string {
+  return `cluster offset 0x${host.toString(16)} is not a multiple of ${clusterSize}`;
+}
+
+/** A compressed cluster's descriptor: offset below bit x, further sectors from x to 61. */
+export function decodeCompressed(
+  geometry: Geometry,
+  externalData: boolean,
+  low: number,
+  high: number,
+  piece: Piece,
+): void {
+  const sectorsShift = geometry.compressedOffsetBits - 32;
+  const offsetHigh = sectorsShift >= 30 ? high & 0x3fff_ffff : high & ((1 << sectorsShift) - 1);
+  const sectors = sectorsShift >= 30 ? 0 : (high & 0x3fff_ffff) >>> sectorsShift;
+  const hostOffset = offsetHigh * TWO_32 + low;
+  piece.kind = EXTENT.COMPRESSED;
+  piece.hostOffset = hostOffset;
+  piece.hostLength = (sectors + 1) * COMPRESSED_SECTOR_SIZE - (hostOffset % COMPRESSED_SECTOR_SIZE);
+  if (externalData) piece.problem = 'compressed cluster in an image with an external data file';
+  else if (hostOffset > Number.MAX_SAFE_INTEGER / 2) {
+    piece.problem = `compressed cluster at impossible offset ${hostOffset}`;
+  }
+}

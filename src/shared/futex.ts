@@ -1,0 +1,30 @@
+/**
+ * Locks in shared memory: one 32-bit word each, 0 where free, otherwise the owner's number, with
+ * the top bit set once somebody waits. The owner's number lets the main thread free what a worker
+ * held that died.
+ */
+
+const WAITERS = 0x4000_0000;
+
+/** Takes `words[index]` for `owner` (1 to 2^30 - 1); sleeps until it is free. */
+export function lock(words: Int32Array, index: number, owner: number): void {
+  let seen = Atomics.compareExchange(words, index, 0, owner);
+  while (seen !== 0) {
+    const marked = seen | WAITERS;
+    if (seen === marked || Atomics.compareExchange(words, index, seen, marked) === seen) {
+      Atomics.wait(words, index, marked);
+    }
+    // Others may wait as well: whoever comes out of a wait keeps the mark for them.
+    seen = Atomics.compareExchange(words, index, 0, owner | WAITERS);
+  }
+}
+
+export function unlock(words: Int32Array, index: number): void {
+  const held = Atomics.exchange(words, index, 0);
+  if ((held & WAITERS) !== 0) Atomics.notify(words, index, 1);
+}
+
+/** Whether `owner` holds `words[index]`. */
+export function isHeldBy(words: Int32Array, index: number, owner: number): boolean {
+  return (Atomics.load(words, index) & ~WAITERS) === owner;
+}
