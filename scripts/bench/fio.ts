@@ -72,7 +72,7 @@ export async function runFio(
   // Notes may stand before the report.
   const report = JSON.parse(output.slice(output.indexOf('{\n'))) as FioReport;
   const result = report.jobs[0];
-  if (!result || result.error !== 0 || result.read.total_ios === 0) {
+  if (result?.error !== 0 || result.read.total_ios === 0) {
     throw new Error(`fio read nothing (error ${result?.error ?? 'unknown'})`);
   }
   const { read } = result;

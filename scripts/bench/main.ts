@@ -1,13 +1,12 @@
 /** `npm run bench`: this project beside its peers, in one interleaved run of fio. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join, resolve } from 'node:path';
 import { type Image, type ImageKind, prepareImage } from './images.js';
-import { machineFacts } from './machine.js';
 import { type BenchOptions, parseOptions, select, usage } from './options.js';
 import { type Peer, type PeerContext, peers } from './peers.js';
 import { isInstalled } from './process.js';
+import { saveRecord } from './record.js';
 import { formatReport, judgeAll, type Skip, summarize } from './report.js';
 import { type RoundsResult, runRounds } from './rounds.js';
 import { targets, type Workload, workloads } from './workloads.js';
@@ -19,12 +18,6 @@ const log = (line: string): void => {
 const print = (text: string): void => {
   process.stdout.write(`${text}\n`);
 };
-
-function recordPath({ out, name }: BenchOptions): string {
-  if (out !== undefined) return resolve(out);
-  const results = fileURLToPath(new URL('../../../scripts/bench/results/', import.meta.url));
-  return join(results, `${new Date().toISOString().slice(0, 10)}-${name}.json`);
-}
 
 async function prepareImages(
   directory: string,
@@ -58,19 +51,7 @@ async function publish(
     );
   }
   if (!options.save) return;
-  const { rounds, seconds, size, workers } = options;
-  const record = {
-    date: new Date().toISOString(),
-    machine: await machineFacts(measuredPeers),
-    settings: { rounds, seconds, sizeBytes: size, workers: workers ?? 'default' },
-    summaries,
-    verdicts,
-    skips,
-    samples,
-  };
-  const path = recordPath(options);
-  mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, `${JSON.stringify(record, null, 1)}\n`);
+  const path = await saveRecord(options, measuredPeers, { summaries, verdicts, skips, samples });
   log(`record: ${path}`);
 }
 

@@ -9,8 +9,16 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Image } from './images.js';
 import type { Peer, PeerContext } from './peers.js';
-import { type Daemon, holdersOf, isAlive, lastLine, residentBytes, run } from './process.js';
-import { startDaemon, waitFor } from './process.js';
+import {
+  type Daemon,
+  holdersOf,
+  isAlive,
+  lastLine,
+  residentBytes,
+  run,
+  startDaemon,
+  waitFor,
+} from './process.js';
 
 const MOUNT_TIMEOUT_MS = 20_000;
 const RELEASE_TIMEOUT_MS = 10_000;
@@ -67,6 +75,14 @@ function processesOf(daemon: Daemon, imagePath: string): number[] {
   return [...new Set([...started, ...holdersOf(imagePath)])];
 }
 
+function stop(pid: number, name: NodeJS.Signals): void {
+  try {
+    if (isAlive(pid)) process.kill(pid, name);
+  } catch {
+    // ended in between
+  }
+}
+
 async function release(
   peer: Peer,
   daemon: Daemon,
@@ -83,10 +99,9 @@ async function release(
     await run(command, args).catch(() => run('umount', ['-l', mountPoint]).catch(() => ''));
   }
   // qemu-storage-daemon outlives its mount; the others end with it.
-  const signals = peer.mountsOverFile ? [0] : [RELEASE_TIMEOUT_MS];
-  for (const timeoutMs of signals) await waitFor(hasEnded, timeoutMs);
+  if (!peer.mountsOverFile) await waitFor(hasEnded, RELEASE_TIMEOUT_MS);
   for (const name of ['SIGTERM', 'SIGKILL'] as const) {
-    for (const pid of pids.filter(isAlive)) process.kill(pid, name);
+    for (const pid of pids) stop(pid, name);
     if (await waitFor(hasEnded, RELEASE_TIMEOUT_MS)) break;
   }
   if (isMounted(mountPoint)) await run('umount', ['-l', mountPoint]);

@@ -48,7 +48,13 @@ export function median(values: number[]): number {
 
 /** One summary for each metric and peer that was measured, in the order of the first samples. */
 export function summarize(samples: Sample[]): Summary[] {
-  const groups = Map.groupBy(samples, ({ metric, peer }) => `${metric} ${peer}`);
+  const groups = new Map<string, Sample[]>();
+  for (const sample of samples) {
+    const key = `${sample.metric} ${sample.peer}`;
+    const group = groups.get(key);
+    if (group) group.push(sample);
+    else groups.set(key, [sample]);
+  }
   return [...groups.values()].map((group) => {
     const { metric, peer } = group[0]!;
     const values = group.map(({ value }) => value);

@@ -130,11 +130,27 @@ export class Disk {
   }
 
   /**
-   * The first byte at or after `offset` that is data (`hole` false) or a hole (`hole` true); the
-   * disk's size where there is none. A hole reads as zeroes over the whole chain.
+   * The first byte at or after `offset` that is data (`hole` false) or a hole (`hole` true); `end`
+   * where there is none before it. A hole reads as zeroes over the whole chain.
    */
-  seek(offset: number, hole: boolean): number {
-    return this.#seekWithin(offset, this.size, hole);
+  seek(offset: number, hole: boolean, end = this.size): number {
+    return this.#seekWithin(offset, end, hole);
+  }
+
+  /**
+   * How many bytes of [start, end) this layer holds itself; undefined where that would take more
+   * than `budget` looks at its map.
+   */
+  allocatedWithin(start: number, end: number, budget: number): number | undefined {
+    const extent = new Extent();
+    let allocated = 0;
+    for (let offset = start; offset < end; offset += extent.length) {
+      if (budget-- === 0) return undefined;
+      this.mapping.map(offset, end - offset, extent);
+      const held = extent.kind === EXTENT.DATA || extent.kind === EXTENT.COMPRESSED;
+      if (held || extent.preallocated) allocated += extent.length;
+    }
+    return allocated;
   }
 
   #seekWithin(offset: number, end: number, hole: boolean): number {

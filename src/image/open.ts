@@ -40,6 +40,8 @@ export interface OpenPolicy {
   readonly alone?: boolean | undefined;
   /** Allow encrypted images; for looking at the header. */
   readonly allowEncrypted?: boolean | undefined;
+  /** Leave external data files closed, there or not; for looking at the headers of a chain. */
+  readonly noDataFiles?: boolean | undefined;
 }
 
 export interface OpenedImage {
@@ -144,8 +146,9 @@ class Opening {
       this.#warnings.push(`${file.path}: image is marked corrupt; what it reads may be wrong`);
     }
     const external = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
+    const wanted = this.#policy.alone !== true && this.#policy.noDataFiles !== true;
     const dataFile =
-      external && this.#policy.alone !== true
+      external && wanted
         ? this.#openFile(resolveName(file.path, header.extensions.dataFile!), true)
         : null;
     const snapshots = readSnapshots(storage, header);

@@ -28,7 +28,13 @@ export const libc = {
   fcntl: declare('int fcntl(int fd, int cmd, int arg)'),
   getxattr: declare('long getxattr(str path, str name, uintptr_t value, size_t size)'),
   exit: declare('void _exit(int status)'),
-  openlog: declare('void openlog(str ident, int option, int facility)'),
+  dup2: declare('int dup2(int from, int to)'),
+  socket: declare('int socket(int domain, int type, int protocol)'),
+  sendto: declare(
+    'long sendto(int fd, uintptr_t buf, size_t count, int flags, uintptr_t addr, uint32_t length)',
+  ),
+  strdup: declare('uintptr_t strdup(str s)'),
+  openlog: declare('void openlog(uintptr_t ident, int option, int facility)'),
 };
 
 /** syslog(3) with the format "%s": the message is never taken for a format. */

@@ -82,7 +82,7 @@ export const SNAPSHOT_HEADER = struct('QCowSnapshotHeader', 'big', {
   nameSize: u16,
   dateSec: u32,
   dateNsec: u32,
-  vmClockNsec: u64,
+  vmClockNsec: bits64,
   vmStateSize: u32,
   extraDataSize: u32,
 });

@@ -18,6 +18,8 @@ export interface Snapshot {
   readonly dateSec: number;
   readonly dateNsec: number;
   readonly vmClockNsec: number;
+  /** The same, exact: 104 days of nanoseconds are more than a number holds. */
+  readonly vmClock: bigint;
   /** Instructions executed, where the machine counted them. */
   readonly icount: bigint | null;
   /** Why its disk cannot be read, if it cannot; the others can. */
@@ -76,7 +78,8 @@ function readEntry(
       : fields.vmStateSize,
     dateSec: fields.dateSec,
     dateNsec: fields.dateNsec,
-    vmClockNsec: fields.vmClockNsec,
+    vmClockNsec: Number(fields.vmClockNsec),
+    vmClock: fields.vmClockNsec,
     icount: has('icount') ? SNAPSHOT_EXTRA.get(view, 0, 'icount') : null,
   };
   const problem = problemOf(header.geometry, snapshot);

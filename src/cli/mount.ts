@@ -1,0 +1,187 @@
+/** `qcow2fs IMAGE MOUNTPOINT`: opens, mounts, becomes a daemon, and lives until the unmount. */
+import { realpathSync, statSync } from 'node:fs';
+import { basename, dirname, join, resolve, sep } from 'node:path';
+import { describeError, ImageError } from '../errors.js';
+import { isKernelFlag } from '../fuse/device.js';
+import { DEFAULT_CACHE_SIZE, defaultWorkers, type LiveMount, mountImage } from '../fuse/mount.js';
+import type { ImageDescription } from '../image/description.js';
+import { openImage, type OpenPolicy } from '../image/open.js';
+import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
+import { type LogDescription, log, openLog } from '../sys/log.js';
+import { exitNow, sdNotify } from '../sys/process.js';
+import { type DaemonChannel, daemonChannel, spawnDaemon } from './daemon.js';
+import { infoJson } from './info.js';
+import {
+  integerOption,
+  MOUNT_OPTIONS,
+  type MountSettings,
+  parseMountOptions,
+  setOption,
+  sizeOption,
+  textOption,
+} from './options.js';
+import { parseWords } from './words.js';
+
+const USAGE = 'IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]';
+const MAX_ID = 2 ** 32 - 2;
+
+interface MountCommand {
+  readonly image: string;
+  readonly target: string;
+  readonly settings: MountSettings;
+}
+
+export async function runMount(words: string[]): Promise<number> {
+  const command = parseMountCommand(words);
+  const channel = daemonChannel();
+  const foreground = command.settings.has('foreground') || command.settings.has('debug');
+  if (channel === undefined && !foreground) {
+    // Bad numbers are told by the process that was called, without starting another.
+    checkSettings(command.settings);
+    return spawnDaemon(process.argv.slice(1));
+  }
+  try {
+    return await serveMount(command, channel);
+  } catch (error) {
+    if (channel === undefined) throw error;
+    channel.failed(describeError(error), 1);
+    return 1;
+  }
+}
+
+function parseMountCommand(words: string[]): MountCommand {
+  const flags = MOUNT_OPTIONS.filter(({ value }) => value === undefined).map(({ name }) => name);
+  const values = MOUNT_OPTIONS.filter(({ value }) => value !== undefined).map(({ name }) => name);
+  const spec = {
+    flags: [...flags, 'rw'],
+    values: ['o', ...values],
+    alias: { f: 'foreground', d: 'debug' },
+    operands: ['IMAGE', 'MOUNTPOINT'],
+  };
+  const parsed = parseWords(words, spec, USAGE);
+  const settings = parseMountOptions(parsed.values('o'));
+  for (const name of spec.flags) if (parsed.flag(name)) setOption(settings, name, undefined);
+  for (const name of values) {
+    const value = parsed.values(name).at(-1);
+    if (value !== undefined) setOption(settings, name, value);
+  }
+  const [image, target] = parsed.operands as [string, string];
+  return { image, target, settings };
+}
+
+/** The settings as numbers; throws what is wrong with them. */
+function checkSettings(settings: MountSettings) {
+  const logFile = textOption(settings, 'log');
+  return {
+    ownership: {
+      uid: integerOption(settings, 'uid', 0, MAX_ID),
+      gid: integerOption(settings, 'gid', 0, MAX_ID),
+      umask: integerOption(settings, 'umask', 0, 0o777, 8),
+    },
+    cacheSize: sizeOption(settings, 'cache-size', MIN_CACHE_SIZE, 2 ** 32) ?? DEFAULT_CACHE_SIZE,
+    workers: integerOption(settings, 'workers', 1, 64) ?? defaultWorkers(),
+    logFile: logFile === undefined ? undefined : resolve(logFile),
+  };
+}
+
+async function serveMount(
+  { image: imagePath, target: targetPath, settings }: MountCommand,
+  channel: DaemonChannel | undefined,
+): Promise<number> {
+  const { ownership, cacheSize, workers, logFile } = checkSettings(settings);
+  const policy: OpenPolicy = {
+    format: textOption(settings, 'format'),
+    noBacking: settings.has('no-backing'),
+    backingRoot: textOption(settings, 'backing-root'),
+  };
+  const path = resolve(imagePath);
+  const image = openImage(path, policy);
+  for (const warning of image.warnings) process.stderr.write(`qcow2fs: warning: ${warning}\n`);
+  const { target, isFile } = checkTarget(targetPath, image.description);
+  const trace = settings.has('debug');
+  const logging = logOptions(logFile, channel !== undefined, trace);
+  openLog(logging);
+  const allowRoot = settings.has('allow_root');
+  const allowOther = settings.has('allow_other') || allowRoot;
+  const live = await mountImage({
+    image,
+    target,
+    rootIsFile: isFile,
+    snapshot: findSnapshot(image.description, textOption(settings, 'snapshot')),
+    info: infoJson(image.description.layers[0], imagePath),
+    source: path,
+    ownership,
+    device: {
+      readOnly: true,
+      allowOther,
+      defaultPermissions: allowOther || settings.has('default_permissions'),
+      kernelFlags: [...settings.keys()].filter(isKernelFlag),
+    },
+    onlyUser: allowRoot ? process.getuid!() : undefined,
+    cacheSize,
+    workers,
+    log: logging,
+    trace,
+  });
+  unmountOnSignals(live);
+  channel?.ready();
+  sdNotify('READY=1');
+  await live.closed;
+  return 0;
+}
+
+/** Where messages go: a file, the terminal that looks on, or syslog. */
+function logOptions(file: string | undefined, daemon: boolean, trace: boolean): LogDescription {
+  const level = trace ? 'debug' : 'info';
+  if (file !== undefined) return { target: { file }, level };
+  return { target: daemon ? 'syslog' : 'stderr', level };
+}
+
+/** SIGINT, SIGTERM and SIGHUP unmount. Where files are open, the mount is taken out of the tree. */
+function unmountOnSignals(live: LiveMount): void {
+  const stop = (signal: string) => {
+    try {
+      live.unmount(false);
+    } catch {
+      log.warning(`${signal}: the mount is in use; its open files will fail`);
+      live.unmount(true);
+      // Workers wait in the kernel for requests of the files still open: only an exit ends them.
+      exitNow(0);
+    }
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, stop);
+}
+
+/** The mount point: absolute, links followed. None of the image's files may lie in it. */
+function checkTarget(
+  path: string,
+  description: ImageDescription,
+): { target: string; isFile: boolean } {
+  const stat = statSync(path);
+  if (!stat.isDirectory() && !stat.isFile()) {
+    throw new ImageError('invalid', 'ENOTDIR', `mount point '${path}' is no folder and no file`);
+  }
+  const target = realpathSync(path);
+  for (const layer of description.layers) {
+    const real = join(realpathSync(dirname(layer.file.path)), basename(layer.file.path));
+    if (stat.isDirectory() && real.startsWith(target === sep ? sep : `${target}${sep}`)) {
+      throw new ImageError('invalid', 'EBUSY', `mount point '${path}' would hide '${real}'`, {
+        limit: 'an image cannot lie inside its own mount point',
+      });
+    }
+  }
+  return { target, isFile: stat.isFile() };
+}
+
+/** The snapshot of that id or name: as QEMU, ids are looked at first. */
+function findSnapshot(description: ImageDescription, wanted: string | undefined): number | null {
+  if (wanted === undefined) return null;
+  const top = description.layers[0];
+  const snapshots = top.format === 'qcow2' ? top.snapshots : [];
+  const byId = snapshots.findIndex(({ id }) => id === wanted);
+  const index = byId >= 0 ? byId : snapshots.findIndex(({ name }) => name === wanted);
+  if (index < 0) {
+    throw new ImageError('missing', 'ENOENT', `${top.file.path}: no snapshot '${wanted}'`);
+  }
+  return index;
+}

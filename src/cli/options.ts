@@ -1,0 +1,122 @@
+/**
+ * The options of a mount, in `-o a,b=c` and as long flags alike: one table for parsing, checks and
+ * help.
+ */
+import { ImageError } from '../errors.js';
+import { isKernelFlag } from '../fuse/device.js';
+
+/** What mount(8) and fstab may say without meaning anything here. */
+const MEANINGLESS = ['defaults', 'auto'];
+
+export interface OptionRecord {
+  readonly name: string;
+  /** What the value is called in the help; none for a flag. */
+  readonly value?: string;
+  readonly help: string;
+}
+
+/** Sorted; `qcow2fs --help` prints it. */
+export const MOUNT_OPTIONS: readonly OptionRecord[] = [
+  { name: 'allow_other', help: 'let other users use the mount, by the modes of its files' },
+  { name: 'allow_root', help: 'let root use the mount of an ordinary user' },
+  { name: 'backing-root', value: 'DIR', help: 'open only files in DIR that the image names' },
+  { name: 'cache-size', value: 'SIZE', help: 'metadata cache in bytes, or with K, M, G (32M)' },
+  { name: 'debug', help: 'trace every request; stays in the foreground' },
+  { name: 'default_permissions', help: 'let the kernel check the modes of files' },
+  { name: 'foreground', help: 'do not become a daemon' },
+  { name: 'format', value: 'FMT', help: "the image's format: qcow2 or raw (probed)" },
+  { name: 'gid', value: 'N', help: "group of the files, instead of the image's" },
+  { name: 'log', value: 'FILE', help: 'append messages to FILE, instead of syslog' },
+  { name: 'no-backing', help: 'refuse images that name another file' },
+  { name: 'ro', help: 'read-only (the default)' },
+  { name: 'snapshot', value: 'NAME', help: 'mount this snapshot (name or id) as the disk' },
+  { name: 'uid', value: 'N', help: "owner of the files, instead of the image's" },
+  { name: 'umask', value: 'OCTAL', help: "permission bits to take from the files' modes" },
+  { name: 'workers', value: 'N', help: 'threads that serve requests (cores + 1)' },
+];
+
+export type MountSettings = ReadonlyMap<string, string | true>;
+
+/** Splits the words of `-o` (commas in a value as `\,`) and checks them against the table. */
+export function parseMountOptions(words: readonly string[]): Map<string, string | true> {
+  const settings = new Map<string, string | true>();
+  for (const word of words.flatMap(splitCommas)) {
+    const equals = word.indexOf('=');
+    const name = equals < 0 ? word : word.slice(0, equals);
+    setOption(settings, name, equals < 0 ? undefined : word.slice(equals + 1));
+  }
+  return settings;
+}
+
+/** Adds one option, checked. */
+export function setOption(
+  settings: Map<string, string | true>,
+  name: string,
+  value: string | undefined,
+): void {
+  if (name === 'rw') {
+    throw usage('rw', 'writing is not supported by this version', 'mount with -o ro');
+  }
+  const record = MOUNT_OPTIONS.find((candidate) => candidate.name === name);
+  if (record === undefined && !isKernelFlag(name)) {
+    if (MEANINGLESS.includes(name)) return;
+    throw usage(name, 'unknown mount option', "see 'qcow2fs --help'");
+  }
+  const wanted = record?.value;
+  if (wanted !== undefined && (value === undefined || value === '')) {
+    throw usage(name, 'needs a value', `${name}=${wanted}`);
+  }
+  if (wanted === undefined && value !== undefined) throw usage(name, 'takes no value', value);
+  settings.set(name, value ?? true);
+}
+
+/** A whole number within limits. */
+export function integerOption(
+  settings: MountSettings,
+  name: string,
+  least: number,
+  most: number,
+  radix = 10,
+): number | undefined {
+  const text = settings.get(name);
+  if (text === undefined) return undefined;
+  const digits = radix === 8 ? /^[0-7]+$/ : /^[0-9]+$/;
+  const number = digits.test(String(text)) ? Number.parseInt(String(text), radix) : Number.NaN;
+  if (!(number >= least && number <= most)) {
+    const show = (value: number) => value.toString(radix);
+    throw usage(name, `not a number: '${text}'`, `${show(least)} to ${show(most)}`);
+  }
+  return number;
+}
+
+/** A number of bytes: `4096`, `512K`, `32M`, `1G`. */
+export function sizeOption(
+  settings: MountSettings,
+  name: string,
+  least: number,
+  most: number,
+): number | undefined {
+  const text = settings.get(name);
+  if (text === undefined) return undefined;
+  const match = /^([0-9]+)([KMG]?)$/i.exec(String(text));
+  const unit = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match?.[2]?.toUpperCase() ?? ''];
+  const size = match === null ? Number.NaN : Number(match[1]) * unit!;
+  if (!(size >= least && size <= most)) {
+    throw usage(name, `not a size: '${text}'`, `${least} to ${most} bytes`);
+  }
+  return size;
+}
+
+export function textOption(settings: MountSettings, name: string): string | undefined {
+  const value = settings.get(name);
+  return value === true ? undefined : value;
+}
+
+function splitCommas(text: string): string[] {
+  const words = text.match(/(?:\\.|[^,\\])+/g) ?? [];
+  return words.map((word) => word.replace(/\\(.)/g, '$1'));
+}
+
+function usage(name: string, problem: string, limit: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', `option '${name}': ${problem}`, { limit });
+}

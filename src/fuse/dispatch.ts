@@ -1,0 +1,114 @@
+/**
+ * From the bytes of a request to the bytes of its reply, by the opcode table. No kernel is needed
+ * for it: tests feed it bytes. Nothing that a handler does wrong gets past it but as an errno.
+ */
+import { ERRNO, errnoOf, describeError, isExpected } from '../errors.js';
+import type { Operations } from '../mount/operations.js';
+import type { IoBuffer } from '../sys/io-buffer.js';
+import { IN_HEADER, OUT_HEADER } from './abi.js';
+import { OPCODES, type Opcode } from './opcodes.js';
+import { Reply } from './reply.js';
+import { Request } from './request.js';
+import { traceLine } from './trace.js';
+
+export interface DispatchLog {
+  error(message: string): void;
+  debug(message: string): void;
+}
+
+export interface DispatchOptions {
+  readonly log: DispatchLog;
+  /** Trace each request. */
+  readonly trace?: boolean;
+  /** Only root and this user may (`allow_root`). */
+  readonly onlyUser?: number | undefined;
+}
+
+const TABLE: readonly (Opcode | undefined)[] = (() => {
+  const table: (Opcode | undefined)[] = [];
+  for (const opcode of OPCODES) table[opcode.code] = opcode;
+  return table;
+})();
+
+export class Dispatcher {
+  readonly request: Request;
+  readonly #reply: Reply;
+  readonly #operations: Operations;
+  readonly #options: DispatchOptions;
+  #lastError = '';
+
+  /** Requests lie in `requestBuffer`, replies are laid in `replyBuffer`. */
+  constructor(
+    operations: Operations,
+    requestBuffer: IoBuffer,
+    replyBuffer: IoBuffer,
+    options: DispatchOptions,
+  ) {
+    this.request = new Request(requestBuffer);
+    this.#reply = new Reply(replyBuffer);
+    this.#operations = operations;
+    this.#options = options;
+  }
+
+  /**
+   * Serves the request of `length` bytes that lies in the request buffer. Answers how many bytes of
+   * the reply buffer go to the kernel: 0 where no answer is due.
+   */
+  dispatch(length: number): number {
+    const { request } = this;
+    const started = this.#options.trace === true ? performance.now() : 0;
+    request.length = length;
+    this.#reply.length = 0;
+    const opcode = TABLE[request.opcode];
+    const error = this.#serve(opcode);
+    if (error !== 0) this.#reply.length = 0;
+    if (this.#options.trace === true) {
+      const ms = performance.now() - started;
+      this.#options.log.debug(traceLine(opcode, request, error, this.#reply.length, ms));
+    }
+    if (opcode?.answered === false) return 0;
+    return this.#finish(error);
+  }
+
+  #serve(opcode: Opcode | undefined): number {
+    const { request } = this;
+    if (opcode === undefined) return ERRNO.ENOSYS;
+    const named = opcode.named ? 1 : 0;
+    if (request.length < IN_HEADER.size + (opcode.layout?.size ?? 0) + named) return ERRNO.EINVAL;
+    const { onlyUser } = this.#options;
+    if (onlyUser !== undefined && !opcode.byHandle) {
+      if (request.uid !== 0 && request.uid !== onlyUser) return ERRNO.EACCES;
+    }
+    try {
+      opcode.serve(this.#operations, request, this.#reply);
+      return 0;
+    } catch (error) {
+      this.#report(opcode, error);
+      return errnoOf(error);
+    }
+  }
+
+  /** I/O errors and our own bugs go to the log; what a caller did wrong is the caller's to know. */
+  #report(opcode: Opcode, error: unknown): void {
+    const expected = isExpected(error);
+    if (expected && errnoOf(error) !== ERRNO.EIO) return;
+    const text = expected
+      ? describeError(error)
+      : `internal error: ${error instanceof Error ? error.stack : String(error)}`;
+    const line = `${opcode.name} node ${this.request.nodeid}: ${text}`;
+    // Read-ahead and retries would fill the log with the same line.
+    if (line === this.#lastError) return;
+    this.#lastError = line;
+    this.#options.log.error(line);
+  }
+
+  #finish(error: number): number {
+    const { view, length } = this.#reply;
+    const size = OUT_HEADER.size + length;
+    view.setUint32(OUT_HEADER.offsets.len, size, true);
+    view.setInt32(OUT_HEADER.offsets.error, -error, true);
+    view.setUint32(OUT_HEADER.offsets.unique, this.request.uniqueLow, true);
+    view.setUint32(OUT_HEADER.offsets.unique + 4, this.request.uniqueHigh, true);
+    return size;
+  }
+}

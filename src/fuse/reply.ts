@@ -1,0 +1,116 @@
+/** Payloads of replies: written straight into the buffer that goes to the kernel. */
+import type { IoBuffer } from '../sys/io-buffer.js';
+import type { Attributes, Node } from '../mount/node.js';
+import {
+  ATTR,
+  ATTR_OUT,
+  DIRENT,
+  DIRENT_TYPE,
+  ENTRY_OUT,
+  OUT_HEADER,
+  STATX_MASK,
+  STATX_OUT,
+} from './abi.js';
+
+/** Where a reply's payload begins: behind its header. */
+export const PAYLOAD = OUT_HEADER.size;
+
+/** Seconds for which the kernel may keep names and attributes: nothing changes in a mount. */
+const VALID_SEC = 3600;
+
+export class Reply {
+  readonly buffer: IoBuffer;
+  /** Bytes of payload so far. */
+  length = 0;
+
+  constructor(buffer: IoBuffer) {
+    this.buffer = buffer;
+  }
+
+  get view(): DataView {
+    return this.buffer.view;
+  }
+
+  /** Puts `size` bytes behind what is there; answers where in the buffer they begin. */
+  take(size: number): number {
+    const at = PAYLOAD + this.length;
+    if (at + size > this.buffer.length) throw new RangeError('reply: no room');
+    this.length += size;
+    return at;
+  }
+
+  text(text: string): void {
+    const bytes = Buffer.from(text);
+    this.buffer.bytes.set(bytes, this.take(bytes.length));
+  }
+
+  /** A fuse_entry_out with its fuse_attr. */
+  entry(node: Node): void {
+    this.#entryHead(node.id);
+    ATTR.write(this.view, this.take(ATTR.size), attrOf(node.attributes));
+  }
+
+  attr(node: Node): void {
+    const at = this.take(ATTR_OUT.size);
+    ATTR_OUT.write(this.view, at, { attrValid: VALID_SEC });
+    ATTR.write(this.view, this.take(ATTR.size), attrOf(node.attributes));
+  }
+
+  statx({ attributes }: Node): void {
+    const { ino, size, blocks, mode, nlink, uid, gid, blksize } = attributes;
+    const { atime, btime, ctime, mtime } = attributes;
+    STATX_OUT.write(this.view, this.take(STATX_OUT.size), {
+      attrValid: VALID_SEC,
+      mask: STATX_MASK.BASIC_STATS | STATX_MASK.BTIME,
+      ...{ ino, size, blocks, mode, nlink, uid, gid, blksize },
+      ...{ atime: atime.sec, atimensec: atime.nsec, btime: btime.sec, btimensec: btime.nsec },
+      ...{ ctime: ctime.sec, ctimensec: ctime.nsec, mtime: mtime.sec, mtimensec: mtime.nsec },
+    });
+  }
+
+  /**
+   * A directory entry, if it still fits `room` bytes of payload. `next` is where reading goes on
+   * behind it. With `node`, it is an entry of READDIRPLUS; null stands for `.` and `..`, of which
+   * the kernel wants no attributes.
+   */
+  dirent(
+    room: number,
+    next: number,
+    entry: { readonly name: string; readonly id: number; readonly directory: boolean },
+    node?: Node | null,
+  ): boolean {
+    const name = Buffer.from(entry.name);
+    const plus = node === undefined ? 0 : ENTRY_OUT.size + ATTR.size;
+    const size = Math.ceil((plus + DIRENT.size + name.length) / 8) * 8;
+    if (this.length + size > room) return false;
+    const start = this.length;
+    if (node === null) {
+      const at = this.take(plus);
+      this.buffer.bytes.fill(0, at, at + plus);
+    } else if (node !== undefined) this.entry(node);
+    DIRENT.write(this.view, this.take(DIRENT.size), {
+      ino: entry.id,
+      off: next,
+      namelen: name.length,
+      type: entry.directory ? DIRENT_TYPE.DIRECTORY : DIRENT_TYPE.FILE,
+    });
+    const at = this.take(start + size - this.length);
+    this.buffer.bytes.fill(0, at, PAYLOAD + this.length);
+    this.buffer.bytes.set(name, at);
+    return true;
+  }
+
+  #entryHead(nodeid: number): void {
+    const at = this.take(ENTRY_OUT.size);
+    ENTRY_OUT.write(this.view, at, { nodeid, entryValid: VALID_SEC, attrValid: VALID_SEC });
+  }
+}
+
+function attrOf(attributes: Attributes) {
+  const { atime, mtime, ctime, btime, ...rest } = attributes;
+  return {
+    ...rest,
+    ...{ atime: atime.sec, atimensec: atime.nsec, mtime: mtime.sec, mtimensec: mtime.nsec },
+    ...{ ctime: ctime.sec, ctimensec: ctime.nsec },
+  };
+}

@@ -1,0 +1,67 @@
+/** One request as its handler sees it: a view of the bytes that the kernel sent. */
+import type { FieldTable, Struct, ValuesOf } from '../codec/struct.js';
+import type { IoBuffer } from '../sys/io-buffer.js';
+import { IN_HEADER } from './abi.js';
+
+const TWO_32 = 0x1_0000_0000;
+
+export class Request {
+  readonly buffer: IoBuffer;
+  /** Bytes of the request, its header included. */
+  length = 0;
+
+  constructor(buffer: IoBuffer) {
+    this.buffer = buffer;
+  }
+
+  get view(): DataView {
+    return this.buffer.view;
+  }
+
+  get opcode(): number {
+    return this.view.getUint32(IN_HEADER.offsets.opcode, true);
+  }
+
+  get nodeid(): number {
+    return this.#u64(IN_HEADER.offsets.nodeid);
+  }
+
+  /** The request's number, in halves: it goes back unchanged. */
+  get uniqueLow(): number {
+    return this.view.getUint32(IN_HEADER.offsets.unique, true);
+  }
+
+  get uniqueHigh(): number {
+    return this.view.getUint32(IN_HEADER.offsets.unique + 4, true);
+  }
+
+  get uid(): number {
+    return this.view.getUint32(IN_HEADER.offsets.uid, true);
+  }
+
+  /** A 64-bit field of the opcode's struct, at `offset` in it. */
+  u64(offset: number): number {
+    return this.#u64(IN_HEADER.size + offset);
+  }
+
+  u32(offset: number): number {
+    return this.view.getUint32(IN_HEADER.size + offset, true);
+  }
+
+  /** The opcode's struct as an object; not for the I/O path. */
+  read<T extends FieldTable>(layout: Struct<T>): ValuesOf<T> {
+    return layout.read(this.view, IN_HEADER.size);
+  }
+
+  /** The text that begins `offset` bytes behind the header, up to its NUL. */
+  text(offset: number): string {
+    const { bytes } = this.buffer;
+    const start = IN_HEADER.size + offset;
+    const end = bytes.indexOf(0, start);
+    return bytes.toString('utf8', start, end < 0 || end > this.length ? this.length : end);
+  }
+
+  #u64(at: number): number {
+    return this.view.getUint32(at, true) + this.view.getUint32(at + 4, true) * TWO_32;
+  }
+}

@@ -1,0 +1,168 @@
+/** What an image's headers tell of it: the facts that `info` prints. No data is read. */
+import { fstatSync } from 'node:fs';
+import { ImageError } from '../errors.js';
+import { FileStorage } from '../storage/file.js';
+import { alignUp } from '../codec/bits.js';
+import type { LayerDescription, Qcow2Description } from './description.js';
+import type { Bitmap } from './qcow2/bitmaps.js';
+import { hasBit } from './qcow2/features.js';
+import type { Qcow2Header } from './qcow2/header.js';
+import {
+  AUTOCLEAR,
+  COMPATIBLE,
+  COMPRESSION_TYPE,
+  CRYPT_METHOD,
+  INCOMPATIBLE,
+} from './qcow2/layout.js';
+import { type LuksFacts, readLuksHeader } from './qcow2/luks-header.js';
+import type { Snapshot } from './qcow2/snapshots.js';
+import { SECTOR_SIZE } from './raw.js';
+
+/** Bytes that QEMU keeps of a snapshot's ID and name; their last is a NUL. */
+const ID_SIZE = 128;
+const NAME_SIZE = 256;
+
+/** `st_blocks` counts these, whatever the file system's block size. */
+const BLOCK_SIZE = 512;
+
+export interface BackingFacts {
+  /** As the image names it. */
+  readonly name: string;
+  /** The same, relative to the working directory instead of the image's. */
+  readonly fullName: string;
+  readonly format: string | null;
+}
+
+export interface Qcow2Facts {
+  readonly version: number;
+  readonly compressionType: 'zlib' | 'zstd';
+  readonly lazyRefcounts: boolean;
+  readonly refcountBits: number;
+  readonly corrupt: boolean;
+  readonly extendedL2: boolean;
+  readonly dataFile: string | null;
+  readonly dataFileRaw: boolean;
+  readonly bitmaps: readonly Bitmap[];
+  readonly encrypt: { readonly format: 'aes' } | LuksFacts | null;
+}
+
+/** Facts of one image file, without those of its backing files. Sizes are bytes. */
+export interface ImageInfo {
+  /** As the user named it. */
+  readonly filename: string;
+  readonly format: string;
+  readonly virtualSize: number;
+  /** What the file takes on the host; neither backing nor data file counts. */
+  readonly actualSize: number;
+  readonly dirty: boolean;
+  readonly clusterSize: number | null;
+  readonly backing: BackingFacts | null;
+  readonly snapshots: readonly Snapshot[];
+  readonly qcow2: Qcow2Facts | null;
+}
+
+/** Collects the facts of an opened layer. Throws an ImageError where its LUKS header is bad. */
+export function collectInfo(layer: LayerDescription, filename: string): ImageInfo {
+  const actualSize = fstatSync(layer.file.fd).blocks * BLOCK_SIZE;
+  if (layer.format === 'raw') {
+    return {
+      filename,
+      format: layer.format,
+      virtualSize: alignUp(layer.fileSize, SECTOR_SIZE),
+      actualSize,
+      dirty: false,
+      clusterSize: null,
+      backing: null,
+      snapshots: [],
+      qcow2: null,
+    };
+  }
+  const { header } = layer;
+  return {
+    filename,
+    format: layer.format,
+    virtualSize: header.size,
+    actualSize,
+    dirty: hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY),
+    clusterSize: header.geometry.clusterSize,
+    backing: backingFacts(header, filename),
+    snapshots: layer.snapshots.map((snapshot) => ({
+      ...snapshot,
+      id: cString(snapshot.id, ID_SIZE),
+      name: cString(snapshot.name, NAME_SIZE),
+    })),
+    qcow2: qcow2Facts(layer),
+  };
+}
+
+function backingFacts(header: Qcow2Header, filename: string): BackingFacts | null {
+  const name = header.backingFile === null ? '' : cString(header.backingFile);
+  if (name === '') return null;
+  const format = header.extensions.backingFormat;
+  return {
+    name,
+    fullName: fullBackingName(filename, name),
+    format: format === null || format === '' ? null : cString(format),
+  };
+}
+
+/**
+ * The name of a backing file seen from the working directory. As QEMU puts it together: nothing is
+ * normalized, and names of a protocol stay as they are.
+ */
+export function fullBackingName(overlay: string, name: string): string {
+  if (name.startsWith('/') || hasProtocol(name)) return name;
+  return overlay.slice(0, overlay.lastIndexOf('/') + 1) + name;
+}
+
+/** Whether a name begins with a protocol: a colon before any slash. */
+export function hasProtocol(name: string): boolean {
+  return /^[^/:]*:/.test(name);
+}
+
+function qcow2Facts(layer: Qcow2Description): Qcow2Facts {
+  const { header, bitmaps } = layer;
+  const { incompatibleFeatures, compatibleFeatures, autoclearFeatures, geometry } = header;
+  const external = hasBit(incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
+  const dataFile = external ? header.extensions.dataFile : null;
+  return {
+    version: header.version,
+    compressionType: header.compressionType === COMPRESSION_TYPE.ZSTD ? 'zstd' : 'zlib',
+    lazyRefcounts: hasBit(compatibleFeatures, COMPATIBLE.LAZY_REFCOUNTS),
+    refcountBits: geometry.refcountBits,
+    corrupt: hasBit(incompatibleFeatures, INCOMPATIBLE.CORRUPT),
+    extendedL2: geometry.extendedL2,
+    dataFile: dataFile === null ? null : cString(dataFile),
+    dataFileRaw: hasBit(autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW),
+    bitmaps: bitmaps.map((bitmap) => ({ ...bitmap, name: cString(bitmap.name) })),
+    encrypt: encryptFacts(layer),
+  };
+}
+
+function encryptFacts({ header, file }: Qcow2Description): Qcow2Facts['encrypt'] {
+  switch (header.cryptMethod) {
+    case CRYPT_METHOD.NONE:
+      return null;
+    case CRYPT_METHOD.AES:
+      return { format: 'aes' };
+    default: {
+      const place = header.extensions.cryptoHeader;
+      if (place === null) {
+        throw new ImageError('invalid', 'EINVAL', 'Missing CRYPTO header for crypt method 2', {
+          path: file.path,
+        });
+      }
+      return readLuksHeader(new FileStorage(file.fd, file.path), place);
+    }
+  }
+}
+
+/** What C sees of a text: up to the first NUL, and at most `size` bytes with that. */
+function cString(text: string, size = Number.POSITIVE_INFINITY): string {
+  const end = text.indexOf('\0');
+  const whole = end < 0 ? text : text.slice(0, end);
+  if (Buffer.byteLength(whole) < size) return whole;
+  return Buffer.from(whole)
+    .subarray(0, size - 1)
+    .toString();
+}

@@ -1,0 +1,164 @@
+/**
+ * The LUKS1 header of an encrypted image, as far as it tells without a key how the image is
+ * encrypted. It lies where the crypto header extension says. Source: the LUKS On-Disk Format
+ * Specification, version 1.2.3; all numbers are big-endian.
+ */
+import { bytes, struct, u16, u32 } from '../../codec/struct.js';
+import { ImageError } from '../../errors.js';
+import type { Storage } from '../../storage/storage.js';
+import { readExactly } from '../read-bytes.js';
+import type { CryptoHeaderExtension } from './extensions.js';
+
+/** The header up to its key slots, which follow at once. */
+export const LUKS_HEADER = struct('luks_phdr', 'big', {
+  magic: bytes(6),
+  version: u16,
+  cipherName: bytes(32),
+  cipherMode: bytes(32),
+  hashSpec: bytes(32),
+  payloadOffset: u32,
+  keyBytes: u32,
+  mkDigest: bytes(20),
+  mkDigestSalt: bytes(32),
+  mkDigestIterations: u32,
+  uuid: bytes(40),
+});
+
+export const LUKS_KEY_SLOT = struct('luks_phdr key slot', 'big', {
+  active: u32,
+  iterations: u32,
+  salt: bytes(32),
+  keyMaterialOffset: u32,
+  stripes: u32,
+});
+
+export const LUKS_KEY_SLOTS = 8;
+const HEADER_SIZE = LUKS_HEADER.size + LUKS_KEY_SLOTS * LUKS_KEY_SLOT.size;
+
+const MAGIC = 'LUKS\xba\xbe';
+const SECTOR_SIZE = 512;
+const SLOT_STATE = { ENABLED: 0x00ac71f3, DISABLED: 0x0000dead } as const;
+/** The only number of stripes in use. */
+const STRIPES = 4000;
+
+const HASHES = ['md5', 'sha1', 'sha224', 'sha256', 'sha384', 'sha512', 'ripemd160'];
+const CIPHER_MODES = ['ecb', 'cbc', 'xts', 'ctr'];
+const IV_GENERATORS = ['plain', 'plain64', 'essiv'];
+/** Bytes of the keys that each cipher takes. */
+const CIPHERS: Readonly<Record<string, readonly number[]>> = {
+  aes: [16, 24, 32],
+  cast5: [16],
+  serpent: [16, 24, 32],
+  twofish: [16, 24, 32],
+};
+
+export interface LuksKeySlot {
+  readonly active: boolean;
+  readonly iterations: number;
+  readonly stripes: number;
+  /** Of the key material from the header's start, in bytes. */
+  readonly keyOffset: number;
+}
+
+/** How an image is encrypted. Names are QEMU's. */
+export interface LuksFacts {
+  readonly format: 'luks';
+  readonly cipherAlg: string;
+  readonly cipherMode: string;
+  readonly ivgenAlg: string;
+  /** Only with the generator `essiv`. */
+  readonly ivgenHashAlg: string | null;
+  readonly hashAlg: string;
+  readonly uuid: string;
+  /** Of the encrypted data from the header's start, in bytes. */
+  readonly payloadOffset: number;
+  readonly masterKeyIterations: number;
+  readonly slots: readonly LuksKeySlot[];
+}
+
+/** Reads the LUKS header at `place`, in bytes of `storage`. Throws an ImageError (EINVAL, EIO). */
+export function readLuksHeader(storage: Storage, place: CryptoHeaderExtension): LuksFacts {
+  if (place.length < HEADER_SIZE || place.offset > Number.MAX_SAFE_INTEGER - HEADER_SIZE) {
+    throw invalid('LUKS header exceeds its extension', `${place.length} of ${HEADER_SIZE} bytes`);
+  }
+  const { view } = readExactly(storage, place.offset, HEADER_SIZE, 'LUKS header');
+  const header = LUKS_HEADER.read(view, 0);
+  if (Buffer.from(header.magic).toString('latin1') !== MAGIC) {
+    throw invalid('Volume is not in LUKS format');
+  }
+  if (header.version !== 1) {
+    throw new ImageError(
+      'unsupported',
+      'ENOTSUP',
+      `LUKS version ${header.version} is not supported`,
+    );
+  }
+  const mode = parseMode(textOf(header.cipherMode, 'cipher mode'));
+  return {
+    format: 'luks',
+    ...mode,
+    cipherAlg: cipherOf(textOf(header.cipherName, 'cipher name'), mode.cipherMode, header.keyBytes),
+    hashAlg: known(HASHES, textOf(header.hashSpec, 'hash spec'), 'Hash algorithm'),
+    uuid: textOf(header.uuid, 'uuid'),
+    payloadOffset: header.payloadOffset * SECTOR_SIZE,
+    masterKeyIterations: header.mkDigestIterations,
+    slots: Array.from({ length: LUKS_KEY_SLOTS }, (_, index) => readSlot(view, index)),
+  };
+}
+
+function readSlot(view: DataView, index: number): LuksKeySlot {
+  const slot = LUKS_KEY_SLOT.read(view, LUKS_HEADER.size + index * LUKS_KEY_SLOT.size);
+  if (slot.active !== SLOT_STATE.ENABLED && slot.active !== SLOT_STATE.DISABLED) {
+    throw invalid(`Keyslot ${index} state (active/disable) is corrupted`);
+  }
+  if (slot.stripes !== STRIPES) {
+    throw invalid(`Keyslot ${index} is corrupted`, `${slot.stripes} stripes, must be ${STRIPES}`);
+  }
+  return {
+    active: slot.active === SLOT_STATE.ENABLED,
+    iterations: slot.iterations,
+    stripes: slot.stripes,
+    keyOffset: slot.keyMaterialOffset * SECTOR_SIZE,
+  };
+}
+
+/** MODE-IVGENERATOR, or MODE-IVGENERATOR:HASH. */
+function parseMode(text: string): Pick<LuksFacts, 'cipherMode' | 'ivgenAlg' | 'ivgenHashAlg'> {
+  const match = /^([^-]*)-([^:]*)(?::(.*))?$/s.exec(text);
+  if (match === null) throw invalid(`Unexpected cipher mode string format '${text}'`);
+  const [, mode, generator, hash] = match;
+  const ivgenAlg = known(IV_GENERATORS, generator!, 'IV generator');
+  const ivgenHash = hash === undefined ? null : known(HASHES, hash, 'Hash algorithm');
+  if (ivgenAlg === 'essiv' && ivgenHash === null) {
+    throw invalid('Missing IV generator hash specification');
+  }
+  return {
+    cipherMode: known(CIPHER_MODES, mode!, 'Cipher mode'),
+    ivgenAlg,
+    ivgenHashAlg: ivgenAlg === 'essiv' ? ivgenHash : null,
+  };
+}
+
+/** The cipher with its key's bits: `aes-256`. XTS takes two keys of that size. */
+function cipherOf(name: string, mode: string, keyBytes: number): string {
+  const size = mode === 'xts' ? keyBytes / 2 : keyBytes;
+  if (!Object.hasOwn(CIPHERS, name) || !CIPHERS[name]!.includes(size)) {
+    throw invalid(`Algorithm '${name}' with key size ${keyBytes} bytes is not supported`);
+  }
+  return `${name}-${size * 8}`;
+}
+
+function known(names: readonly string[], name: string, what: string): string {
+  if (names.includes(name)) return name;
+  throw invalid(`${what} '${name}' is not recognized`);
+}
+
+function textOf(field: Uint8Array, what: string): string {
+  const end = field.indexOf(0);
+  if (end < 0) throw invalid(`LUKS header ${what} is not NUL terminated`);
+  return Buffer.from(field.subarray(0, end)).toString();
+}
+
+function invalid(message: string, limit?: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message, limit === undefined ? {} : { limit });
+}

@@ -1,0 +1,52 @@
+/** What a file of the mounted tree holds. Offsets and sizes are bytes. */
+import type { Disk } from '../image/disk.js';
+import type { IoBuffer } from '../sys/io-buffer.js';
+
+export interface Content {
+  readonly size: number;
+  /** Reads `length` bytes at `offset`, both within the content. */
+  read(offset: number, length: number, target: IoBuffer, at: number): void;
+  /** The next data or hole at or after `offset`; the size where there is none. */
+  seek(offset: number, hole: boolean): number;
+}
+
+/** A part of a disk, as a partition is. */
+export class WindowContent implements Content {
+  readonly size: number;
+  readonly #disk: Disk;
+  readonly #start: number;
+
+  constructor(disk: Disk, start: number, size: number) {
+    this.size = size;
+    this.#disk = disk;
+    this.#start = start;
+  }
+
+  read(offset: number, length: number, target: IoBuffer, at: number): void {
+    this.#disk.read(this.#start + offset, length, target, at);
+  }
+
+  seek(offset: number, hole: boolean): number {
+    const end = this.#start + this.size;
+    return this.#disk.seek(this.#start + offset, hole, end) - this.#start;
+  }
+}
+
+/** Bytes in memory. */
+export class BytesContent implements Content {
+  readonly size: number;
+  readonly #bytes: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    this.size = bytes.length;
+    this.#bytes = bytes;
+  }
+
+  read(offset: number, length: number, target: IoBuffer, at: number): void {
+    target.bytes.set(this.#bytes.subarray(offset, offset + length), at);
+  }
+
+  seek(offset: number, hole: boolean): number {
+    return hole ? this.size : offset;
+  }
+}

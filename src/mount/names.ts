@@ -1,0 +1,51 @@
+/** File names for snapshots: QEMU lets them be empty, alike, or hold any byte. */
+
+const NAME_MAX = 255;
+/** The longest that is put behind a snapshot's name. */
+const LONGEST_SUFFIX = '.partitions';
+
+interface Named {
+  readonly id: string;
+  readonly name: string;
+}
+
+/**
+ * One file name for each snapshot, without a suffix. `/`, `%`, a leading `.` and control characters
+ * are percent-encoded; a name that is empty, not unique or too long becomes `NAME#ID`.
+ */
+export function snapshotFileNames(snapshots: readonly Named[]): string[] {
+  const encoded = snapshots.map(({ name }) => encodeName(name));
+  const count = new Map<string, number>();
+  for (const name of encoded) count.set(name, (count.get(name) ?? 0) + 1);
+  const taken = new Set<string>();
+  return snapshots.map(({ id }, index) => {
+    const plain = encoded[index]!;
+    let name = plain;
+    if (plain === '' || count.get(plain) !== 1 || cut(plain, '') !== plain) {
+      name = cut(plain, `#${encodeName(id)}`);
+    }
+    // Ids may be alike as well, and `a#1` may be somebody's real name: the place in the table.
+    if (taken.has(name) || (name !== plain && count.has(name))) name = cut(plain, `##${index}`);
+    taken.add(name);
+    return name;
+  });
+}
+
+export function encodeName(name: string): string {
+  const encode = (char: string) =>
+    `%${char.charCodeAt(0).toString(16).padStart(2, '0').toUpperCase()}`;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  return name.replace(/[/%\x00-\x1f\x7f]/g, encode).replace(/^\./, encode);
+}
+
+/** `name` with `tail` behind it, cut in `name` so that every suffix still fits a file name. */
+function cut(name: string, tail: string): string {
+  let room = NAME_MAX - LONGEST_SUFFIX.length - Buffer.byteLength(tail);
+  let kept = '';
+  for (const char of name) {
+    room -= Buffer.byteLength(char);
+    if (room < 0) break;
+    kept += char;
+  }
+  return kept + tail;
+}

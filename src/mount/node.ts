@@ -1,0 +1,75 @@
+/**
+ * The inodes of the mounted tree. A node's number is made from what it is, so that every thread
+ * makes the same number for the same file, nobody keeps a table of them, and FORGET has nothing to
+ * do: view * 2^16 + slot, where view 0 is the disk and view n is snapshot n - 1 of the image.
+ */
+import type { Content } from './content.js';
+
+export interface Timestamp {
+  readonly sec: number;
+  readonly nsec: number;
+}
+
+/** What stat tells. */
+export interface Attributes {
+  readonly ino: number;
+  readonly size: number;
+  /** Units of 512 bytes. */
+  readonly blocks: number;
+  readonly mode: number;
+  readonly nlink: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly blksize: number;
+  readonly atime: Timestamp;
+  readonly mtime: Timestamp;
+  readonly ctime: Timestamp;
+  readonly btime: Timestamp;
+}
+
+interface NodeBase {
+  readonly id: number;
+  readonly parent: number;
+  readonly attributes: Attributes;
+  /** Extended attributes by their whole name. */
+  readonly xattrs: ReadonlyMap<string, string>;
+}
+
+export interface DirectoryNode extends NodeBase {
+  readonly kind: 'directory';
+}
+
+export interface FileNode extends NodeBase {
+  readonly kind: 'file';
+  readonly content: Content;
+}
+
+export type Node = DirectoryNode | FileNode;
+
+export const ROOT_ID = 1;
+
+/** The low 16 bits of a node's number. */
+export const SLOT = {
+  ROOT: ROOT_ID,
+  INFO: 2,
+  SNAPSHOTS: 3,
+  RAW: 8,
+  VMSTATE: 9,
+  PARTITIONS: 10,
+  /** Partition n has slot PARTITION + n. */
+  PARTITION: 0x1000,
+} as const;
+
+const SLOTS = 0x1_0000;
+
+export function nodeId(view: number, slot: number): number {
+  return view * SLOTS + slot;
+}
+
+export function viewOf(id: number): number {
+  return Math.floor(id / SLOTS);
+}
+
+export function slotOf(id: number): number {
+  return id % SLOTS;
+}

@@ -1,0 +1,56 @@
+/** Extended attributes: facts about the image, the snapshot and the partition behind a file. */
+import type { ImageDescription } from '../image/description.js';
+import type { MountFacts } from './facts.js';
+import type { FileOrigin } from './node-maker.js';
+
+const PREFIX = 'user.qcow2.';
+
+/** Which process serves the mount: `qcow2fs umount` waits for it. On the root only. */
+export const DAEMON_PID = `${PREFIX}daemon-pid`;
+
+export function xattrsOf(
+  description: ImageDescription,
+  facts: MountFacts,
+  root: boolean,
+  { snapshot, partition }: FileOrigin,
+): ReadonlyMap<string, string> {
+  const values: Record<string, string | number | bigint | null | undefined> =
+    imageFacts(description);
+  if (snapshot !== undefined) {
+    values['snapshot.id'] = snapshot.id;
+    values['snapshot.name'] = snapshot.name;
+    values['snapshot.disk-size'] = snapshot.diskSize;
+    values['snapshot.vm-state-size'] = snapshot.vmStateSize;
+    values['snapshot.vm-clock-nsec'] = snapshot.vmClockNsec;
+  }
+  if (partition !== undefined) {
+    values['partition.number'] = partition.number;
+    values['partition.offset'] = partition.offset;
+    values['partition.type'] = partition.type;
+    values['partition.name'] = partition.name === '' ? null : partition.name;
+    values['partition.uuid'] = partition.uuid;
+  }
+  const xattrs = new Map<string, string>();
+  for (const [name, value] of Object.entries(values)) {
+    if (value !== null && value !== undefined) xattrs.set(`${PREFIX}${name}`, String(value));
+  }
+  if (root) xattrs.set(DAEMON_PID, String(facts.pid));
+  return xattrs;
+}
+
+function imageFacts({ layers }: ImageDescription): Record<string, string | number | null> {
+  const [top] = layers;
+  const common = { image: top.file.path, format: top.format, layers: layers.length };
+  if (top.format === 'raw') return { ...common, 'virtual-size': top.fileSize };
+  const { header } = top;
+  return {
+    ...common,
+    version: header.geometry.version,
+    'virtual-size': header.size,
+    'cluster-size': header.geometry.clusterSize,
+    'backing-file': header.backingFile,
+    'backing-format': header.extensions.backingFormat,
+    'data-file': top.dataFile?.path ?? null,
+    snapshots: top.snapshots.length,
+  };
+}

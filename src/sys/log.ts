@@ -1,0 +1,79 @@
+/**
+ * Messages to whoever runs the mount. Every thread opens its own log from the same description, and
+ * each message is one write of one line, so that the lines of several threads do not mix.
+ */
+import { openSync, writeSync } from 'node:fs';
+import { libc, syslog } from './libc.js';
+
+export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
+
+/** Where messages go. A file's path is absolute: a daemon changes its directory. */
+export type LogTarget = 'stderr' | 'syslog' | { readonly file: string };
+
+/** Plain data: it can be sent to a worker. Messages above `level` are dropped. */
+export interface LogDescription {
+  readonly target: LogTarget;
+  readonly level: LogLevel;
+}
+
+const PROGRAM = 'qcow2fs';
+const STDERR = 2;
+const LOG_PID = 1;
+const LOG_DAEMON = 3 << 3;
+
+/** The priorities of syslog(3), which order the levels too. */
+const PRIORITY: Readonly<Record<LogLevel, number>> = { error: 3, warning: 4, info: 6, debug: 7 };
+
+type Sink = (level: LogLevel, message: string) => void;
+
+let current: Sink = toStderr;
+let threshold = PRIORITY.warning;
+
+/** Sends this thread's messages there from now on. Throws where a file cannot be opened. */
+export function openLog({ target, level }: LogDescription): void {
+  current = sinkOf(target);
+  threshold = PRIORITY[level];
+}
+
+/** Never throws: a log that cannot be written must not stop the mount. */
+export const log = {
+  error: (message: string): void => put('error', message),
+  warning: (message: string): void => put('warning', message),
+  info: (message: string): void => put('info', message),
+  debug: (message: string): void => put('debug', message),
+  /** Whether a message of that level would be kept: to save the making of it. */
+  enabled: (level: LogLevel): boolean => PRIORITY[level] <= threshold,
+};
+
+function put(level: LogLevel, message: string): void {
+  if (PRIORITY[level] > threshold) return;
+  try {
+    current(level, printable(message));
+  } catch {
+    // A full disk, a closed pipe: there is nobody left to tell.
+  }
+}
+
+/** Names come from images and users: a line break in one must not forge a line. */
+function printable(message: string): string {
+  return message.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
+}
+
+function sinkOf(target: LogTarget): Sink {
+  if (target === 'stderr') return toStderr;
+  if (target === 'syslog') return openSyslog();
+  const fd = openSync(target.file, 'a', 0o600);
+  return (level, message) => {
+    writeSync(fd, `${new Date().toISOString()} ${level} ${message}\n`);
+  };
+}
+
+function toStderr(_level: LogLevel, message: string): void {
+  writeSync(STDERR, `${PROGRAM}: ${message}\n`);
+}
+
+function openSyslog(): Sink {
+  // openlog keeps the pointer for ever: the name is copied to where nobody frees it.
+  libc.openlog(libc.strdup(PROGRAM), LOG_PID, LOG_DAEMON);
+  return (level, message) => syslog(PRIORITY[level], '%s', 'str', message);
+}
