@@ -7,7 +7,7 @@ import { type BenchOptions, parseOptions, select, usage } from './options.js';
 import { type Peer, type PeerContext, peers } from './peers.js';
 import { isInstalled } from './process.js';
 import { saveRecord } from './record.js';
-import { formatReport, judgeAll, type Skip, summarize } from './report.js';
+import { formatReport, formatSkips, judgeAll, type Skip, summarize } from './report.js';
 import { type RoundsResult, runRounds } from './rounds.js';
 import { targets, type Workload, workloads } from './workloads.js';
 
@@ -46,9 +46,7 @@ async function publish(
     const names = peers.map(({ name }) => name);
     print(formatReport(summaries, verdicts, skips, names));
   } else {
-    print(
-      `nothing was measured\n${skips.map((skip) => `  ${skip.peer}: ${skip.reason}`).join('\n')}`,
-    );
+    print(`nothing was measured\n${formatSkips(skips)}`);
   }
   if (!options.save) return;
   const path = await saveRecord(options, measuredPeers, { summaries, verdicts, skips, samples });

@@ -13,7 +13,7 @@ import {
   type Daemon,
   holdersOf,
   isAlive,
-  lastLine,
+  reasonIn,
   residentBytes,
   run,
   startDaemon,
@@ -62,7 +62,7 @@ async function waitForFirstByte(path: string, daemon: Daemon, signal: AbortSigna
     const isReady = await Promise.race([hasFirstByte(path), sleep(MOUNT_TIMEOUT_MS, false)]);
     if (isReady) return;
     if (status !== undefined && status !== 0) {
-      throw new MountRefused(lastLine(daemon.stderr()) || `mounting failed, exit status ${status}`);
+      throw new MountRefused(reasonIn(daemon.stderr()) || `mounting failed, exit status ${status}`);
     }
     if (performance.now() > end) throw new MountRefused('nothing to read after 20 s');
     await sleep(1);

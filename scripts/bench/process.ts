@@ -15,20 +15,18 @@ export interface CommandOptions {
   signal?: AbortSignal;
 }
 
-/** The last line that is not empty, where programs put the reason of a failure. */
-export function lastLine(text: string): string {
-  return (
-    text
-      .split('\n')
-      .map((line) => line.trim())
-      .filter((line) => line !== '')
-      .at(-1) ?? ''
-  );
+/** The line that holds the reason of a failure: one of an uncaught error, or else the last. */
+export function reasonIn(text: string): string {
+  const lines = text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+  return lines.find((line) => /^(\w*Error\b|fatal:)/.test(line)) ?? lines.at(-1) ?? '';
 }
 
 /**
  * Runs a command to its end and returns its standard output.
- * Throws with the last line of its standard error where the status is not 0.
+ * Throws with the reason from its standard error where the status is not 0.
  */
 export function run(
   command: string,
@@ -54,7 +52,7 @@ export function run(
     child.on('close', (code, killedBy) => {
       if (code === 0) resolve(stdout.join(''));
       else
-        reject(new Error(`${command}: ${lastLine(stderr) || `exit status ${code ?? killedBy}`}`));
+        reject(new Error(`${command}: ${reasonIn(stderr) || `exit status ${code ?? killedBy}`}`));
     });
   });
 }

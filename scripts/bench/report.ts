@@ -143,6 +143,16 @@ function formatVerdicts(verdicts: Verdict[]): string {
   return formatTable([[`target of ${OURS}`, 'against', 'bound', 'mark', 'measured'], ...rows], 4);
 }
 
+/** One line for each peer and reason, with the workloads that it holds for. */
+export function formatSkips(skips: Skip[]): string {
+  const workloadsOf = new Map<string, Set<string>>();
+  for (const { peer, workload, reason } of skips) {
+    const key = `${peer}: ${reason}`;
+    workloadsOf.set(key, (workloadsOf.get(key) ?? new Set()).add(workload));
+  }
+  return [...workloadsOf].map(([key, names]) => `  ${key} (${[...names].join(', ')})`).join('\n');
+}
+
 /** The whole report as text: medians by peer, targets, and who was left out and why. */
 export function formatReport(
   summaries: Summary[],
@@ -154,8 +164,7 @@ export function formatReport(
   const sections = [formatMedians(summaries, measuredNames)];
   if (verdicts.length > 0) sections.push(formatVerdicts(verdicts));
   if (skips.length > 0) {
-    const lines = skips.map(({ peer, workload, reason }) => `  ${peer} (${workload}): ${reason}`);
-    sections.push(`skipped:\n${lines.join('\n')}`);
+    sections.push(`skipped:\n${formatSkips(skips)}`);
   }
   return sections.join('\n\n');
 }

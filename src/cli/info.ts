@@ -1,4 +1,5 @@
 /** `info`: what an image is, for people or as JSON; in qemu-img's words. */
+import { ImageError } from '../errors.js';
 import type { LayerDescription } from '../image/description.js';
 import { collectInfo, hasProtocol, type ImageInfo, type Qcow2Facts } from '../image/info.js';
 import { closeImage, type OpenPolicy, openImage } from '../image/open.js';
@@ -41,9 +42,24 @@ export function infoJson(layer: LayerDescription, filename: string): string {
   return `${formatJson(infoObject(collectInfo(layer, filename)))}\n`;
 }
 
-function readInfos({ path, format, backingChain, policy }: InfoOptions): ImageInfo[] {
+/** QEMU takes what comes before a colon for a protocol: only `file:` leads to a file. */
+function plainPath(name: string): string {
+  if (!hasProtocol(name)) return name;
+  if (name.startsWith('file:')) return name.slice('file:'.length);
+  const protocol = name.slice(0, name.indexOf(':'));
+  throw new ImageError(
+    'invalid',
+    'EINVAL',
+    `Could not open '${name}': Unknown protocol '${protocol}'`,
+  );
+}
+
+function readInfos(options: InfoOptions): ImageInfo[] {
+  const { format, backingChain, policy } = options;
+  const path = plainPath(options.path);
   const { description } = openImage(path, {
-    ...policy,
+    noBacking: policy?.noBacking,
+    backingRoot: policy?.backingRoot,
     format,
     alone: !backingChain,
     allowEncrypted: true,

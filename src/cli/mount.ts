@@ -103,6 +103,7 @@ async function serveMount(
   openLog(logging);
   const allowRoot = settings.has('allow_root');
   const allowOther = settings.has('allow_other') || allowRoot;
+  const told = unmountOnSignals();
   const live = await mountImage({
     image,
     target,
@@ -123,7 +124,7 @@ async function serveMount(
     log: logging,
     trace,
   });
-  unmountOnSignals(live);
+  told(live);
   channel?.ready();
   sdNotify('READY=1');
   await live.closed;
@@ -137,19 +138,33 @@ function logOptions(file: string | undefined, daemon: boolean, trace: boolean): 
   return { target: daemon ? 'syslog' : 'stderr', level };
 }
 
-/** SIGINT, SIGTERM and SIGHUP unmount. Where files are open, the mount is taken out of the tree. */
-function unmountOnSignals(live: LiveMount): void {
-  const stop = (signal: string) => {
-    try {
-      live.unmount(false);
-    } catch {
-      log.warning(`${signal}: the mount is in use; its open files will fail`);
-      live.unmount(true);
-      // Workers wait in the kernel for requests of the files still open: only an exit ends them.
-      exitNow(0);
-    }
+/**
+ * Makes SIGINT, SIGTERM and SIGHUP unmount. Called before there is a mount, so that no signal finds
+ * one that nobody takes down; what it answers is told of the mount once it is there.
+ */
+function unmountOnSignals(): (live: LiveMount) => void {
+  let mounted: LiveMount | undefined;
+  let received: string | undefined;
+  const stop = (signal: string): void => {
+    received = signal;
+    if (mounted !== undefined) unmountNow(mounted, signal);
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, stop);
+  return (live) => {
+    mounted = live;
+    if (received !== undefined) unmountNow(live, received);
+  };
+}
+
+function unmountNow(live: LiveMount, signal: string): void {
+  try {
+    live.unmount(false);
+  } catch {
+    log.warning(`${signal}: the mount is in use; files that are open in it will fail`);
+    live.unmount(true);
+    // Workers wait in the kernel for requests of the files still open: only an exit ends them.
+    exitNow(0);
+  }
 }
 
 /** The mount point: absolute, links followed. None of the image's files may lie in it. */
@@ -157,7 +172,10 @@ function checkTarget(
   path: string,
   description: ImageDescription,
 ): { target: string; isFile: boolean } {
-  const stat = statSync(path);
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat === undefined) {
+    throw new ImageError('missing', 'ENOENT', `mount point '${path}' does not exist`);
+  }
   if (!stat.isDirectory() && !stat.isFile()) {
     throw new ImageError('invalid', 'ENOTDIR', `mount point '${path}' is no folder and no file`);
   }

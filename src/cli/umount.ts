@@ -52,30 +52,34 @@ export async function umount(target: string, { lazy = false }: UmountOptions = {
 }
 
 /**
- * Who serves the mount. The kernel is asked first: its word is true in every PID namespace, and it
- * does not need the mount to answer. The mount's own word serves older kernels; root does not get
- * it from a user's mount.
+ * Who serves the mount; undefined where that cannot be found out, empty where nobody does any more.
+ * The kernel is asked first: its word is true in every PID namespace, and the mount need not answer
+ * for it. The mount's own word serves older kernels; root does not get it from a user's mount.
  */
-function daemonsOf(mount: Mount): Daemon[] {
-  let pids = serversOf(mount.minor).filter((pid) => pid !== process.pid);
-  if (pids.length === 0) pids = saidByMount(mount.target);
+function daemonsOf(mount: Mount): Daemon[] | undefined {
+  let pids = serversOf(mount.minor);
+  if (pids.length === 0) {
+    const said = saidByMount(mount.target);
+    if (said === undefined) return undefined;
+    pids = said;
+  }
   return pids.flatMap((pid) => {
-    const start = processStart(pid);
+    const start = pid === process.pid ? undefined : processStart(pid);
     return start === undefined ? [] : [{ pid, start }];
   });
 }
 
-function saidByMount(target: string): number[] {
+function saidByMount(target: string): number[] | undefined {
   try {
     const pid = Number(getxattr(target, DAEMON_PID));
-    return Number.isSafeInteger(pid) && pid > 1 && pid !== process.pid ? [pid] : [];
-  } catch {
-    // Its daemon has died (ENOTCONN), or it is another user's (EACCES).
-    return [];
+    return Number.isSafeInteger(pid) && pid > 1 ? [pid] : undefined;
+  } catch (error) {
+    // EACCES: another user's. ENOTCONN: its daemon has died, and there is nothing to wait for.
+    return errnoOf(error) === ERRNO.ENOTCONN ? [] : undefined;
   }
 }
 
-async function waitForAll(mount: Mount, daemons: readonly Daemon[]): Promise<void> {
+async function waitForAll(mount: Mount, daemons: readonly Daemon[] | undefined): Promise<void> {
   const other = listMounts().find(({ major, minor, type }) => {
     return major === mount.major && minor === mount.minor && type === mount.type;
   });
@@ -83,8 +87,9 @@ async function waitForAll(mount: Mount, daemons: readonly Daemon[]): Promise<voi
     log.warning(`not waiting: the same file system is still mounted on '${other.target}'`);
     return;
   }
-  if (daemons.length === 0) {
+  if (daemons === undefined) {
     log.warning(`'${mount.target}' is unmounted, but its daemon was not found: not waiting for it`);
+    return;
   }
   for (const { pid, start } of daemons) {
     if (await waitForExit(pid, start, SILENT_MS)) continue;

@@ -93,7 +93,10 @@ export function mountDevice(request: MountRequest): number {
  * in use. Throws a SysError EBUSY where it is, or an ImageError with the helper's words.
  */
 export function unmountDevice(target: string, { lazy }: { readonly lazy: boolean }): void {
-  if (isRoot()) return umount(target, lazy ? MNT.DETACH : 0);
+  if (isRoot()) {
+    umount(target, lazy ? MNT.DETACH : 0);
+    return;
+  }
   const { status, words } = runHelper(['-u', ...(lazy ? ['-z'] : []), '--', target]);
   if (status === 0) return;
   if (/busy/.test(words)) throw new SysError('umount', ERRNO.EBUSY, `'${target}'`);
@@ -222,7 +225,13 @@ function refused(target: string, words: string): ImageError {
       limit: "root must put 'user_allow_other' into /etc/fuse.conf",
     });
   }
-  if (/fuse device not found|ENODEV|No such device/.test(words)) return noKernelModule('ENODEV');
+  // The helper opens the device with the user's rights, although it is setuid root.
+  if (words.includes(`open ${DEVICE}: Permission denied`)) {
+    return new ImageError('policy', 'EACCES', `cannot open ${DEVICE}: permission denied`, {
+      limit: 'users need a mode of 0666, or an entry for them in its ACL',
+    });
+  }
+  if (/fuse device not found|No such device/.test(words)) return noKernelModule('ENODEV');
   const code = /no write access|not owned|ermission denied/.test(words) ? 'EACCES' : 'EPERM';
   return new ImageError('policy', code, `cannot mount on '${target}': ${words}`);
 }

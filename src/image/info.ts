@@ -1,8 +1,8 @@
 /** What an image's headers tell of it: the facts that `info` prints. No data is read. */
 import { fstatSync } from 'node:fs';
+import { alignUp, isAligned } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import { FileStorage } from '../storage/file.js';
-import { alignUp } from '../codec/bits.js';
 import type { LayerDescription, Qcow2Description } from './description.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import { hasBit } from './qcow2/features.js';
@@ -140,20 +140,26 @@ function qcow2Facts(layer: Qcow2Description): Qcow2Facts {
 }
 
 function encryptFacts({ header, file }: Qcow2Description): Qcow2Facts['encrypt'] {
-  switch (header.cryptMethod) {
-    case CRYPT_METHOD.NONE:
-      return null;
-    case CRYPT_METHOD.AES:
-      return { format: 'aes' };
-    default: {
-      const place = header.extensions.cryptoHeader;
-      if (place === null) {
-        throw new ImageError('invalid', 'EINVAL', 'Missing CRYPTO header for crypt method 2', {
-          path: file.path,
-        });
-      }
-      return readLuksHeader(new FileStorage(file.fd, file.path), place);
-    }
+  const { cryptMethod, geometry } = header;
+  const place = header.extensions.cryptoHeader;
+  const refuse = (message: string, limit?: string): never => {
+    const context = { path: file.path, ...(limit === undefined ? {} : { limit }) };
+    throw new ImageError('invalid', 'EINVAL', `Could not open '${file.path}': ${message}`, context);
+  };
+  if (cryptMethod !== CRYPT_METHOD.LUKS) {
+    if (place !== null) refuse('CRYPTO header extension only expected with LUKS encryption method');
+    return cryptMethod === CRYPT_METHOD.AES ? { format: 'aes' } : null;
+  }
+  if (place === null) return refuse(`Missing CRYPTO header for crypt method ${cryptMethod}`);
+  if (!isAligned(place.offset, geometry.clusterSize)) {
+    const message = `Encryption header offset '${place.offset}' is not a multiple of cluster size`;
+    refuse(`${message} '${geometry.clusterSize}'`);
+  }
+  try {
+    return readLuksHeader(new FileStorage(file.fd, file.path), place);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    return refuse(error.message, error.context.limit);
   }
 }
 

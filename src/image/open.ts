@@ -4,6 +4,7 @@
  */
 import {
   closeSync,
+  existsSync,
   constants,
   fstatSync,
   openSync,
@@ -149,7 +150,7 @@ class Opening {
     const wanted = this.#policy.alone !== true && this.#policy.noDataFiles !== true;
     const dataFile =
       external && wanted
-        ? this.#openFile(resolveName(file.path, header.extensions.dataFile!), true)
+        ? this.#openFile(dataFilePath(file.path, header.extensions.dataFile!), true)
         : null;
     const snapshots = readSnapshots(storage, header);
     for (const { name, problem } of snapshots) {
@@ -204,6 +205,15 @@ class Opening {
       throw nameError(path, error);
     }
   }
+}
+
+/**
+ * The path of an image's data file. QEMU takes a relative name from where it was started; here the
+ * image's own folder comes first, so that an image can be mounted from anywhere.
+ */
+function dataFilePath(image: string, name: string): string {
+  const beside = resolveName(image, name);
+  return existsSync(beside) || !existsSync(name) ? beside : name;
 }
 
 function checkKind(stat: Stats): void {

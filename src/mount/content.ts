@@ -1,6 +1,8 @@
 /** What a file of the mounted tree holds. Offsets and sizes are bytes. */
 import type { Disk } from '../image/disk.js';
+import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
+import type { Partition } from './partitions/table.js';
 
 export interface Content {
   readonly size: number;
@@ -8,6 +10,15 @@ export interface Content {
   read(offset: number, length: number, target: IoBuffer, at: number): void;
   /** The next data or hole at or after `offset`; the size where there is none. */
   seek(offset: number, hole: boolean): number;
+}
+
+/** What a file shows a part of. */
+export interface FileOrigin {
+  /** The disk whose space is counted, from byte `start` on. */
+  readonly disk?: Disk;
+  readonly start?: number;
+  readonly snapshot?: Snapshot | undefined;
+  readonly partition?: Partition;
 }
 
 /** A part of a disk, as a partition is. */

@@ -1,12 +1,10 @@
 /** Makes nodes with honest attributes: sizes, space, times, owner, and the image's facts. */
 import type { ImageDescription } from '../image/description.js';
-import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
-import type { Content } from './content.js';
+import type { Content, FileOrigin } from './content.js';
 import type { MountFacts } from './facts.js';
 import type { Attributes, DirectoryNode, FileNode } from './node.js';
 import { ROOT_ID } from './node.js';
-import type { Partition } from './partitions/table.js';
 import { xattrsOf } from './xattrs.js';
 
 const S_IFMT = 0o170000;
@@ -16,15 +14,6 @@ const BLOCK = 512;
 
 /** Looks at the map that one stat may take; beyond, the space is not counted but bounded. */
 const SPACE_BUDGET = 4096;
-
-/** What a file shows a part of. */
-export interface FileOrigin {
-  /** The disk whose space is counted, from byte `start` on. */
-  readonly disk?: Disk;
-  readonly start?: number;
-  readonly snapshot?: Snapshot | undefined;
-  readonly partition?: Partition;
-}
 
 export class NodeMaker {
   readonly #description: ImageDescription;

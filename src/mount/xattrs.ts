@@ -1,7 +1,7 @@
 /** Extended attributes: facts about the image, the snapshot and the partition behind a file. */
 import type { ImageDescription } from '../image/description.js';
+import type { FileOrigin } from './content.js';
 import type { MountFacts } from './facts.js';
-import type { FileOrigin } from './node-maker.js';
 
 const PREFIX = 'user.qcow2.';
 
@@ -21,7 +21,7 @@ export function xattrsOf(
     values['snapshot.name'] = snapshot.name;
     values['snapshot.disk-size'] = snapshot.diskSize;
     values['snapshot.vm-state-size'] = snapshot.vmStateSize;
-    values['snapshot.vm-clock-nsec'] = snapshot.vmClockNsec;
+    values['snapshot.vm-clock-nsec'] = snapshot.vmClock;
   }
   if (partition !== undefined) {
     values['partition.number'] = partition.number;

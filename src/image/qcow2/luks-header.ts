@@ -3,6 +3,7 @@
  * encrypted. It lies where the crypto header extension says. Source: the LUKS On-Disk Format
  * Specification, version 1.2.3; all numbers are big-endian.
  */
+import { alignUp } from '../../codec/bits.js';
 import { bytes, struct, u16, u32 } from '../../codec/struct.js';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
@@ -37,11 +38,22 @@ const HEADER_SIZE = LUKS_HEADER.size + LUKS_KEY_SLOTS * LUKS_KEY_SLOT.size;
 
 const MAGIC = 'LUKS\xba\xbe';
 const SECTOR_SIZE = 512;
+/** Where the first key material may lie, and what its size is rounded up to. Bytes. */
+const KEY_MATERIAL_UNIT = 4096;
 const SLOT_STATE = { ENABLED: 0x00ac71f3, DISABLED: 0x0000dead } as const;
 /** The only number of stripes in use. */
 const STRIPES = 4000;
 
-const HASHES = ['md5', 'sha1', 'sha224', 'sha256', 'sha384', 'sha512', 'ripemd160'];
+/** Bytes of each hash's digest. */
+const HASHES: Readonly<Record<string, number>> = {
+  md5: 16,
+  sha1: 20,
+  sha224: 28,
+  sha256: 32,
+  sha384: 48,
+  sha512: 64,
+  ripemd160: 20,
+};
 const CIPHER_MODES = ['ecb', 'cbc', 'xts', 'ctr'];
 const IV_GENERATORS = ['plain', 'plain64', 'essiv'];
 /** Bytes of the keys that each cipher takes. */
@@ -94,16 +106,38 @@ export function readLuksHeader(storage: Storage, place: CryptoHeaderExtension): 
     );
   }
   const mode = parseMode(textOf(header.cipherMode, 'cipher mode'));
+  const slots = Array.from({ length: LUKS_KEY_SLOTS }, (_, index) => readSlot(view, index));
+  const payloadOffset = header.payloadOffset * SECTOR_SIZE;
+  checkPlaces(slots, header.keyBytes, payloadOffset);
+  if (header.mkDigestIterations === 0) throw invalid('LUKS key iteration count is zero');
   return {
     format: 'luks',
     ...mode,
-    cipherAlg: cipherOf(textOf(header.cipherName, 'cipher name'), mode.cipherMode, header.keyBytes),
-    hashAlg: known(HASHES, textOf(header.hashSpec, 'hash spec'), 'Hash algorithm'),
-    uuid: textOf(header.uuid, 'uuid'),
-    payloadOffset: header.payloadOffset * SECTOR_SIZE,
+    cipherAlg: cipherOf(textOf(header.cipherName, 'cipher name'), mode, header.keyBytes),
+    hashAlg: known(Object.keys(HASHES), textOf(header.hashSpec, 'hash spec'), 'Hash algorithm'),
+    uuid: Buffer.from(header.uuid).toString().replace(/\0.*$/s, ''),
+    payloadOffset,
     masterKeyIterations: header.mkDigestIterations,
-    slots: Array.from({ length: LUKS_KEY_SLOTS }, (_, index) => readSlot(view, index)),
+    slots,
   };
+}
+
+/** Header, key materials and payload lie apart, as QEMU wants it. Places and sizes are bytes. */
+function checkPlaces(slots: readonly LuksKeySlot[], keyBytes: number, payload: number): void {
+  const size = alignUp(keyBytes * STRIPES, KEY_MATERIAL_UNIT);
+  if (payload < KEY_MATERIAL_UNIT) throw invalid('LUKS payload is overlapping with the header');
+  for (const [index, { keyOffset }] of slots.entries()) {
+    if (keyOffset < KEY_MATERIAL_UNIT) {
+      throw invalid(`Keyslot ${index} is overlapping with the LUKS header`);
+    }
+    if (keyOffset + size > payload) {
+      throw invalid(`Keyslot ${index} is overlapping with the encrypted payload`);
+    }
+    const other = slots.findIndex(
+      (slot, at) => at > index && Math.abs(slot.keyOffset - keyOffset) < size,
+    );
+    if (other >= 0) throw invalid(`Keyslots ${index} and ${other} are overlapping in the header`);
+  }
 }
 
 function readSlot(view: DataView, index: number): LuksKeySlot {
@@ -114,6 +148,9 @@ function readSlot(view: DataView, index: number): LuksKeySlot {
   if (slot.stripes !== STRIPES) {
     throw invalid(`Keyslot ${index} is corrupted`, `${slot.stripes} stripes, must be ${STRIPES}`);
   }
+  if (slot.active === SLOT_STATE.ENABLED && slot.iterations === 0) {
+    throw invalid(`Keyslot ${index} iteration count is zero`);
+  }
   return {
     active: slot.active === SLOT_STATE.ENABLED,
     iterations: slot.iterations,
@@ -122,13 +159,15 @@ function readSlot(view: DataView, index: number): LuksKeySlot {
   };
 }
 
+type Mode = Pick<LuksFacts, 'cipherMode' | 'ivgenAlg' | 'ivgenHashAlg'>;
+
 /** MODE-IVGENERATOR, or MODE-IVGENERATOR:HASH. */
-function parseMode(text: string): Pick<LuksFacts, 'cipherMode' | 'ivgenAlg' | 'ivgenHashAlg'> {
+function parseMode(text: string): Mode {
   const match = /^([^-]*)-([^:]*)(?::(.*))?$/s.exec(text);
   if (match === null) throw invalid(`Unexpected cipher mode string format '${text}'`);
   const [, mode, generator, hash] = match;
   const ivgenAlg = known(IV_GENERATORS, generator!, 'IV generator');
-  const ivgenHash = hash === undefined ? null : known(HASHES, hash, 'Hash algorithm');
+  const ivgenHash = hash === undefined ? null : known(Object.keys(HASHES), hash, 'Hash algorithm');
   if (ivgenAlg === 'essiv' && ivgenHash === null) {
     throw invalid('Missing IV generator hash specification');
   }
@@ -140,17 +179,22 @@ function parseMode(text: string): Pick<LuksFacts, 'cipherMode' | 'ivgenAlg' | 'i
 }
 
 /** The cipher with its key's bits: `aes-256`. XTS takes two keys of that size. */
-function cipherOf(name: string, mode: string, keyBytes: number): string {
-  const size = mode === 'xts' ? keyBytes / 2 : keyBytes;
-  if (!Object.hasOwn(CIPHERS, name) || !CIPHERS[name]!.includes(size)) {
-    throw invalid(`Algorithm '${name}' with key size ${keyBytes} bytes is not supported`);
+function cipherOf(name: string, { cipherMode, ivgenHashAlg }: Mode, keyBytes: number): string {
+  const size = cipherMode === 'xts' ? keyBytes / 2 : keyBytes;
+  const sizes = Object.hasOwn(CIPHERS, name) ? CIPHERS[name]! : [];
+  if (!sizes.includes(size)) {
+    throw invalid(`Algorithm '${name}' with key size ${size} bytes not supported`);
+  }
+  // essiv encrypts with the same cipher, and takes a digest for its key.
+  if (ivgenHashAlg !== null && !sizes.includes(HASHES[ivgenHashAlg]!)) {
+    throw invalid(`No ${name} cipher with key size ${HASHES[ivgenHashAlg]} available`);
   }
   return `${name}-${size * 8}`;
 }
 
 function known(names: readonly string[], name: string, what: string): string {
   if (names.includes(name)) return name;
-  throw invalid(`${what} '${name}' is not recognized`);
+  throw invalid(`${what} '${name}' not supported`);
 }
 
 function textOf(field: Uint8Array, what: string): string {

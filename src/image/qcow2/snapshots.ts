@@ -17,7 +17,6 @@ export interface Snapshot {
   readonly vmStateSize: number;
   readonly dateSec: number;
   readonly dateNsec: number;
-  readonly vmClockNsec: number;
   /** The same, exact: 104 days of nanoseconds are more than a number holds. */
   readonly vmClock: bigint;
   /** Instructions executed, where the machine counted them. */
@@ -78,7 +77,6 @@ function readEntry(
       : fields.vmStateSize,
     dateSec: fields.dateSec,
     dateNsec: fields.dateNsec,
-    vmClockNsec: Number(fields.vmClockNsec),
     vmClock: fields.vmClockNsec,
     icount: has('icount') ? SNAPSHOT_EXTRA.get(view, 0, 'icount') : null,
   };
