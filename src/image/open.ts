@@ -13,7 +13,7 @@ import {
   type Stats,
   statSync,
 } from 'node:fs';
-import { dirname, isAbsolute, join, sep } from 'node:path';
+import { isAbsolute, sep } from 'node:path';
 import { type ErrnoName, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
 import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
@@ -164,7 +164,8 @@ class Opening {
     if (layer.format !== 'qcow2' || layer.header.backingFile === null) return null;
     const { header, file } = layer;
     const path = this.#within(file.path, () => resolveName(file.path, header.backingFile!));
-    return { path, format: header.extensions.backingFormat };
+    // As QEMU: an empty name states no format.
+    return { path, format: header.extensions.backingFormat || null };
   }
 
   /** Opens a regular file or block device; `named` by an image, it must pass the policy. */
@@ -235,7 +236,8 @@ export function resolveName(overlay: string, name: string): string {
     });
   }
   const plain = protocol === 'file' ? name.slice('file:'.length) : name;
-  return isAbsolute(plain) ? plain : join(dirname(overlay), plain);
+  // Not normalized: where a folder is a link, `..` leads out of what it points to.
+  return isAbsolute(plain) ? plain : overlay.slice(0, overlay.lastIndexOf('/') + 1) + plain;
 }
 
 /** Errors that carry their file's name already. */

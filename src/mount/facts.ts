@@ -2,9 +2,11 @@
  * What the main thread knows of a mount and every worker needs: plain data. Taken once, so that no
  * worker looks at the image's path again.
  */
-import { fstatSync, type Stats } from 'node:fs';
+import { type BigIntStats, fstatSync } from 'node:fs';
 import type { ImageDescription } from '../image/description.js';
 import type { Timestamp } from './node.js';
+
+const NS_PER_SEC = 1_000_000_000n;
 
 export interface Ownership {
   /** Instead of the image's owner. */
@@ -44,29 +46,31 @@ export function gatherFacts(
   ownership: Ownership,
   rest: Pick<MountFacts, 'info' | 'pid' | 'snapshot' | 'rootIsFile' | 'stem'>,
 ): MountFacts {
-  const stat = fstatSync(description.layers[0].file.fd);
-  const read = stat.mode & 0o444 & ~(ownership.umask ?? 0);
+  // Times to the nanosecond: milliseconds in a double are too coarse.
+  const stat = fstatSync(description.layers[0].file.fd, { bigint: true });
+  const read = Number(stat.mode) & 0o444 & ~(ownership.umask ?? 0);
   return {
-    uid: ownership.uid ?? stat.uid,
-    gid: ownership.gid ?? stat.gid,
+    uid: ownership.uid ?? Number(stat.uid),
+    gid: ownership.gid ?? Number(stat.gid),
     fileMode: read,
     directoryMode: read | (read >> 2),
     ...timesOf(stat),
-    imageBlocks: stat.blocks,
+    imageBlocks: Number(stat.blocks),
     ...rest,
   };
 }
 
-function timesOf(stat: Stats) {
+function timesOf(stat: BigIntStats) {
   return {
-    atime: timestamp(stat.atimeMs),
-    mtime: timestamp(stat.mtimeMs),
-    ctime: timestamp(stat.ctimeMs),
-    btime: timestamp(stat.birthtimeMs),
+    atime: timestamp(stat.atimeNs),
+    mtime: timestamp(stat.mtimeNs),
+    ctime: timestamp(stat.ctimeNs),
+    btime: timestamp(stat.birthtimeNs),
   };
 }
 
-function timestamp(milliseconds: number): Timestamp {
-  const sec = Math.max(0, Math.floor(milliseconds / 1000));
-  return { sec, nsec: Math.max(0, Math.round((milliseconds - sec * 1000) * 1e6)) % 1e9 };
+/** Nothing is older than the epoch: the protocol's seconds have no sign. */
+function timestamp(nanoseconds: bigint): Timestamp {
+  const since = nanoseconds < 0n ? 0n : nanoseconds;
+  return { sec: Number(since / NS_PER_SEC), nsec: Number(since % NS_PER_SEC) };
 }

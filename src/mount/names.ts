@@ -17,18 +17,25 @@ export function snapshotFileNames(snapshots: readonly Named[]): string[] {
   const encoded = snapshots.map(({ name }) => encodeName(name));
   const count = new Map<string, number>();
   for (const name of encoded) count.set(name, (count.get(name) ?? 0) + 1);
-  const taken = new Set<string>();
+  const keeps = (name: string) => name !== '' && count.get(name) === 1 && fits(name);
+  // Who can keep its name does, wherever it stands in the table: `a#1` may be somebody's real name.
+  const taken = new Set(encoded.filter(keeps));
   return snapshots.map(({ id }, index) => {
     const plain = encoded[index]!;
-    let name = plain;
-    if (plain === '' || count.get(plain) !== 1 || cut(plain, '') !== plain) {
-      name = cut(plain, `#${encodeName(id)}`);
-    }
-    // Ids may be alike as well, and `a#1` may be somebody's real name: the place in the table.
-    if (taken.has(name) || (name !== plain && count.has(name))) name = cut(plain, `##${index}`);
+    if (keeps(plain)) return plain;
+    const name = freeName(plain, encodeName(id), index, taken);
     taken.add(name);
     return name;
   });
+}
+
+/** `NAME#ID`, or with the place in the table where ids are alike or too long as well. */
+function freeName(plain: string, id: string, index: number, taken: ReadonlySet<string>): string {
+  let name = cut(plain, `#${id}`);
+  for (let tail = `##${index}`; !fits(name) || taken.has(name); tail += '#') {
+    name = cut(plain, tail);
+  }
+  return name;
 }
 
 export function encodeName(name: string): string {
@@ -38,7 +45,12 @@ export function encodeName(name: string): string {
   return name.replace(/[/%\x00-\x1f\x7f]/g, encode).replace(/^\./, encode);
 }
 
-/** `name` with `tail` behind it, cut in `name` so that every suffix still fits a file name. */
+/** Whether every suffix still fits a file's name behind it. */
+function fits(name: string): boolean {
+  return Buffer.byteLength(name) <= NAME_MAX - LONGEST_SUFFIX.length;
+}
+
+/** `name` with `tail` behind it, cut in `name` so that it fits. */
 function cut(name: string, tail: string): string {
   let room = NAME_MAX - LONGEST_SUFFIX.length - Buffer.byteLength(tail);
   let kept = '';

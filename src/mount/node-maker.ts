@@ -1,5 +1,6 @@
 /** Makes nodes with honest attributes: sizes, space, times, owner, and the image's facts. */
 import type { ImageDescription } from '../image/description.js';
+import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { Content, FileOrigin } from './content.js';
 import type { MountFacts } from './facts.js';
@@ -19,11 +20,13 @@ export class NodeMaker {
   readonly #description: ImageDescription;
   readonly #facts: MountFacts;
   readonly #blksize: number;
+  readonly #isRaw: boolean;
 
   constructor(description: ImageDescription, facts: MountFacts) {
     this.#description = description;
     this.#facts = facts;
     const top = description.layers[0];
+    this.#isRaw = top.format === 'raw';
     this.#blksize = top.format === 'qcow2' ? Math.max(4096, top.header.geometry.clusterSize) : 4096;
   }
 
@@ -49,7 +52,12 @@ export class NodeMaker {
     // The disk takes what its image takes: no map is read for it, however large it is.
     if (partition === undefined && snapshot === undefined) return most;
     try {
-      return disk.allocatedWithin(start, start + content.size, SPACE_BUDGET) ?? most;
+      const end = start + content.size;
+      const held = this.#isRaw
+        ? dataWithin(disk, start, end, SPACE_BUDGET)
+        : disk.allocatedWithin(start, end, SPACE_BUDGET);
+      // Compressed clusters take less than they hold.
+      return Math.min(held ?? most, most);
     } catch {
       return most;
     }
@@ -79,4 +87,16 @@ export class NodeMaker {
       btime: taken ?? btime,
     };
   }
+}
+
+/** Bytes of [start, end) that are no holes; undefined where finding out takes more than `budget`. */
+function dataWithin(disk: Disk, start: number, end: number, budget: number): number | undefined {
+  let held = 0;
+  for (let at = start; at < end; ) {
+    if (budget-- === 0) return undefined;
+    const data = disk.seek(at, false, end);
+    at = disk.seek(data, true, end);
+    held += at - data;
+  }
+  return held;
 }

@@ -165,6 +165,6 @@ export class SliceCache {
     }
     for (let slot = first; slot < first + WAYS; slot++) slots[slot * SLOT_WORDS + USED] = 0;
     // Any will do; the sequence of the first spreads the choice over the ways.
-    return first + ((Atomics.load(slots, first * SLOT_WORDS + SEQUENCE) >> 1) % WAYS);
+    return first + ((Atomics.load(slots, first * SLOT_WORDS + SEQUENCE) >>> 1) % WAYS);
   }
 }

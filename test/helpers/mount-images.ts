@@ -1,5 +1,14 @@
 /** Disks and images for the tests of the mount, and comparing what a mount shows with them. */
-import { closeSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { expect } from 'chai';
 import type { Sandbox } from './mount.js';
 
@@ -85,7 +94,7 @@ export async function qemuIo(
 ): Promise<void> {
   const format = image.endsWith('.raw') ? 'raw' : 'qcow2';
   const output = await sandbox.must('qemu-io', [
-    ...['-f', format, ...commands.flatMap((command) => ['-c', command])],
+    ...['-t', 'unsafe', '-f', format, ...commands.flatMap((command) => ['-c', command])],
     image,
   ]);
   // Its exit status tells nothing of failed commands before the last.
@@ -115,7 +124,9 @@ export async function oracle(
   name = `${image}.oracle`,
 ): Promise<string> {
   const format = image.endsWith('.raw') ? 'raw' : 'qcow2';
-  await sandbox.must('qemu-img', ['convert', '-U', '-f', format, '-O', 'raw', image, name]);
+  await sandbox.must('qemu-img', [
+    ...['convert', '-U', '-t', 'unsafe', '-f', format, '-O', 'raw', image, name],
+  ]);
   return name;
 }
 
@@ -213,4 +224,53 @@ export function checkRuns(runs: readonly Run[], window: Window): void {
     at = end;
   }
   expect(at, 'runs reach the end').to.equal(window.size);
+}
+
+export interface CraftedSnapshot {
+  readonly id: string;
+  readonly name: string | Uint8Array;
+  readonly diskSize: number;
+  readonly dateSec?: number;
+  readonly dateNsec?: number;
+}
+
+/**
+ * Gives the image a snapshot table with these entries, all of which share the active L1 table.
+ * QEMU takes long for thousands, and refuses some names. Refcounts are not kept.
+ */
+export function craftSnapshots(image: string, snapshots: readonly CraftedSnapshot[]): void {
+  const fd = openSync(image, 'r+');
+  try {
+    const header = Buffer.alloc(104);
+    readSync(fd, header, 0, header.length, 0);
+    const clusterSize = 2 ** header.readUInt32BE(20);
+    const [l1Size, l1TableOffset] = [header.readUInt32BE(36), header.readBigUInt64BE(40)];
+    const entries = snapshots.map((snapshot) => snapshotEntry(l1Size, l1TableOffset, snapshot));
+    const offset = Math.ceil(fstatSync(fd).size / clusterSize) * clusterSize;
+    const table = Buffer.concat(entries);
+    writeSync(fd, table, 0, table.length, offset);
+    ftruncateSync(fd, Math.ceil((offset + table.length) / clusterSize) * clusterSize);
+    header.writeUInt32BE(snapshots.length, 60);
+    header.writeBigUInt64BE(BigInt(offset), 64);
+    writeSync(fd, header, 60, 12, 60);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** An entry of the snapshot table, as docs/interop/qcow2.txt lays it out. */
+function snapshotEntry(l1Size: number, l1TableOffset: bigint, snapshot: CraftedSnapshot): Buffer {
+  const { id, name, diskSize, dateSec = 1_600_000_000, dateNsec = 0 } = snapshot;
+  const [idBytes, nameBytes] = [Buffer.from(id), Buffer.from(name as string)];
+  const fixed = Buffer.alloc(40 + 16);
+  fixed.writeBigUInt64BE(l1TableOffset, 0);
+  fixed.writeUInt32BE(l1Size, 8);
+  fixed.writeUInt16BE(idBytes.length, 12);
+  fixed.writeUInt16BE(nameBytes.length, 14);
+  fixed.writeUInt32BE(dateSec, 16);
+  fixed.writeUInt32BE(dateNsec, 20);
+  fixed.writeUInt32BE(16, 36);
+  fixed.writeBigUInt64BE(BigInt(diskSize), 48);
+  const length = fixed.length + idBytes.length + nameBytes.length;
+  return Buffer.concat([fixed, idBytes, nameBytes, Buffer.alloc((8 - (length % 8)) % 8)]);
 }

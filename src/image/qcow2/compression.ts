@@ -3,18 +3,22 @@
  * file's end. What follows the compressed data in its last sector belongs to others.
  */
 import { constants, inflateRawSync } from 'node:zlib';
-import { decompress as zstdDecompress, init as initZstd } from '@bokuweb/zstd-wasm';
+// The native binding has one context for the whole process: two threads in it at once crash.
+import { decompress as zstdDecompress } from '@cloudpss/zstd/wasm';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { COMPRESSION_TYPE } from './layout.js';
 import { zstdFrame } from './zstd-frame.js';
 
-// The library is WebAssembly, which loads in no time but asynchronously.
-await initZstd();
-
 /** Log2 of the deflate window that QEMU writes with. */
 const WINDOW_BITS = 12;
+
+/** Bytes that a block of a zstd frame can make at most. */
+const ZSTD_BLOCK_SIZE = 128 << 10;
+
+/** Frames that do not tell their size may have blocks for so many bytes: short ones are common. */
+const UNSIZED_FRAME_SIZE = 128 << 20;
 
 /** Bytes of decompressed clusters that one image keeps in each thread. */
 const KEPT_SIZE = 4 << 20;
@@ -91,11 +95,11 @@ function expandZstd(compressed: Uint8Array, clusterSize: number): Uint8Array {
   let at = 0;
   while (length < clusterSize) {
     const frame = zstdFrame(compressed.subarray(at));
-    // The library would take as much memory as the frame says.
-    if (frame.contentSize > clusterSize - length) throw new Error('frame larger than a cluster');
-    const part = zstdDecompress(compressed.subarray(at, at + frame.length), {
-      defaultHeapSize: clusterSize - length,
-    });
+    // The library would take as much memory as the frame says, or as its blocks can make.
+    const most = frame.contentSize ?? frame.blocks * ZSTD_BLOCK_SIZE;
+    const allowed = frame.contentSize === undefined ? UNSIZED_FRAME_SIZE : clusterSize - length;
+    if (most > allowed) throw new Error(`frame of ${most} bytes, larger than a cluster`);
+    const part = zstdDecompress(compressed.subarray(at, at + frame.length));
     if (part.length === 0) break;
     parts.push(part);
     length += part.length;

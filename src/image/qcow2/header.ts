@@ -56,6 +56,9 @@ export function readHeader(storage: Storage): Qcow2Header {
   const cluster = readUpTo(storage, 0, clusterSize);
   const { view } = cluster;
   checkPlaces(fixed, clusterSize);
+  if (fixed.headerLength > cluster.length) {
+    throw invalid('qcow2 header lies past the end of the file', `${fixed.headerLength} bytes`);
+  }
   const extensionsEnd = fixed.backingFileOffset === 0 ? clusterSize : fixed.backingFileOffset;
   const extensions = readExtensions(view, fixed.headerLength, extensionsEnd);
   refuseUnknownFeatures(fixed.incompatibleFeatures, extensions.featureNames);

@@ -11,8 +11,9 @@ const RLE_BLOCK = 1;
 export interface ZstdFrame {
   /** Bytes of the frame. */
   readonly length: number;
-  /** Bytes that it holds, 0 where it does not say. */
-  readonly contentSize: number;
+  /** Bytes that it holds, undefined where it does not say. */
+  readonly contentSize: number | undefined;
+  readonly blocks: number;
 }
 
 /** Measures the frame that begins at the first of `bytes`. Throws where it is cut or none. */
@@ -28,18 +29,18 @@ export function zstdFrame(bytes: Uint8Array): ZstdFrame {
     contentFlag === 0 && singleSegment ? 1 : CONTENT_SIZE_SIZES[contentFlag as 0]!;
   const contentSize = readContentSize(view, at, contentBytes);
   at += contentBytes;
-  let last = false;
-  while (!last) {
+  let blocks = 0;
+  for (let last = false; !last; blocks++) {
     const header = view.getUint16(at, true) | (view.getUint8(at + 2) << 16);
     last = (header & 1) === 1;
     at += 3 + (((header >> 1) & 3) === RLE_BLOCK ? 1 : header >> 3);
   }
   if (checksum) at += 4;
   if (at > bytes.length) throw new Error('zstd frame is cut short');
-  return { length: at, contentSize };
+  return { length: at, contentSize, blocks };
 }
 
-function readContentSize(view: DataView, at: number, size: number): number {
+function readContentSize(view: DataView, at: number, size: number): number | undefined {
   switch (size) {
     case 1:
       return view.getUint8(at);
@@ -51,6 +52,6 @@ function readContentSize(view: DataView, at: number, size: number): number {
     case 8:
       return view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000;
     default:
-      return 0;
+      return undefined;
   }
 }
