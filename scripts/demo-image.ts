@@ -31,6 +31,7 @@ writeImage(path, {
     {
       id: '1',
       name: 'yesterday',
+      fields: { dateSec: Math.floor(Date.now() / 1000) - 24 * 60 * 60 },
       clusters: new Map([
         [0, boot],
         [partition, text('This is the first partition, as it was yesterday.')],

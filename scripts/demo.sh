@@ -33,12 +33,12 @@ say qcow2fs "$image" "$mount"
 node dist/cli/main.js "$image" "$mount"
 say ls -lR "$mount"
 ls -lR "$mount"
-first=$(find "$mount" -name '*.raw' | LC_ALL=C sort)
+first=$(find "$mount" -name '*.raw' | LC_ALL=C sort | head -n 8)
 while read -r file; do
   say "head -c 4096 $file | strings | head -n 3"
   head -c 4096 "$file" | tr -c '[:print:]\n' '\n' | grep -E '.{4,}' | head -n 3 || true
 done <<<"$first"
-say sha256sum "$mount/disk.raw"
+say "head -c 64M $mount/disk.raw | sha256sum"
 head -c 64M "$mount/disk.raw" | sha256sum
 say qcow2fs umount "$mount"
 node dist/cli/main.js umount "$mount"
