@@ -26,6 +26,7 @@ export async function runInfoCommand(words: string[]): Promise<number> {
     path: parsed.operands[0]!,
     json: output === 'json',
     backingChain: parsed.flag('backing-chain'),
+    policy: { lock: parsed.flag('force-share') ? undefined : 'info' },
     ...(format === undefined ? {} : { format }),
   });
   process.stdout.write(text);

@@ -23,7 +23,7 @@ export interface InfoOptions {
   readonly json: boolean;
   /** Tell of the backing files too. */
   readonly backingChain: boolean;
-  readonly policy?: Pick<OpenPolicy, 'noBacking' | 'backingRoot'> | undefined;
+  readonly policy?: Pick<OpenPolicy, 'noBacking' | 'backingRoot' | 'lock'> | undefined;
 }
 
 /**
@@ -60,6 +60,7 @@ function readInfos(options: InfoOptions): ImageInfo[] {
   const { description } = openImage(path, {
     noBacking: policy?.noBacking,
     backingRoot: policy?.backingRoot,
+    lock: policy?.lock,
     format,
     alone: !backingChain,
     allowEncrypted: true,

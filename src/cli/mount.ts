@@ -1,13 +1,13 @@
 /** `qcow2fs IMAGE MOUNTPOINT`: opens, mounts, becomes a daemon, and lives until the unmount. */
-import { realpathSync, statSync } from 'node:fs';
-import { basename, dirname, join, resolve, sep } from 'node:path';
+import { readlinkSync, realpathSync } from 'node:fs';
+import { resolve, sep } from 'node:path';
 import { describeError, ImageError } from '../errors.js';
-import { isKernelFlag } from '../fuse/device.js';
+import { isKernelFlag, statTarget } from '../fuse/device.js';
 import { DEFAULT_CACHE_SIZE, defaultWorkers, type LiveMount, mountImage } from '../fuse/mount.js';
-import type { ImageDescription } from '../image/description.js';
+import type { ImageDescription, LayerDescription } from '../image/description.js';
 import { openImage, type OpenPolicy } from '../image/open.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
-import { type LogDescription, log, openLog } from '../sys/log.js';
+import { type LogDescription, log, openLog, openLogFile } from '../sys/log.js';
 import { exitNow, sdNotify } from '../sys/process.js';
 import { type DaemonChannel, daemonChannel, spawnDaemon } from './daemon.js';
 import { infoJson } from './info.js';
@@ -93,6 +93,7 @@ async function serveMount(
     format: textOption(settings, 'format'),
     noBacking: settings.has('no-backing'),
     backingRoot: textOption(settings, 'backing-root'),
+    lock: settings.has('force-share') ? undefined : 'read',
   };
   const path = resolve(imagePath);
   const image = openImage(path, policy);
@@ -134,7 +135,7 @@ async function serveMount(
 /** Where messages go: a file, the terminal that looks on, or syslog. */
 function logOptions(file: string | undefined, daemon: boolean, trace: boolean): LogDescription {
   const level = trace ? 'debug' : 'info';
-  if (file !== undefined) return { target: { file }, level };
+  if (file !== undefined) return { target: { fd: openLogFile(file) }, level };
   return { target: daemon ? 'syslog' : 'stderr', level };
 }
 
@@ -172,23 +173,25 @@ function checkTarget(
   path: string,
   description: ImageDescription,
 ): { target: string; isFile: boolean } {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) {
-    throw new ImageError('missing', 'ENOENT', `mount point '${path}' does not exist`);
-  }
+  const stat = statTarget(path);
   if (!stat.isDirectory() && !stat.isFile()) {
     throw new ImageError('invalid', 'ENOTDIR', `mount point '${path}' is no folder and no file`);
   }
   const target = realpathSync(path);
-  for (const layer of description.layers) {
-    const real = join(realpathSync(dirname(layer.file.path)), basename(layer.file.path));
-    if (stat.isDirectory() && real.startsWith(target === sep ? sep : `${target}${sep}`)) {
-      throw new ImageError('invalid', 'EBUSY', `mount point '${path}' would hide '${real}'`, {
-        limit: 'an image cannot lie inside its own mount point',
-      });
-    }
+  for (const fd of stat.isDirectory() ? description.layers.flatMap(descriptorsOf) : []) {
+    // The files themselves, wherever links to them lie.
+    const real = readlinkSync(`/proc/self/fd/${fd}`);
+    if (!real.startsWith(target === sep ? sep : `${target}${sep}`)) continue;
+    throw new ImageError('invalid', 'EBUSY', `mount point '${path}' would hide '${real}'`, {
+      limit: 'an image cannot lie inside its own mount point',
+    });
   }
   return { target, isFile: stat.isFile() };
+}
+
+function descriptorsOf(layer: LayerDescription): number[] {
+  const data = layer.format === 'qcow2' ? layer.dataFile : null;
+  return data === null ? [layer.file.fd] : [layer.file.fd, data.fd];
 }
 
 /** The snapshot of that id or name: as QEMU, ids are looked at first. */

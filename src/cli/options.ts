@@ -23,6 +23,7 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'cache-size', value: 'SIZE', help: 'metadata cache in bytes, or with K, M, G (32M)' },
   { name: 'debug', help: 'trace every request; stays in the foreground' },
   { name: 'default_permissions', help: 'let the kernel check the modes of files' },
+  { name: 'force-share', help: 'read an image that another process writes to, unlocked' },
   { name: 'foreground', help: 'do not become a daemon' },
   { name: 'format', value: 'FMT', help: "the image's format: qcow2 or raw (probed)" },
   { name: 'gid', value: 'N', help: "group of the files, instead of the image's" },

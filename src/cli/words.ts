@@ -23,7 +23,7 @@ export function parseWords(words: string[], spec: WordsSpec, usage: string): Wor
   const fail = (problem: string): never => {
     throw new ImageError('invalid', 'EINVAL', problem, { limit: `usage: qcow2fs ${usage}` });
   };
-  const parsed = minimist(words, {
+  const parsed = minimist(keepNegatives(words, spec.flags ?? []), {
     boolean: [...(spec.flags ?? [])],
     string: ['_', ...(spec.values ?? [])],
     alias: { ...spec.alias },
@@ -43,4 +43,13 @@ export function parseWords(words: string[], spec: WordsSpec, usage: string): Wor
     if (listOf(name).includes('')) fail(`option '--${name}' needs a value`);
   }
   return { operands, flag: (name) => parsed[name] === true, values: listOf };
+}
+
+/** minimist takes `--no-x` for the flag `x` set to false; ours are flags of that very name. */
+function keepNegatives(words: readonly string[], flags: readonly string[]): string[] {
+  const end = words.indexOf('--');
+  return words.map((word, index) => {
+    if (end >= 0 && index > end) return word;
+    return word.startsWith('--no-') && flags.includes(word.slice(2)) ? `${word}=true` : word;
+  });
 }

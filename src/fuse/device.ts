@@ -3,7 +3,7 @@
  * anybody else fusermount3, which is setuid root, does it and sends the descriptor.
  */
 import { spawnSync } from 'node:child_process';
-import { closeSync, constants, openSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, type Stats, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import {
   ERRNO,
@@ -107,11 +107,11 @@ function isRoot(): boolean {
   return process.geteuid!() === 0;
 }
 
-function checkTarget({ target, rootIsFile }: MountRequest): void {
+/** What lies at a mount point. Throws an ImageError that says why it cannot be one. */
+export function statTarget(target: string): Stats {
   const name = `mount point '${target}'`;
   try {
-    const stat = statSync(target);
-    if (rootIsFile ? stat.isFile() : stat.isDirectory()) return;
+    return statSync(target);
   } catch (error) {
     const code = errnoName(errnoOf(error)) as ErrnoName;
     if (code === 'ENOENT') throw new ImageError('missing', code, `${name} does not exist`);
@@ -119,6 +119,12 @@ function checkTarget({ target, rootIsFile }: MountRequest): void {
     if (code !== 'ENOTCONN') throw error;
     throw new ImageError('invalid', code, `${name} is a mount whose server has died: unmount it`);
   }
+}
+
+function checkTarget({ target, rootIsFile }: MountRequest): void {
+  const stat = statTarget(target);
+  if (rootIsFile ? stat.isFile() : stat.isDirectory()) return;
+  const name = `mount point '${target}'`;
   if (rootIsFile) throw new ImageError('invalid', 'EINVAL', `${name} is not a regular file`);
   throw new ImageError('invalid', 'ENOTDIR', `${name} is not a directory`);
 }

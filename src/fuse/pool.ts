@@ -62,7 +62,9 @@ export class WorkerPool {
       });
       worker.once('exit', (code) => {
         this.#running--;
-        if (code === 0 && failure === undefined) {
+        // One that ends well with a request unanswered has not seen the end of the mount.
+        const pending = new WorkerStatus(this.#options.input.status, index).pending();
+        if (code === 0 && failure === undefined && pending === undefined) {
           resolve();
           if (this.#running === 0) this.#closed();
           return;

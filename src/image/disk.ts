@@ -9,6 +9,12 @@ import type { Storage } from '../storage/storage.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { EXTENT, Extent, type Mapping } from './extent.js';
 
+/**
+ * Looks at maps that one `seek` may take: an image can map endless zeroes with a few tables. So many
+ * cover some terabytes; beyond, the disk counts as data, as it does where nobody knows of holes.
+ */
+const MAX_LOOKS = 1 << 18;
+
 /** A run of bytes of one file that is still to be read. */
 class PendingRead {
   #storage: Storage | null = null;
@@ -134,7 +140,7 @@ export class Disk {
    * where there is none before it. A hole reads as zeroes over the whole chain.
    */
   seek(offset: number, hole: boolean, end = this.size): number {
-    return this.#seekWithin(offset, end, hole);
+    return this.#seekWithin(offset, end, hole, { looks: MAX_LOOKS });
   }
 
   /**
@@ -153,19 +159,26 @@ export class Disk {
     return allocated;
   }
 
-  #seekWithin(offset: number, end: number, hole: boolean): number {
+  #seekWithin(offset: number, end: number, hole: boolean, budget: { looks: number }): number {
     const extent = new Extent();
     while (offset < end) {
+      if (budget.looks-- <= 0) return hole ? end : offset;
       this.mapping.map(offset, end - offset, extent);
       const stop = offset + extent.length;
-      const found = this.#seekInExtent(extent, offset, stop, hole);
+      const found = this.#seekInExtent(extent, offset, stop, hole, budget);
       if (found < stop) return found;
       offset = stop;
     }
     return end;
   }
 
-  #seekInExtent(extent: Extent, offset: number, stop: number, hole: boolean): number {
+  #seekInExtent(
+    extent: Extent,
+    offset: number,
+    stop: number,
+    hole: boolean,
+    budget: { looks: number },
+  ): number {
     switch (extent.kind) {
       case EXTENT.DATA: {
         // A cluster may be allocated and its file still have a hole there.
@@ -183,7 +196,7 @@ export class Disk {
         const below = this.backing;
         const present = below === null ? offset : Math.min(stop, below.size);
         if (below === null || present <= offset) return hole ? offset : stop;
-        const found = below.#seekWithin(offset, present, hole);
+        const found = below.#seekWithin(offset, present, hole, budget);
         if (found < present) return found;
         return hole ? present : stop;
       }

@@ -19,6 +19,7 @@ import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
 import { strerror } from '../sys/libc.js';
 import type { FileDescription, ImageDescription, LayerDescription } from './description.js';
+import { type LockKind, lockImage } from './lock.js';
 import { probeFormat } from './probe.js';
 import { readBitmaps } from './qcow2/bitmaps.js';
 import { hasBit } from './qcow2/features.js';
@@ -39,6 +40,8 @@ export interface OpenPolicy {
   readonly backingRoot?: string | undefined;
   /** Open the image alone, as if it had no backing file; for looking at its header. */
   readonly alone?: boolean | undefined;
+  /** QEMU's locks to take on each file of the chain; none where it is not given. */
+  readonly lock?: LockKind | undefined;
   /** Allow encrypted images; for looking at the header. */
   readonly allowEncrypted?: boolean | undefined;
   /** Leave external data files closed, there or not; for looking at the headers of a chain. */
@@ -187,6 +190,7 @@ class Opening {
         throw new ImageError('invalid', 'ELOOP', 'the chain of files comes back to this one');
       }
       this.#seen.add(identity);
+      if (this.#policy.lock !== undefined) lockImage(fd, path, this.#policy.lock);
       return { path, fd };
     });
   }

@@ -25,7 +25,7 @@ export const libc = {
   socketpair: declare('int socketpair(int domain, int type, int protocol, uintptr_t sv)'),
   recvmsg: declare('long recvmsg(int fd, uintptr_t msg, int flags)'),
   close: declare('int close(int fd)'),
-  fcntl: declare('int fcntl(int fd, int cmd, int arg)'),
+  fcntl: declare('int fcntl(int fd, int cmd, uintptr_t arg)'),
   getxattr: declare('long getxattr(str path, str name, uintptr_t value, size_t size)'),
   exit: declare('void _exit(int status)'),
   dup2: declare('int dup2(int from, int to)'),

@@ -7,8 +7,8 @@ import { libc, syslog } from './libc.js';
 
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
 
-/** Where messages go. A file's path is absolute: a daemon changes its directory. */
-export type LogTarget = 'stderr' | 'syslog' | { readonly file: string };
+/** Where messages go. A file is open already: a daemon changes its directory, and may hide it. */
+export type LogTarget = 'stderr' | 'syslog' | { readonly fd: number };
 
 /** Plain data: it can be sent to a worker. Messages above `level` are dropped. */
 export interface LogDescription {
@@ -29,7 +29,12 @@ type Sink = (level: LogLevel, message: string) => void;
 let current: Sink = toStderr;
 let threshold = PRIORITY.warning;
 
-/** Sends this thread's messages there from now on. Throws where a file cannot be opened. */
+/** Opens a file for `LogTarget`: messages are put behind what is there, for its owner to read. */
+export function openLogFile(path: string): number {
+  return openSync(path, 'a', 0o600);
+}
+
+/** Sends this thread's messages there from now on. */
 export function openLog({ target, level }: LogDescription): void {
   current = sinkOf(target);
   threshold = PRIORITY[level];
@@ -62,7 +67,7 @@ function printable(message: string): string {
 function sinkOf(target: LogTarget): Sink {
   if (target === 'stderr') return toStderr;
   if (target === 'syslog') return openSyslog();
-  const fd = openSync(target.file, 'a', 0o600);
+  const { fd } = target;
   return (level, message) => {
     writeSync(fd, `${new Date().toISOString()} ${level} ${message}\n`);
   };

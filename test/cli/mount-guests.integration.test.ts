@@ -117,7 +117,13 @@ describe("a guest's file system in a mount", function () {
     const whole = await partitioned(sandbox, plain);
     await sandbox.must('qemu-img', ['convert', '-O', 'qcow2', whole, image]);
     const mnt = await sandbox.mount(image);
-    const kind = await sandbox.must('blkid', ['-po', 'value', '-s', 'TYPE', `${mnt}/disk.partitions/1.raw`]);
+    const kind = await sandbox.must('blkid', [
+      '-po',
+      'value',
+      '-s',
+      'TYPE',
+      `${mnt}/disk.partitions/1.raw`,
+    ]);
     expect(kind).to.equal('ext4\n');
     const words = ['--find', '--show', '--read-only', '--direct-io=on', `${mnt}/disk.raw`];
     const device = (await sandbox.must('losetup', words)).trim();

@@ -1,12 +1,5 @@
 /** The tree of a mount: its names, what stat, statfs and getxattr tell, and that nothing is written. */
-import {
-  chmodSync,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  statfsSync,
-  statSync,
-} from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { expect } from 'chai';
 import { lacking, noMounts, type Sandbox, skipSuite, useSandbox } from '../helpers/mount.js';
 import { craftSnapshots, createImage, MIB, qemuIo } from '../helpers/mount-images.js';
@@ -159,7 +152,9 @@ describe('the names in a mount', function () {
     const list = async (command: string, ...words: string[]) =>
       (await sandbox.must(command, [...words, `${mnt}/disk.snapshots`])).trim().split('\n');
     expect(await list('ls', '-U')).to.deep.equal(wanted);
-    expect(await list('ls')).to.have.members(wanted).and.have.lengthOf(3000);
+    expect(await list('ls'))
+      .to.have.members(wanted)
+      .and.have.lengthOf(3000);
     const found = await sandbox.must('find', [
       `${mnt}/disk.snapshots`,
       ...['-name', '*.raw', '-printf', '%f %s\\n'],

@@ -3,7 +3,7 @@
  * logic and without QEMU. Metadata comes first in the file, compressed data last.
  */
 import { writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { deflateRawSync } from 'node:zlib';
 import { compress as zstdCompress } from '@cloudpss/zstd/wasm';
 import { alignUp, divCeil } from '#src/codec/bits.js';
@@ -56,7 +56,7 @@ export function writeImage(path: string, spec: ImageSpec): BuiltImage {
   const built = buildImage(spec);
   writeFileSync(path, built.bytes);
   if (built.dataFile !== null) {
-    writeFileSync(join(dirname(path), spec.dataFile!.name), built.dataFile);
+    writeFileSync(resolve(dirname(path), spec.dataFile!.name), built.dataFile);
   }
   return built;
 }

@@ -48,10 +48,24 @@ describe('snapshotFileNames()', () => {
   });
 
   it('gives every snapshot a name of its own that a file can have', () => {
-    const odd = ['', '.', '/', '%', '#', 'a', '1', '0', '##', '%25', '#1', '##1', '\0', '€', '\ud83d'];
-    const word = fc
-      .array(fc.constantFrom(...odd), { maxLength: 4 })
-      .map((parts) => parts.join(''));
+    const odd = [
+      '',
+      '.',
+      '/',
+      '%',
+      '#',
+      'a',
+      '1',
+      '0',
+      '##',
+      '%25',
+      '#1',
+      '##1',
+      '\0',
+      '€',
+      '\ud83d',
+    ];
+    const word = fc.array(fc.constantFrom(...odd), { maxLength: 4 }).map((parts) => parts.join(''));
     const long = word.map((tail) => 'l'.repeat(243) + tail);
     const id = fc.oneof(fc.constantFrom('', '1', '2', '#1', '#', 'i'.repeat(300)), word);
     const snapshots = fc.array(fc.record({ id, name: fc.oneof(word, word, long) }), {

@@ -10,6 +10,17 @@ import { AUTOCLEAR, BITMAP_DIRECTORY_ENTRY, LIMIT } from './layout.js';
 /** Bits of a directory entry's `flags`. */
 export const BITMAP_FLAG = { IN_USE: 1, AUTO: 2, EXTRA_DATA_COMPATIBLE: 4 } as const;
 
+const KNOWN_FLAGS = BITMAP_FLAG.IN_USE | BITMAP_FLAG.AUTO | BITMAP_FLAG.EXTRA_DATA_COMPATIBLE;
+
+/** The only type of bitmap there is. */
+const DIRTY_TRACKING = 1;
+
+/** QEMU's limits on an entry. The bitmap's own size is bytes. */
+const MIN_GRANULARITY_BITS = 9;
+const MAX_GRANULARITY_BITS = 31;
+const MAX_NAME_SIZE = 1023;
+const MAX_BITMAP_SIZE = 512 << 20;
+
 export interface Bitmap {
   readonly name: string;
   readonly flags: number;
@@ -35,18 +46,20 @@ export function readBitmaps(storage: Storage, header: Qcow2Header): Bitmap[] {
       `${LIMIT.MAX_BITMAP_DIRECTORY_SIZE}`,
     );
   }
-  return readDirectory(readExactly(storage, offset, size, 'bitmap directory').view, nbBitmaps);
+  const directory = readExactly(storage, offset, size, 'bitmap directory').view;
+  return readDirectory(directory, nbBitmaps, header.geometry.clusterSize);
 }
 
-function readDirectory(directory: DataView, nbBitmaps: number): Bitmap[] {
+function readDirectory(directory: DataView, nbBitmaps: number, clusterSize: number): Bitmap[] {
   const bitmaps: Bitmap[] = [];
   let at = 0;
   while (at + BITMAP_DIRECTORY_ENTRY.size <= directory.byteLength) {
     const entry = BITMAP_DIRECTORY_ENTRY.read(directory, at);
     const nameAt = at + BITMAP_DIRECTORY_ENTRY.size + entry.extraDataSize;
     const end = nameAt + entry.nameSize;
-    if (end > directory.byteLength || entry.granularityBits > 31) break;
+    if (end > directory.byteLength) break;
     const name = Buffer.from(directory.buffer, directory.byteOffset + nameAt, entry.nameSize);
+    checkEntry(entry, name.toString(), clusterSize);
     bitmaps.push({
       name: name.toString(),
       flags: entry.flags,
@@ -61,6 +74,32 @@ function readDirectory(directory: DataView, nbBitmaps: number): Bitmap[] {
     );
   }
   return bitmaps;
+}
+
+/** The constraints that QEMU refuses to open an image for. */
+function checkEntry(
+  entry: ReturnType<typeof BITMAP_DIRECTORY_ENTRY.read>,
+  name: string,
+  clusterSize: number,
+): void {
+  const { flags, type, granularityBits, nameSize, extraDataSize } = entry;
+  const { bitmapTableOffset, bitmapTableSize } = entry;
+  const problem =
+    ((flags & ~KNOWN_FLAGS) !== 0 && `flags 0x${flags.toString(16)}`) ||
+    (type !== DIRTY_TRACKING && `type ${type}`) ||
+    (granularityBits < MIN_GRANULARITY_BITS && `granularity 2^${granularityBits}`) ||
+    (granularityBits > MAX_GRANULARITY_BITS && `granularity 2^${granularityBits}`) ||
+    (nameSize > MAX_NAME_SIZE && `a name of ${nameSize} bytes`) ||
+    (extraDataSize !== 0 && `${extraDataSize} bytes of extra data`) ||
+    (bitmapTableSize === 0 && 'no table') ||
+    (bitmapTableSize * clusterSize > MAX_BITMAP_SIZE && `${bitmapTableSize} clusters`) ||
+    ((bitmapTableOffset === 0 || !isAligned(bitmapTableOffset, clusterSize)) &&
+      `its table at 0x${bitmapTableOffset.toString(16)}`);
+  if (problem === false) return;
+  throw invalid(
+    `Bitmap '${name.slice(0, MAX_NAME_SIZE)}' doesn't satisfy the constraints`,
+    problem,
+  );
 }
 
 function invalid(message: string, limit?: string): ImageError {

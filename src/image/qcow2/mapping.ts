@@ -101,6 +101,14 @@ export class Qcow2Mapping implements Mapping {
       high = cache.words[index + within / 4 + 1]!;
     } while (!cache.unchanged(index, sequence));
     const offset = hostOffsetOf(low, high);
+    // The cache tells tables apart by offsets up to that limit.
+    if (offset > Number.MAX_SAFE_INTEGER) {
+      throw this.#corrupt(
+        `L2 table offset 0x${offset.toString(16)} is too large`,
+        this.#l1.l1TableOffset + l1Index * L1_ENTRY_SIZE,
+        'L1',
+      );
+    }
     if (offset % geometry.clusterSize !== 0) {
       throw this.#corrupt(
         `L2 table offset 0x${offset.toString(16)} is not a multiple of ${geometry.clusterSize}`,

@@ -1,0 +1,69 @@
+/**
+ * QEMU's image locks (block/file-posix.c): shared locks on single bytes of the file. Byte 100 + i says
+ * `I use permission i`, byte 200 + i says `I do not let others use permission i`. An opener takes its
+ * own bytes first and then looks for those that contradict them, so that of two that come at once
+ * at least one sees the other.
+ */
+import { fstatSync } from 'node:fs';
+import { ImageError } from '../errors.js';
+import { isLockedByOthers, lockByte, lockHolders, unlockByte } from '../sys/locks.js';
+import { processName } from '../sys/process.js';
+
+const USES = 100;
+const REFUSES = 200;
+
+/** Permissions by their number. */
+const CONSISTENT_READ = 0;
+const WRITE = 1;
+const RESIZE = 3;
+const NAMES = ['consistent read', 'write', 'write unchanged', 'resize'] as const;
+
+interface LockSet {
+  readonly uses: readonly number[];
+  readonly refuses: readonly number[];
+}
+
+/** What each kind of opener uses, and what it does not let others use. */
+const LOCKS = {
+  /** Reads the data: a mounted image, and each of its backing files. */
+  read: { uses: [CONSISTENT_READ], refuses: [WRITE, RESIZE] },
+  /** Looks at the header alone, as `info` does. */
+  info: { uses: [], refuses: [WRITE, RESIZE] },
+} as const satisfies Record<string, LockSet>;
+
+export type LockKind = keyof typeof LOCKS;
+
+/**
+ * Locks the open file until its descriptor is closed. Throws EAGAIN, with the process where it can be
+ * found, if another uses the image in a way that does not go with this one.
+ */
+export function lockImage(fd: number, path: string, kind: LockKind): void {
+  const { uses, refuses }: LockSet = LOCKS[kind];
+  const own = [...uses.map((i) => USES + i), ...refuses.map((i) => REFUSES + i)];
+  const taken: number[] = [];
+  try {
+    for (const byte of own) {
+      if (!lockByte(fd, byte)) throw conflict(fd, path, byte);
+      taken.push(byte);
+    }
+    for (const i of uses)
+      if (isLockedByOthers(fd, REFUSES + i)) throw conflict(fd, path, REFUSES + i);
+    for (const i of refuses) if (isLockedByOthers(fd, USES + i)) throw conflict(fd, path, USES + i);
+  } catch (error) {
+    for (const byte of taken) unlockByte(fd, byte);
+    throw error;
+  }
+}
+
+function conflict(fd: number, path: string, byte: number): ImageError {
+  const shared = byte < REFUSES ? 'shared ' : '';
+  const name = NAMES[(byte % 100) as 0];
+  const holders = lockHolders(fstatSync(fd).ino, byte).map(
+    (pid) => `${processName(pid)} (process ${pid})`,
+  );
+  const by = holders.length === 0 ? 'another process' : holders.join(', ');
+  return new ImageError('policy', 'EAGAIN', `Failed to get ${shared}"${name}" lock`, {
+    path,
+    limit: `in use by ${by}; force-share reads it all the same`,
+  });
+}

@@ -1,0 +1,34 @@
+/**
+ * A process that mounts as the command does, but with the faulty worker:
+ * `node mount-host.js IMAGE MOUNTPOINT WORKERS [WORKER-MODULE]`. Messages go to stderr, with
+ * a trace where QCOW2FS_TEST_TRACE is set; SIGTERM unmounts.
+ */
+import { mountImage } from '#src/fuse/mount.js';
+import { openImage } from '#src/image/open.js';
+import { openLog } from '#src/sys/log.js';
+
+const [path, target, workers, module = './faulty-worker.js'] = process.argv.slice(2) as [
+  ...[string, string, string],
+  string?,
+];
+const log = { target: 'stderr', level: 'debug' } as const;
+openLog(log);
+const live = await mountImage({
+  image: openImage(path),
+  target,
+  rootIsFile: false,
+  snapshot: null,
+  info: '{}',
+  source: path,
+  ownership: {},
+  device: { readOnly: true, allowOther: false, defaultPermissions: false, kernelFlags: [] },
+  cacheSize: 256 << 10,
+  workers: Number(workers),
+  log,
+  trace: process.env.QCOW2FS_TEST_TRACE !== undefined,
+  workerUrl: new URL(module, import.meta.url),
+});
+process.once('SIGTERM', () => live.unmount(false));
+process.stdout.write('ready\n');
+await live.closed;
+process.stdout.write('closed\n');

@@ -1,0 +1,100 @@
+import { expect } from 'chai';
+import type { ErrnoName } from '#src/errors.js';
+import { BITMAP_FLAG, readBitmaps } from '#src/image/qcow2/bitmaps.js';
+import { readHeader } from '#src/image/qcow2/header.js';
+import { EXTENSION_TYPE } from '#src/image/qcow2/layout.js';
+import { MemoryStorage } from '#src/storage/memory.js';
+import { expectImageError } from '../../helpers/errors.js';
+import { buildImage } from '../../helpers/image-builder.js';
+import type { BitmapSpec, ImageSpec } from '../../helpers/image-spec.js';
+import { tryQemuImg } from '../../helpers/qemu.js';
+import { useTempFolder } from '../../helpers/temp.js';
+
+function build(spec: Partial<ImageSpec>): Buffer {
+  return buildImage({ size: 1 << 20, ...spec }).bytes;
+}
+
+function read(bytes: Buffer) {
+  const storage = new MemoryStorage(bytes);
+  return readBitmaps(storage, readHeader(storage));
+}
+
+/** An image whose bitmaps extension has these numbers. */
+function withExtension(nbBitmaps: number, size: number, offset: number): Buffer {
+  const bytes = build({ bitmaps: [{ name: 'a' }] });
+  const at = bytes.indexOf(Buffer.from('238528750000001800000001', 'hex')) + 8;
+  bytes.writeUInt32BE(nbBitmaps, at);
+  bytes.writeBigUInt64BE(BigInt(size), at + 8);
+  bytes.writeBigUInt64BE(BigInt(offset), at + 16);
+  return bytes;
+}
+
+describe('readBitmaps()', () => {
+  const temp = useTempFolder();
+
+  it('reads the directory', () => {
+    const bitmaps: BitmapSpec[] = [
+      { name: 'a', granularityBits: 9 },
+      { name: 'b'.repeat(1023), granularityBits: 31, fields: { flags: BITMAP_FLAG.AUTO } },
+    ];
+    expect(read(build({ bitmaps }))).to.deep.equal([
+      { name: 'a', flags: 0, granularity: 512 },
+      { name: 'b'.repeat(1023), flags: 2, granularity: 2 ** 31 },
+    ]);
+  });
+
+  it('takes bitmaps for gone where the autoclear bit is not set', () => {
+    const bytes = build({ bitmaps: [{ name: 'a' }], header: { autoclearFeatures: 0n } });
+    expect(read(bytes)).to.deep.equal([]);
+  });
+
+  it('finds none where there is no extension', () => {
+    expect(read(build({ header: { autoclearFeatures: 1n } }))).to.deep.equal([]);
+  });
+
+  const extensions: [what: string, numbers: [number, number, number], RegExp, ErrnoName?][] = [
+    ['no bitmaps', [0, 32, 0x30000], /zero bitmaps/],
+    ['65,536 bitmaps', [65536, 32, 0x30000], /too many bitmaps: 65536 \(at most 65535\)/],
+    ['an unaligned directory', [1, 32, 0x30008], /invalid bitmap directory offset/],
+    ['a directory over the header', [1, 32, 0], /invalid bitmap directory offset/],
+    ['a directory at 2^63', [1, 32, 2 ** 63], /past the end/, 'EIO'],
+    ['a directory above its limit', [1, 1024 * 65535 + 1, 0x30000], /exceeds the maximum/],
+    ['a directory of 2^63 bytes', [1, 2 ** 63, 0x30000], /exceeds the maximum/],
+    ['a directory past the end', [1, 32, 0x7000_0000], /past the end/, 'EIO'],
+    ['fewer entries than counted', [2, 32, 0x30000], /inconsistent/],
+    ['more entries than counted', [1, 64, 0x30000], /inconsistent|constraints/],
+    ['an entry that is cut', [1, 24, 0x30000], /inconsistent/],
+  ];
+  for (const [what, numbers, message, code = 'EINVAL'] of extensions) {
+    it(`refuses ${what}`, () => {
+      const bytes = withExtension(...numbers);
+      expectImageError(code, message, () => read(bytes));
+      expect(tryQemuImg('info', temp.write('image', bytes)).status).to.equal(1);
+    });
+  }
+
+  const entries: [what: string, bitmap: Partial<BitmapSpec>][] = [
+    ['reserved flags', { fields: { flags: 8 } }],
+    ['another type', { fields: { type: 2 } }],
+    ['bits for 256 bytes', { granularityBits: 8 }],
+    ['bits for 2^32 bytes', { granularityBits: 32 }],
+    ['a name of 1024 bytes', { name: 'x'.repeat(1024) }],
+    ['extra data', { extraData: Buffer.alloc(8) }],
+    ['no table', { fields: { bitmapTableSize: 0 } }],
+    ['an unaligned table', { fields: { bitmapTableOffset: 0x30001 } }],
+  ];
+  for (const [what, bitmap] of entries) {
+    it(`refuses an entry with ${what}, as qemu-img does`, () => {
+      const bytes = build({ bitmaps: [{ name: 'a', ...bitmap }] });
+      expect(tryQemuImg('info', temp.write('image', bytes)).status).to.equal(1);
+      expectImageError('EINVAL', /[Bb]itmap/, () => read(bytes));
+    });
+  }
+
+  it('refuses a reserved field that is set', () => {
+    const data = Buffer.alloc(24);
+    data.writeUInt32BE(1, 4);
+    const bytes = build({ extensions: [{ type: EXTENSION_TYPE.BITMAPS, data }] });
+    expectImageError('EINVAL', /Reserved field/, () => read(bytes));
+  });
+});
