@@ -1,4 +1,5 @@
 /** One thread's use of an opened image: its disks, made on first use. */
+import { LRUCache } from 'lru-cache';
 import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import { type LoadSlice, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
@@ -14,6 +15,9 @@ import { type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
 import type { Snapshot } from './qcow2/snapshots.js';
 import { RawMapping } from './raw.js';
 
+/** Snapshots' disks that a thread keeps: an image can have 65,536. */
+const DISKS_KEPT = 256;
+
 /** The disks of one image. */
 export class AttachedImage {
   readonly description: ImageDescription;
@@ -21,8 +25,8 @@ export class AttachedImage {
   readonly disk: Disk;
   readonly #backing: Disk | null;
   readonly #top: Qcow2Layer | null;
-  readonly #snapshots = new Map<number, Disk>();
-  readonly #vmStates = new Map<number, Disk>();
+  readonly #snapshots = new LRUCache<number, Disk>({ max: DISKS_KEPT });
+  readonly #vmStates = new LRUCache<number, Disk>({ max: DISKS_KEPT });
 
   /** `owner`: this thread's number, from 1. */
   constructor(description: ImageDescription, memory: SliceCacheMemory, owner: number) {
@@ -147,11 +151,11 @@ function sliceLoader(storages: readonly Storage[], units: readonly number[]): Lo
   };
 }
 
-function remember<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  let value = map.get(key);
+function remember<V extends object>(kept: LRUCache<number, V>, key: number, make: () => V): V {
+  let value = kept.get(key);
   if (value === undefined) {
     value = make();
-    map.set(key, value);
+    kept.set(key, value);
   }
   return value;
 }

@@ -13,7 +13,7 @@ import { EXTENT, Extent, type Mapping } from './extent.js';
  * Looks at maps that one `seek` may take: an image can map endless zeroes with a few tables. So many
  * cover some terabytes; beyond, the disk counts as data, as it does where nobody knows of holes.
  */
-const MAX_LOOKS = 1 << 18;
+const MAX_LOOKS = 1 << 17;
 
 /** A run of bytes of one file that is still to be read. */
 class PendingRead {

@@ -4,6 +4,7 @@
  *   disk.raw  disk.partitions/N.raw  disk.info.json
  *   disk.snapshots/NAME.raw  NAME.vmstate  NAME.partitions/N.raw
  */
+import { LRUCache } from 'lru-cache';
 import type { AttachedImage } from '../image/attach.js';
 import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
@@ -14,6 +15,9 @@ import { snapshotFileNames } from './names.js';
 import { type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
 import { NodeMaker } from './node-maker.js';
 import { type PartitionTable, readPartitionTable } from './partitions/table.js';
+
+/** Nodes that a thread keeps: an image can have a hundred thousand. */
+const NODES_KEPT = 4096;
 
 /** The name that everything of the disk begins with. */
 const DISK = 'disk';
@@ -30,7 +34,7 @@ export class Tree {
   readonly #maker: NodeMaker;
   readonly #snapshots: readonly Snapshot[];
   readonly #names: readonly string[];
-  readonly #nodes = new Map<number, Node>();
+  readonly #nodes = new LRUCache<number, Node>({ max: NODES_KEPT });
   readonly #lists = new Map<number, readonly Entry[]>();
   readonly #indexes = new Map<number, ReadonlyMap<string, number>>();
   readonly #tables = new Map<number, PartitionTable | null>();

@@ -98,13 +98,8 @@ class Builder {
     const { snapshots = [], bitmaps = [], clusters = new Map() } = this.#spec;
     this.#file.allocate(this.#clusterSize);
     const l1Size = this.#spec.l1Size ?? this.#l1EntriesFor(this.#spec.size);
-    const active: Tree = {
-      clusters,
-      l1Size,
-      active: true,
-      l1Table: 0,
-      l2Tables: this.#places.l2Tables,
-    };
+    const { l2Tables } = this.#places;
+    const active: Tree = { clusters, l1Size, active: true, l1Table: 0, l2Tables };
     const trees = [active, ...snapshots.map((snapshot) => this.#snapshotTree(snapshot))];
     for (const tree of trees) this.#allocateTables(tree);
     this.#places.l1Table = active.l1Table;

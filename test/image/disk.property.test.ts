@@ -71,7 +71,7 @@ describe('Disk', () => {
 
   it('reads chains as QEMU does', () => {
     const property = fc.property(chainPlan, (chain) => {
-      // QEMU refuses a raw image that is not stated as such only by asking.
+      // A raw image is the model itself.
       if (chain[0]!.format === 'raw') return;
       withChain(chain, (disk, path) => {
         // QEMU takes data files from its own folder.

@@ -11,7 +11,7 @@ import { useTempFolder } from '../helpers/temp.js';
 
 const CLUSTER_SIZE = 4096;
 const COMPRESSED = 1n << 62n;
-const SIZE = 1 << 20;
+const SIZE = 4 << 20;
 
 const DATA: ClusterSpec = { kind: 'data', bytes: pattern(1, CLUSTER_SIZE) };
 
@@ -127,7 +127,7 @@ describe('malformed images', () => {
       const found = readImage(temp.write('image', bytes.subarray(0, last + kept)));
       const second = found.subarray(CLUSTER_SIZE, 2 * CLUSTER_SIZE);
       const expected = Buffer.alloc(CLUSTER_SIZE);
-      pattern(2, kept).copy(expected);
+      pattern(2, CLUSTER_SIZE).copy(expected, 0, 0, kept);
       expect(second.equals(expected)).to.equal(true);
     }
     withImage(temp.write('image', bytes.subarray(0, last)), ({ image: { disk } }) => {
@@ -153,9 +153,10 @@ describe('malformed images', () => {
     const { bytes, dataFile } = build(spec);
     const path = temp.write('image', bytes);
     temp.write('data', dataFile!.subarray(0, 5 * CLUSTER_SIZE));
-    expectImageError('EIO', /data' *: data at|data: data at offset/, () => readImage(path));
+    expectImageError('EIO', /data: data at offset .* past the end/, () => readImage(path));
     temp.write('data', dataFile!.subarray(0, 5 * CLUSTER_SIZE + 100));
-    expect(readImage(path)[5 * CLUSTER_SIZE]).to.equal(pattern(1, 1)[0]);
+    const found = readImage(path).subarray(5 * CLUSTER_SIZE, 6 * CLUSTER_SIZE);
+    expect(found.equals(pattern(1, CLUSTER_SIZE).fill(0, 100))).to.equal(true);
   });
 
   it('gives EIO where a data file is pointed into elsewhere than the guest sees it', () => {
@@ -167,7 +168,7 @@ describe('malformed images', () => {
   });
 
   it('refuses what only claims to be many snapshots, at once', () => {
-    const { bytes } = build({ header: { nbSnapshots: 65536, snapshotsOffset: CLUSTER_SIZE } });
+    const { bytes } = build({ header: { nbSnapshots: 65536, snapshotsOffset: 1 << 30 } });
     const path = temp.write('image', bytes);
     expectImageError('EIO', /snapshot table entry .* past the end/, () => openImage(path));
   });
@@ -189,8 +190,8 @@ describe('malformed images', () => {
 
   it('reads a snapshot whose L1 table is larger than that of the disk, or too small', () => {
     const snapshots = [
-      { id: '1', name: 'large', diskSize: 64 * SIZE, clusters: new Map([[16000, DATA]]) },
-      { id: '2', name: 'small', diskSize: 64 * SIZE, fields: { l1Size: 1 } },
+      { id: '1', name: 'large', diskSize: 16 * SIZE, clusters: new Map([[16000, DATA]]) },
+      { id: '2', name: 'small', diskSize: 16 * SIZE, fields: { l1Size: 1 } },
     ];
     const path = temp.write('image', build({ snapshots }).bytes);
     withImage(path, ({ image }) => {

@@ -5,6 +5,7 @@
 import { constants, inflateRawSync } from 'node:zlib';
 // The native binding has one context for the whole process: two threads in it at once crash.
 import { decompress as zstdDecompress } from '@cloudpss/zstd/wasm';
+import { LRUCache } from 'lru-cache';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
@@ -28,30 +29,24 @@ export class ClusterDecompressor {
   readonly #type: number;
   readonly #clusterSize: number;
   readonly #input: IoBuffer;
-  /** By host offset, the least recently used first. */
-  readonly #kept = new Map<number, Uint8Array>();
-  readonly #mostKept: number;
+  /** By host offset. */
+  readonly #kept: LRUCache<number, Uint8Array>;
 
   constructor(type: number, clusterSize: number) {
     this.#type = type;
     this.#clusterSize = clusterSize;
     // A descriptor can count up to twice a cluster's sectors.
     this.#input = new IoBuffer(2 * clusterSize + 512);
-    this.#mostKept = Math.max(2, KEPT_SIZE / clusterSize);
+    this.#kept = new LRUCache({ max: Math.max(2, KEPT_SIZE / clusterSize) });
   }
 
   /** The cluster whose compressed bytes lie at `offset` of `storage`, `length` of them at most. */
   cluster(storage: Storage, offset: number, length: number): Uint8Array {
     const kept = this.#kept.get(offset);
-    if (kept !== undefined) {
-      this.#kept.delete(offset);
-      this.#kept.set(offset, kept);
-      return kept;
-    }
+    if (kept !== undefined) return kept;
     const most = Math.min(length, this.#input.length);
     const n = storage.read(this.#input, 0, most, offset);
     const cluster = this.#expand(storage, offset, this.#input.bytes.subarray(0, n));
-    if (this.#kept.size >= this.#mostKept) this.#kept.delete(this.#kept.keys().next().value!);
     this.#kept.set(offset, cluster);
     return cluster;
   }

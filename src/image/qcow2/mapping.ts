@@ -60,14 +60,15 @@ export class Qcow2Mapping implements Mapping {
     const { clusterSize, l2Coverage, sliceSize } = this.#layer.geometry;
     const l1Index = Math.floor(offset / l2Coverage);
     const withinTable = offset - l1Index * l2Coverage;
-    const most = Math.min(length, l2Coverage - withinTable);
     const l2TableOffset = this.#l2TableOffset(l1Index);
     if (l2TableOffset === 0) {
+      const covered = this.#unallocatedTables(l1Index) * l2Coverage;
       extent.kind = EXTENT.UNALLOCATED;
       extent.preallocated = false;
-      extent.length = most;
+      extent.length = Math.min(length, covered - withinTable);
       return;
     }
+    const most = Math.min(length, l2Coverage - withinTable);
     const l2Index = Math.floor(withinTable / clusterSize);
     const first = l2Index % this.#entriesPerSlice;
     const slice = Math.floor(l2Index / this.#entriesPerSlice) * sliceSize;
@@ -86,16 +87,14 @@ export class Qcow2Mapping implements Mapping {
   /** Offset of the L2 table that L1 entry `l1Index` names, 0 where there is none. */
   #l2TableOffset(l1Index: number): number {
     if (l1Index >= this.#l1.l1Size) return 0;
-    const { cache, file, geometry } = this.#layer;
+    const { cache, geometry } = this.#layer;
     const within = (l1Index * L1_ENTRY_SIZE) % geometry.sliceSize;
-    const slice = l1Index * L1_ENTRY_SIZE - within;
-    const length = Math.min(geometry.sliceSize, this.#l1.l1Size * L1_ENTRY_SIZE - slice);
     let low: number;
     let high: number;
     let index: number;
     let sequence: number;
     do {
-      index = cache.find(file, this.#l1.l1TableOffset + slice, length);
+      index = this.#findL1Slice(l1Index);
       sequence = cache.sequence;
       low = cache.words[index + within / 4]!;
       high = cache.words[index + within / 4 + 1]!;
@@ -117,6 +116,35 @@ export class Qcow2Mapping implements Mapping {
       );
     }
     return offset;
+  }
+
+  /** Finds the slice of the L1 table that has entry `l1Index`, as the cache's `find` does. */
+  #findL1Slice(l1Index: number): number {
+    const { cache, file, geometry } = this.#layer;
+    const at = l1Index * L1_ENTRY_SIZE;
+    const slice = at - (at % geometry.sliceSize);
+    const length = Math.min(geometry.sliceSize, this.#l1.l1Size * L1_ENTRY_SIZE - slice);
+    return cache.find(file, this.#l1.l1TableOffset + slice, length);
+  }
+
+  /** How many L1 entries from `l1Index` on, one at least, name no L2 table; within a slice. */
+  #unallocatedTables(l1Index: number): number {
+    const { cache, geometry } = this.#layer;
+    const first = l1Index % (geometry.sliceSize / L1_ENTRY_SIZE);
+    const most = Math.min(geometry.sliceSize / L1_ENTRY_SIZE - first, this.#l1.l1Size - l1Index);
+    if (most <= 0) return Number.POSITIVE_INFINITY;
+    let count: number;
+    let index: number;
+    let sequence: number;
+    do {
+      index = this.#findL1Slice(l1Index);
+      sequence = cache.sequence;
+      for (count = 1; count < most; count++) {
+        const at = index + (first + count) * (L1_ENTRY_SIZE / 4);
+        if (hostOffsetOf(cache.words[at]!, cache.words[at + 1]!) !== 0) break;
+      }
+    } while (!cache.unchanged(index, sequence));
+    return count;
   }
 
   /** Maps from entry `first` of the slice at `sliceOffset` on, at most to the slice's end. */

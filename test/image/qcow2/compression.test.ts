@@ -80,6 +80,17 @@ describe('ClusterDecompressor', () => {
     expect(CLUSTER.equals(expand(ZSTD, followed(compress(CLUSTER))))).to.equal(true);
   });
 
+  it('expands data that is larger than the cluster', () => {
+    const bytes = new Random(SEED).bytes(CLUSTER_SIZE);
+    for (const [type, stored] of [
+      [ZLIB, deflate(bytes)],
+      [ZSTD, compress(bytes)],
+    ] as const) {
+      expect(stored.length).to.be.above(CLUSTER_SIZE);
+      expect(bytes.equals(expand(type, stored))).to.equal(true);
+    }
+  });
+
   it('expands a cluster of several zstd frames', () => {
     const frames = [compress(CLUSTER.subarray(0, 1000)), compress(CLUSTER.subarray(1000))];
     expect(CLUSTER.equals(expand(ZSTD, Buffer.concat(frames)))).to.equal(true);
