@@ -42,7 +42,7 @@ need_node() {
 # need_build [TARGET]: the packages of package-lock.json, and the npm script `build` or TARGET.
 need_build() {
   if [ ! -d node_modules ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-    npm ci --silent --no-audit --no-fund
+    npm ci --loglevel=error --no-audit --no-fund
   fi
   npm run --silent "${1:-build}"
 }

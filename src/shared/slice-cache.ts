@@ -43,6 +43,15 @@ export function allocateSliceCache(bytes: number): SliceCacheMemory {
   };
 }
 
+/**
+ * A sequence number, read no earlier than what was read before it. On x86 loads keep their order; on
+ * others only an operation that also writes holds back the loads in front of it.
+ */
+const sequenceAfterReads: (slots: Int32Array, at: number) => number =
+  process.arch === 'x64'
+    ? (slots, at) => Atomics.load(slots, at)
+    : (slots, at) => Atomics.add(slots, at, 0);
+
 export class SliceCache {
   /** The slices' 64-bit entries, as pairs of 32-bit words: low half first. */
   readonly words: Uint32Array;
@@ -84,7 +93,7 @@ export class SliceCache {
   /** Whether the slice at `index` is still the one that the last `find` answered. */
   unchanged(index: number, sequence: number): boolean {
     const slot = index / SLICE_WORDS;
-    return Atomics.load(this.#slots, slot * SLOT_WORDS + SEQUENCE) === sequence;
+    return sequenceAfterReads(this.#slots, slot * SLOT_WORDS + SEQUENCE) === sequence;
   }
 
   /** Frees what the dead thread `owner` held; slices that it was filling are forgotten. */
