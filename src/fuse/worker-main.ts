@@ -1,4 +1,4 @@
 /** What a worker thread starts with. */
 import { runWorker } from './worker.js';
 
-runWorker();
+await runWorker();

@@ -3,7 +3,7 @@
  * between. It ends when the mount does.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { AttachedImage } from '../image/attach.js';
+import { AttachedImage, prepareToAttach } from '../image/attach.js';
 import type { ImageDescription } from '../image/description.js';
 import type { MountFacts } from '../mount/facts.js';
 import { Operations } from '../mount/operations.js';
@@ -60,8 +60,9 @@ export function operationsOf(input: WorkerInput): Operations {
 }
 
 /** A worker's whole life. */
-export function runWorker(): void {
+export async function runWorker(): Promise<void> {
   const input = workerData as WorkerInput;
+  await prepareToAttach(input.image);
   const operations = operationsOf(input);
   parentPort!.postMessage('ready');
   serve(input, operations);

@@ -2,21 +2,35 @@
 import { LRUCache } from 'lru-cache';
 import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
-import { type LoadSlice, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
+import {
+  type LoadSlice,
+  SLICE_SIZE,
+  SliceCache,
+  type SliceCacheMemory,
+} from '../shared/slice-cache.js';
 import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { ImageDescription, LayerDescription, Qcow2Description } from './description.js';
 import { Disk } from './disk.js';
 import type { Extent, Mapping } from './extent.js';
-import { ClusterDecompressor } from './qcow2/compression.js';
+import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
+import { COMPRESSION_TYPE } from './qcow2/layout.js';
 import { type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
 import type { Snapshot } from './qcow2/snapshots.js';
 import { RawMapping } from './raw.js';
 
 /** Snapshots' disks that a thread keeps: an image can have 65,536. */
 const DISKS_KEPT = 256;
+
+/** Loads what this thread needs to read the image; to be awaited before it is attached. */
+export async function prepareToAttach({ layers }: ImageDescription): Promise<void> {
+  const zstd = layers.some(
+    (layer) => layer.format === 'qcow2' && layer.header.compressionType === COMPRESSION_TYPE.ZSTD,
+  );
+  if (zstd) await loadZstd();
+}
 
 /** The disks of one image. */
 export class AttachedImage {
@@ -38,13 +52,17 @@ export class AttachedImage {
       layer.format === 'qcow2' ? layer.header.geometry.clusterSize : 1,
     );
     const cache = new SliceCache(memory, owner, sliceLoader(storages, units));
+    const decompressor = new ClusterDecompressor();
     let below: Disk | null = null;
     let backing: Disk | null = null;
     let top: Qcow2Layer | null = null;
     for (let index = description.layers.length - 1; index >= 0; index--) {
       const layer = description.layers[index]!;
       backing = below;
-      top = layer.format === 'qcow2' ? qcow2Layer(layer, storages[index]!, index, cache) : null;
+      top =
+        layer.format === 'qcow2'
+          ? qcow2Layer(layer, storages[index]!, index, cache, decompressor)
+          : null;
       below = new Disk(activeMapping(layer, storages[index]!, top), backing);
     }
     this.disk = below!;
@@ -118,6 +136,7 @@ function qcow2Layer(
   storage: Storage,
   file: number,
   cache: SliceCache,
+  decompressor: ClusterDecompressor,
 ): Qcow2Layer {
   const { header, dataFile } = description;
   const { geometry } = header;
@@ -127,17 +146,21 @@ function qcow2Layer(
     dataStorage: dataFile === null ? storage : new FileStorage(dataFile.fd, dataFile.path),
     file,
     cache,
-    decompressor: new ClusterDecompressor(header.compressionType, geometry.clusterSize),
+    compressionType: header.compressionType,
+    clusterSize: geometry.clusterSize,
+    decompressor,
   };
 }
 
 /** Loads slices of the layers' tables; entries come in the host's byte order. */
 function sliceLoader(storages: readonly Storage[], units: readonly number[]): LoadSlice {
-  const scratch = new IoBuffer(4096);
-  return (file, offset, length, target) => {
+  const scratch = new IoBuffer(SLICE_SIZE);
+  return (file, offset, target) => {
     const storage = storages[file]!;
+    const unit = units[file]!;
+    const length = Math.min(unit, SLICE_SIZE);
     const n = storage.read(scratch, 0, length, offset);
-    if (n < length && offset + length > alignUp(storage.size(), units[file]!)) {
+    if (n < length && offset + length > alignUp(storage.size(), unit)) {
       throw new ImageError(
         'corrupt',
         'EIO',

@@ -10,8 +10,9 @@ import type { IoBuffer } from '../sys/io-buffer.js';
 import { EXTENT, Extent, type Mapping } from './extent.js';
 
 /**
- * Looks at maps that one `seek` may take: an image can map endless zeroes with a few tables. So many
- * cover some terabytes; beyond, the disk counts as data, as it does where nobody knows of holes.
+ * Looks at maps that one `seek` may take: an image can map endless zeroes with a few tables. Where
+ * they are spent, what follows counts as data, as it does where nobody knows of holes; asked again
+ * from there, `seek` goes on.
  */
 const MAX_LOOKS = 1 << 17;
 
@@ -181,10 +182,12 @@ export class Disk {
   ): number {
     switch (extent.kind) {
       case EXTENT.DATA: {
-        // A cluster may be allocated and its file still have a hole there.
         const position = extent.hostOffset;
         const last = position + (stop - offset);
         const storage = extent.storage!;
+        // What is missing is no hole: whoever copies it must see that it cannot be read.
+        if (last > alignUp(storage.size(), this.mapping.unit)) return hole ? stop : offset;
+        // A cluster may be allocated and its file still have a hole there.
         const found = hole ? storage.nextHole(position, last) : storage.nextData(position, last);
         return offset + (found - position);
       }

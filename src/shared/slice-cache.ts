@@ -29,8 +29,8 @@ export interface SliceCacheMemory {
   readonly slices: SharedArrayBuffer;
 }
 
-/** Fills `target` (SLICE_SIZE bytes, zeroed by the callee where the table ends) or throws. */
-export type LoadSlice = (file: number, offset: number, length: number, target: Uint8Array) => void;
+/** Fills `target` (SLICE_SIZE bytes, zeroes where the file ends) or throws. */
+export type LoadSlice = (file: number, offset: number, target: Uint8Array) => void;
 
 /** Memory for `bytes` of slices, rounded down to a power of two of sets. */
 export function allocateSliceCache(bytes: number): SliceCacheMemory {
@@ -78,16 +78,16 @@ export class SliceCache {
 
   /**
    * Finds the slice at byte `offset` (a multiple of 512) of file number `file`, loading it where it
-   * is absent; `length` of its bytes belong to the table. Answers the index in `words` of its first
-   * word. What is then read there counts only if `unchanged(index)` says so afterwards.
+   * is absent. Answers the index in `words` of its first word. What is then read there counts only if
+   * `unchanged(index)` says so afterwards.
    */
-  find(file: number, offset: number, length: number): number {
+  find(file: number, offset: number): number {
     const unit = offset / 512;
     const low = unit | 0;
     const high = ((file + 1) << 12) | (unit / TWO_32);
     const set = (Math.imul(low ^ Math.imul(high, 0x85ebca6b), 0x9e3779b1) >>> 8) & this.#setMask;
     const slot = this.#lookUp(set, low, high);
-    return (slot >= 0 ? slot : this.#fill(set, low, high, file, offset, length)) * SLICE_WORDS;
+    return (slot >= 0 ? slot : this.#fill(set, low, high, file, offset)) * SLICE_WORDS;
   }
 
   /** Whether the slice at `index` is still the one that the last `find` answered. */
@@ -124,14 +124,7 @@ export class SliceCache {
     return -1;
   }
 
-  #fill(
-    set: number,
-    low: number,
-    high: number,
-    file: number,
-    offset: number,
-    length: number,
-  ): number {
+  #fill(set: number, low: number, high: number, file: number, offset: number): number {
     lock(this.#locks, set, this.#owner);
     try {
       const found = this.#lookUp(set, low, high);
@@ -141,7 +134,7 @@ export class SliceCache {
       const slice = this.#bytes.subarray(slot * SLICE_SIZE, (slot + 1) * SLICE_SIZE);
       let loaded = false;
       try {
-        this.#load(file, offset, length, slice);
+        this.#load(file, offset, slice);
         loaded = true;
       } finally {
         this.#finish(slot, loaded ? low : 0, loaded ? high : 0);

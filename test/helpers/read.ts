@@ -2,8 +2,12 @@
 import { AttachedImage } from '#src/image/attach.js';
 import type { Disk } from '#src/image/disk.js';
 import { closeImage, type OpenPolicy, openImage } from '#src/image/open.js';
+import { loadZstd } from '#src/image/qcow2/compression.js';
 import { allocateSliceCache, MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
+
+// What `prepareToAttach` would load for an image that needs it.
+await loadZstd();
 
 /** Bytes of one read, as the kernel asks for. */
 const CHUNK_SIZE = 1 << 20;

@@ -134,6 +134,9 @@ describe('malformed images', () => {
       expectImageError('EIO', /past the end/, () => readDisk(disk, CLUSTER_SIZE, 512));
       expectImageError('EIO', /past the end/, () => readDisk(disk, 0, SIZE));
       expect(readDisk(disk, 0, CLUSTER_SIZE).equals(pattern(1, CLUSTER_SIZE))).to.equal(true);
+      // A hole there would make a copy of zeroes, without a word.
+      expect(disk.seek(CLUSTER_SIZE, false)).to.equal(CLUSTER_SIZE);
+      expect(disk.seek(0, true)).to.equal(2 * CLUSTER_SIZE);
     });
   });
 
@@ -198,6 +201,22 @@ describe('malformed images', () => {
       const found = readDisk(image.snapshotDisk(0), 16000 * CLUSTER_SIZE, CLUSTER_SIZE);
       expect(found.equals(pattern(1, CLUSTER_SIZE))).to.equal(true);
       expect(readDisk(image.snapshotDisk(1)).every((byte) => byte === 0)).to.equal(true);
+    });
+  });
+
+  it('reads two snapshots that share a table by the length that each has', () => {
+    const both = { diskSize: 16 * SIZE, clusters: new Map([[16000, DATA]]) };
+    const { bytes, places } = build({
+      snapshots: [
+        { id: '1', name: 'short', diskSize: 16 * SIZE, fields: { l1Size: 1 } },
+        { id: '2', name: 'long', ...both },
+      ],
+    });
+    bytes.writeBigUInt64BE(BigInt(places.snapshotL1Tables[1]!), places.snapshotEntries[0]!);
+    withImage(temp.write('image', bytes), ({ image }) => {
+      expect(readDisk(image.snapshotDisk(0)).every((byte) => byte === 0)).to.equal(true);
+      const found = readDisk(image.snapshotDisk(1), 16000 * CLUSTER_SIZE, CLUSTER_SIZE);
+      expect(found.equals(pattern(1, CLUSTER_SIZE))).to.equal(true);
     });
   });
 

@@ -16,7 +16,7 @@ const SLICES = MIN_CACHE_SIZE / SLICE_SIZE;
 /** A cache whose slices are filled with their own number, and what it loaded. */
 function numberedCache(memory: SliceCacheMemory = allocateSliceCache(0), owner = 1) {
   const loads: number[] = [];
-  const cache = new SliceCache(memory, owner, (file, offset, _length, target) => {
+  const cache = new SliceCache(memory, owner, (file, offset, target) => {
     loads.push(offset);
     new Uint32Array(target.buffer, target.byteOffset, SLICE_SIZE / 4).fill(file + offset / 512);
   });
@@ -34,10 +34,10 @@ describe('SliceCache', () => {
 
   it('find() loads a slice once', () => {
     const { cache, loads } = numberedCache();
-    const index = cache.find(0, 8192, SLICE_SIZE);
+    const index = cache.find(0, 8192);
     expect(cache.words[index]).to.equal(16);
     expect(cache.unchanged(index, cache.sequence)).to.equal(true);
-    expect(cache.find(0, 8192, SLICE_SIZE)).to.equal(index);
+    expect(cache.find(0, 8192)).to.equal(index);
     expect(loads).to.deep.equal([8192]);
   });
 
@@ -46,7 +46,7 @@ describe('SliceCache', () => {
     const offsets = [0, 512, 2 ** 32, 2 ** 41, 2 ** 52, 2 ** 53 - 512];
     for (const offset of offsets) {
       for (const file of [0, 1, 255]) {
-        const index = cache.find(file, offset, 512);
+        const index = cache.find(file, offset);
         expect(cache.words[index]).to.equal((file + offset / 512) % 2 ** 32);
       }
     }
@@ -55,10 +55,10 @@ describe('SliceCache', () => {
 
   it('find() evicts slices, and says so to who still holds one', () => {
     const { cache, loads } = numberedCache();
-    const index = cache.find(0, 0, SLICE_SIZE);
+    const index = cache.find(0, 0);
     const { sequence } = cache;
     for (let n = 1; n <= 20 * SLICES; n++) {
-      const at = cache.find(0, n * SLICE_SIZE, SLICE_SIZE);
+      const at = cache.find(0, n * SLICE_SIZE);
       expect(cache.words[at]).to.equal(n * 8);
     }
     expect(cache.unchanged(index, sequence)).to.equal(false);
@@ -68,8 +68,8 @@ describe('SliceCache', () => {
   it('find() keeps what is in use while others come and go', () => {
     const { cache, loads } = numberedCache();
     for (let n = 1; n <= 20 * SLICES; n++) {
-      cache.find(0, 0, SLICE_SIZE);
-      cache.find(0, n * SLICE_SIZE, SLICE_SIZE);
+      cache.find(0, 0);
+      cache.find(0, n * SLICE_SIZE);
     }
     const again = loads.filter((offset) => offset === 0).length;
     // The set's ways are cleared of their marks now and then.
@@ -82,7 +82,7 @@ describe('SliceCache', () => {
     for (let slot = 0; slot < SLICES; slot++) sequences[slot * 4 + 2] = 0x7fff_fff0;
     const { cache } = numberedCache(memory);
     for (let n = 0; n <= 100 * SLICES; n++) {
-      const at = cache.find(0, n * SLICE_SIZE, SLICE_SIZE);
+      const at = cache.find(0, n * SLICE_SIZE);
       expect(at).to.be.within(0, cache.words.length - 1);
       expect(cache.words[at]).to.equal(n * 8);
       expect(cache.unchanged(at, cache.sequence)).to.equal(true);
@@ -91,15 +91,15 @@ describe('SliceCache', () => {
 
   it('find() throws what the loading throws, and forgets the slice', () => {
     let broken = true;
-    const cache = new SliceCache(allocateSliceCache(0), 1, (_file, _offset, _length, target) => {
+    const cache = new SliceCache(allocateSliceCache(0), 1, (_file, _offset, target) => {
       target.fill(0xee);
       if (broken) throw new Error('broken');
       target.fill(1);
     });
-    expect(() => cache.find(0, 0, SLICE_SIZE)).to.throw('broken');
-    expect(() => cache.find(0, 0, SLICE_SIZE)).to.throw('broken');
+    expect(() => cache.find(0, 0)).to.throw('broken');
+    expect(() => cache.find(0, 0)).to.throw('broken');
     broken = false;
-    expect(cache.words[cache.find(0, 0, SLICE_SIZE)]).to.equal(0x01010101);
+    expect(cache.words[cache.find(0, 0)]).to.equal(0x01010101);
   });
 
   it('recover() frees what a dead thread held, half-filled slices forgotten', () => {
@@ -109,7 +109,7 @@ describe('SliceCache', () => {
     const slots = new Int32Array(memory.slots);
     const locks = new Int32Array(memory.locks);
     const sets = locks.length;
-    for (let n = 0; n < 4 * SLICES; n++) cache.find(0, n * SLICE_SIZE, SLICE_SIZE);
+    for (let n = 0; n < 4 * SLICES; n++) cache.find(0, n * SLICE_SIZE);
     for (let set = 0; set < sets; set++) {
       slots[(set * 8 + 3) * 4 + 2]! += 1;
       locks[set] = 7;
@@ -123,7 +123,7 @@ describe('SliceCache', () => {
       expect(slots[(set * 8 + 3) * 4 + 2]! & 1).to.equal(0);
     }
     for (let n = 0; n < 4 * SLICES; n++) {
-      expect(cache.words[cache.find(0, n * SLICE_SIZE, SLICE_SIZE)]).to.equal(n * 8);
+      expect(cache.words[cache.find(0, n * SLICE_SIZE)]).to.equal(n * 8);
     }
   });
 

@@ -16,7 +16,7 @@ const { memory, owner, seed, finds, slices } = workerData as Order;
 const random = new Random(seed);
 
 /** Each word of a slice tells whose it is. */
-const cache = new SliceCache(memory, owner, (file, offset, _length, target) => {
+const cache = new SliceCache(memory, owner, (file, offset, target) => {
   const words = new Uint32Array(target.buffer, target.byteOffset, target.length / 4);
   words.fill(file * 1_000_003 + offset / 4096);
 });
@@ -29,7 +29,7 @@ for (let n = 0; n < finds; n++) {
   let index: number;
   let sequence: number;
   do {
-    index = cache.find(file, number * 4096, 4096);
+    index = cache.find(file, number * 4096);
     sequence = cache.sequence;
     seen = [cache.words[index]!, cache.words[index + 511]!, cache.words[index + 1023]!];
   } while (!cache.unchanged(index, sequence));

@@ -3,8 +3,6 @@
  * file's end. What follows the compressed data in its last sector belongs to others.
  */
 import { constants, inflateRawSync } from 'node:zlib';
-// The native binding has one context for the whole process: two threads in it at once crash.
-import { decompress as zstdDecompress } from '@cloudpss/zstd/wasm';
 import { LRUCache } from 'lru-cache';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
@@ -21,62 +19,85 @@ const ZSTD_BLOCK_SIZE = 128 << 10;
 /** Frames that do not tell their size may have blocks for so many bytes: short ones are common. */
 const UNSIZED_FRAME_SIZE = 128 << 20;
 
-/** Bytes of decompressed clusters that one image keeps in each thread. */
-const KEPT_SIZE = 4 << 20;
+/** Bytes of decompressed clusters that a thread keeps of all layers together. */
+const KEPT_SIZE = 8 << 20;
 
-/** Decompresses the clusters of one image, and keeps the last ones. One thread's own. */
+/** Room for a layer's number in the key of a kept cluster. */
+const MOST_LAYERS = 256;
+
+let zstd: typeof import('@cloudpss/zstd/wasm') | undefined;
+
+/**
+ * Loads what zstd needs into this thread; to be awaited before the first cluster of that type.
+ * It is WebAssembly, one instance for each thread (10 MB): the same library's native binding has one
+ * context for the whole process, and two threads in it at once crash.
+ */
+export async function loadZstd(): Promise<void> {
+  zstd ??= await import('@cloudpss/zstd/wasm');
+}
+
+/** Where a compressed cluster lies. */
+export interface CompressedSource {
+  readonly storage: Storage;
+  /** The layer's number in its chain. */
+  readonly file: number;
+  readonly compressionType: number;
+  /** Bytes of a decompressed cluster. */
+  readonly clusterSize: number;
+}
+
+/** Decompresses clusters of all layers of an image, and keeps the last ones. One thread's own. */
 export class ClusterDecompressor {
-  readonly #type: number;
-  readonly #clusterSize: number;
-  readonly #input: IoBuffer;
-  /** By host offset. */
-  readonly #kept: LRUCache<number, Uint8Array>;
+  #input = new IoBuffer(0);
+  /** By offset and layer. */
+  readonly #kept = new LRUCache<number, Uint8Array>({
+    maxSize: KEPT_SIZE,
+    sizeCalculation: (cluster) => cluster.length,
+  });
 
-  constructor(type: number, clusterSize: number) {
-    this.#type = type;
-    this.#clusterSize = clusterSize;
-    // A descriptor can count up to twice a cluster's sectors.
-    this.#input = new IoBuffer(2 * clusterSize + 512);
-    this.#kept = new LRUCache({ max: Math.max(2, KEPT_SIZE / clusterSize) });
-  }
-
-  /** The cluster whose compressed bytes lie at `offset` of `storage`, `length` of them at most. */
-  cluster(storage: Storage, offset: number, length: number): Uint8Array {
-    const kept = this.#kept.get(offset);
+  /** The cluster whose compressed bytes lie at `offset` of the source, `length` of them at most. */
+  cluster(source: CompressedSource, offset: number, length: number): Uint8Array {
+    const key = offset * MOST_LAYERS + source.file;
+    const kept = this.#kept.get(key);
     if (kept !== undefined) return kept;
+    // A descriptor can count up to twice a cluster's sectors.
+    if (length > this.#input.length) this.#input = new IoBuffer(2 * source.clusterSize + 512);
     const most = Math.min(length, this.#input.length);
-    const n = storage.read(this.#input, 0, most, offset);
-    const cluster = this.#expand(storage, offset, this.#input.bytes.subarray(0, n));
-    this.#kept.set(offset, cluster);
+    const n = source.storage.read(this.#input, 0, most, offset);
+    const cluster = expand(source, offset, this.#input.bytes.subarray(0, n));
+    // Offsets beyond 2^45 would share keys.
+    if (Number.isSafeInteger(key)) this.#kept.set(key, cluster);
     return cluster;
   }
+}
 
-  #expand(storage: Storage, offset: number, compressed: Uint8Array): Uint8Array {
-    let cause: unknown;
-    try {
-      const cluster =
-        this.#type === COMPRESSION_TYPE.ZSTD
-          ? expandZstd(compressed, this.#clusterSize)
-          : expandDeflate(compressed, this.#clusterSize);
-      if (cluster.length === this.#clusterSize) return cluster;
-      cause = `${cluster.length} bytes instead of ${this.#clusterSize}`;
-    } catch (error) {
-      cause = error instanceof Error ? error.message : error;
-    }
-    const { name } = storage;
-    throw new ImageError(
-      'corrupt',
-      'EIO',
-      `${name}: cannot decompress the cluster at offset 0x${offset.toString(16)}: ${cause}`,
-      { path: name, offset },
-    );
+function expand(source: CompressedSource, offset: number, compressed: Uint8Array): Uint8Array {
+  const { clusterSize, compressionType, storage } = source;
+  let cause: unknown;
+  try {
+    const cluster =
+      compressionType === COMPRESSION_TYPE.ZSTD
+        ? expandZstd(compressed, clusterSize)
+        : expandDeflate(compressed, clusterSize);
+    if (cluster.length === clusterSize) return cluster;
+    cause = `${cluster.length} bytes instead of ${clusterSize}`;
+  } catch (error) {
+    cause = error instanceof Error ? error.message : error;
   }
+  const { name } = storage;
+  throw new ImageError(
+    'corrupt',
+    'EIO',
+    `${name}: cannot decompress the cluster at offset 0x${offset.toString(16)}: ${cause}`,
+    { path: name, offset },
+  );
 }
 
 function expandDeflate(compressed: Uint8Array, clusterSize: number): Uint8Array {
   return inflateRawSync(compressed, {
     windowBits: WINDOW_BITS,
-    chunkSize: clusterSize,
+    // With a byte to spare, zlib sees the stream's end without a second chunk.
+    chunkSize: clusterSize + 1,
     maxOutputLength: clusterSize,
     // Data that is cut short ends quietly, and is then found to be too short.
     finishFlush: constants.Z_SYNC_FLUSH,
@@ -85,6 +106,7 @@ function expandDeflate(compressed: Uint8Array, clusterSize: number): Uint8Array 
 
 /** One frame, or several behind each other, until the cluster is full. */
 function expandZstd(compressed: Uint8Array, clusterSize: number): Uint8Array {
+  if (zstd === undefined) throw new TypeError('zstd is not loaded in this thread');
   const parts: Uint8Array[] = [];
   let length = 0;
   let at = 0;
@@ -94,7 +116,7 @@ function expandZstd(compressed: Uint8Array, clusterSize: number): Uint8Array {
     const most = frame.contentSize ?? frame.blocks * ZSTD_BLOCK_SIZE;
     const allowed = frame.contentSize === undefined ? UNSIZED_FRAME_SIZE : clusterSize - length;
     if (most > allowed) throw new Error(`frame of ${most} bytes, larger than a cluster`);
-    const part = zstdDecompress(compressed.subarray(at, at + frame.length));
+    const part = zstd.decompress(compressed.subarray(at, at + frame.length));
     if (part.length === 0) break;
     parts.push(part);
     length += part.length;

@@ -68,7 +68,8 @@ export function readExtensions(cluster: DataView, start: number, end: number): E
 function takeExtension(found: Mutable<Extensions>, type: number, data: DataView): void {
   switch (type) {
     case EXTENSION_TYPE.BACKING_FORMAT:
-      found.backingFormat = textOf(data);
+      // QEMU reads it as a C string: a NUL ends it.
+      found.backingFormat = textOf(data).replace(/\0.*$/s, '');
       break;
     case EXTENSION_TYPE.DATA_FILE:
       found.dataFile = textOf(data);

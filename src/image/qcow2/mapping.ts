@@ -6,19 +6,16 @@ import { ImageError } from '../../errors.js';
 import type { SliceCache } from '../../shared/slice-cache.js';
 import type { Storage } from '../../storage/storage.js';
 import { EXTENT, type Extent, type Mapping } from '../extent.js';
-import type { ClusterDecompressor } from './compression.js';
+import type { ClusterDecompressor, CompressedSource } from './compression.js';
 import type { Geometry } from './geometry.js';
 import { type DecodePiece, hostOffsetOf, Piece, standardDecoder } from './l2.js';
 import { subclusterDecoder } from './subclusters.js';
 
 /** What the mappings of one image file have in common, in one thread. */
-export interface Qcow2Layer {
+export interface Qcow2Layer extends CompressedSource {
   readonly geometry: Geometry;
-  readonly storage: Storage;
   /** Where guest clusters lie: the image itself, or its external data file. */
   readonly dataStorage: Storage;
-  /** The image's number in the cache. */
-  readonly file: number;
   readonly cache: SliceCache;
   readonly decompressor: ClusterDecompressor;
 }
@@ -42,6 +39,8 @@ export class Qcow2Mapping implements Mapping {
   readonly #decode: DecodePiece;
   readonly #entriesPerSlice: number;
   readonly #piece = new Piece();
+  /** What the last look at the L1 table found. */
+  #l2TableOffset = 0;
 
   constructor(layer: Qcow2Layer, l1: L1Table) {
     const { geometry } = layer;
@@ -60,12 +59,11 @@ export class Qcow2Mapping implements Mapping {
     const { clusterSize, l2Coverage, sliceSize } = this.#layer.geometry;
     const l1Index = Math.floor(offset / l2Coverage);
     const withinTable = offset - l1Index * l2Coverage;
-    const l2TableOffset = this.#l2TableOffset(l1Index);
-    if (l2TableOffset === 0) {
-      const covered = this.#unallocatedTables(l1Index) * l2Coverage;
+    const absent = this.#lookUpL1(l1Index, Math.ceil((withinTable + length) / l2Coverage));
+    if (absent > 0) {
       extent.kind = EXTENT.UNALLOCATED;
       extent.preallocated = false;
-      extent.length = Math.min(length, covered - withinTable);
+      extent.length = Math.min(length, absent * l2Coverage - withinTable);
       return;
     }
     const most = Math.min(length, l2Coverage - withinTable);
@@ -73,78 +71,58 @@ export class Qcow2Mapping implements Mapping {
     const first = l2Index % this.#entriesPerSlice;
     const slice = Math.floor(l2Index / this.#entriesPerSlice) * sliceSize;
     const within = withinTable - l2Index * clusterSize;
-    this.#mapInSlice(l2TableOffset + slice, first, within, most, extent);
+    this.#mapInSlice(this.#l2TableOffset + slice, first, within, most, extent);
     if (extent.kind === EXTENT.DATA && this.#layer.dataStorage !== this.#layer.storage) {
       this.#checkDataFileOffset(offset, extent.hostOffset);
     }
   }
 
   decompress(extent: Extent): Uint8Array {
-    const { decompressor, storage } = this.#layer;
-    return decompressor.cluster(storage, extent.hostOffset, extent.hostLength);
+    return this.#layer.decompressor.cluster(this.#layer, extent.hostOffset, extent.hostLength);
   }
 
-  /** Offset of the L2 table that L1 entry `l1Index` names, 0 where there is none. */
-  #l2TableOffset(l1Index: number): number {
-    if (l1Index >= this.#l1.l1Size) return 0;
-    const { cache, geometry } = this.#layer;
-    const within = (l1Index * L1_ENTRY_SIZE) % geometry.sliceSize;
-    let low: number;
-    let high: number;
-    let index: number;
-    let sequence: number;
-    do {
-      index = this.#findL1Slice(l1Index);
-      sequence = cache.sequence;
-      low = cache.words[index + within / 4]!;
-      high = cache.words[index + within / 4 + 1]!;
-    } while (!cache.unchanged(index, sequence));
-    const offset = hostOffsetOf(low, high);
-    // The cache tells tables apart by offsets up to that limit.
-    if (offset > Number.MAX_SAFE_INTEGER) {
-      throw this.#corrupt(
-        `L2 table offset 0x${offset.toString(16)} is too large`,
-        this.#l1.l1TableOffset + l1Index * L1_ENTRY_SIZE,
-        'L1',
-      );
-    }
-    if (offset % geometry.clusterSize !== 0) {
-      throw this.#corrupt(
-        `L2 table offset 0x${offset.toString(16)} is not a multiple of ${geometry.clusterSize}`,
-        this.#l1.l1TableOffset + l1Index * L1_ENTRY_SIZE,
-        'L1',
-      );
-    }
-    return offset;
-  }
-
-  /** Finds the slice of the L1 table that has entry `l1Index`, as the cache's `find` does. */
-  #findL1Slice(l1Index: number): number {
+  /**
+   * Looks up L1 entry `l1Index`. Answers 0 where it names an L2 table, whose offset is then in
+   * `#l2TableOffset`; otherwise how many entries from it on name none, `most` at most.
+   */
+  #lookUpL1(l1Index: number, most: number): number {
+    const { l1TableOffset, l1Size } = this.#l1;
+    if (l1Index >= l1Size) return most;
     const { cache, file, geometry } = this.#layer;
-    const at = l1Index * L1_ENTRY_SIZE;
-    const slice = at - (at % geometry.sliceSize);
-    const length = Math.min(geometry.sliceSize, this.#l1.l1Size * L1_ENTRY_SIZE - slice);
-    return cache.find(file, this.#l1.l1TableOffset + slice, length);
-  }
-
-  /** How many L1 entries from `l1Index` on, one at least, name no L2 table; within a slice. */
-  #unallocatedTables(l1Index: number): number {
-    const { cache, geometry } = this.#layer;
-    const first = l1Index % (geometry.sliceSize / L1_ENTRY_SIZE);
-    const most = Math.min(geometry.sliceSize / L1_ENTRY_SIZE - first, this.#l1.l1Size - l1Index);
-    if (most <= 0) return Number.POSITIVE_INFINITY;
-    let count: number;
+    const perSlice = geometry.sliceSize / L1_ENTRY_SIZE;
+    const first = l1Index % perSlice;
+    const last = Math.min(first + most, perSlice, first + l1Size - l1Index);
+    const slice = l1TableOffset + (l1Index - first) * L1_ENTRY_SIZE;
+    let absent: number;
     let index: number;
     let sequence: number;
     do {
-      index = this.#findL1Slice(l1Index);
+      index = cache.find(file, slice);
       sequence = cache.sequence;
-      for (count = 1; count < most; count++) {
-        const at = index + (first + count) * (L1_ENTRY_SIZE / 4);
-        if (hostOffsetOf(cache.words[at]!, cache.words[at + 1]!) !== 0) break;
+      absent = 0;
+      for (let entry = first; entry < last; entry++) {
+        const at = index + entry * (L1_ENTRY_SIZE / 4);
+        this.#l2TableOffset = hostOffsetOf(cache.words[at]!, cache.words[at + 1]!);
+        if (this.#l2TableOffset !== 0) break;
+        absent++;
       }
     } while (!cache.unchanged(index, sequence));
-    return count;
+    if (absent === 0) this.#checkL2TableOffset(l1Index);
+    return absent;
+  }
+
+  #checkL2TableOffset(l1Index: number): void {
+    const offset = this.#l2TableOffset;
+    const { clusterSize } = this.#layer.geometry;
+    // The cache tells tables apart by offsets up to that limit.
+    const tooLarge = offset > Number.MAX_SAFE_INTEGER;
+    if (!tooLarge && offset % clusterSize === 0) return;
+    const problem = tooLarge ? 'is too large' : `is not a multiple of ${clusterSize}`;
+    throw this.#corrupt(
+      `L2 table offset 0x${offset.toString(16)} ${problem}`,
+      this.#l1.l1TableOffset + l1Index * L1_ENTRY_SIZE,
+      'L1',
+    );
   }
 
   /** Maps from entry `first` of the slice at `sliceOffset` on, at most to the slice's end. */
@@ -156,12 +134,12 @@ export class Qcow2Mapping implements Mapping {
     extent: Extent,
   ): void {
     const { cache, file, geometry } = this.#layer;
-    const { sliceSize, l2EntrySize } = geometry;
+    const { l2EntrySize } = geometry;
     let index: number;
     let sequence: number;
     let last: number;
     do {
-      index = cache.find(file, sliceOffset, sliceSize);
+      index = cache.find(file, sliceOffset);
       sequence = cache.sequence;
       last = this.#join(cache.words, index, first, within, length, extent);
     } while (!cache.unchanged(index, sequence));

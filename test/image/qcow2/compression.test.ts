@@ -3,13 +3,15 @@ import { deflateRawSync } from 'node:zlib';
 import { Worker } from 'node:worker_threads';
 import { compress } from '@cloudpss/zstd/wasm';
 import { expect } from 'chai';
-import { ClusterDecompressor } from '#src/image/qcow2/compression.js';
+import { ClusterDecompressor, loadZstd } from '#src/image/qcow2/compression.js';
 import { COMPRESSION_TYPE } from '#src/image/qcow2/layout.js';
 import { zstdFrame } from '#src/image/qcow2/zstd-frame.js';
 import { MemoryStorage } from '#src/storage/memory.js';
 import { expectImageError } from '../../helpers/errors.js';
 import { pattern, printSeed, Random, SEED } from '../../helpers/random.js';
 import type { Order } from './compression.worker.js';
+
+await loadZstd();
 
 const CLUSTER_SIZE = 4096;
 const CLUSTER = pattern(5, CLUSTER_SIZE);
@@ -18,8 +20,8 @@ const { ZLIB, ZSTD } = COMPRESSION_TYPE;
 
 function expand(type: number, stored: Uint8Array, clusterSize = CLUSTER_SIZE): Uint8Array {
   const storage = new MemoryStorage(Buffer.concat([GARBAGE, stored]));
-  return new ClusterDecompressor(type, clusterSize).cluster(
-    storage,
+  return new ClusterDecompressor().cluster(
+    { storage, file: 0, compressionType: type, clusterSize },
     GARBAGE.length,
     2 * clusterSize,
   );
@@ -104,10 +106,13 @@ describe('ClusterDecompressor', () => {
   it('keeps the last clusters', () => {
     const stored = deflate(CLUSTER);
     const storage = new MemoryStorage(stored);
-    const decompressor = new ClusterDecompressor(ZLIB, CLUSTER_SIZE);
-    const first = decompressor.cluster(storage, 0, stored.length);
+    const decompressor = new ClusterDecompressor();
+    const source = { storage, file: 0, compressionType: ZLIB, clusterSize: CLUSTER_SIZE };
+    const first = decompressor.cluster(source, 0, stored.length);
     storage.bytes.fill(0);
-    expect(decompressor.cluster(storage, 0, stored.length)).to.equal(first);
+    expect(decompressor.cluster(source, 0, stored.length)).to.equal(first);
+    const other = { ...source, file: 1, storage: new MemoryStorage(deflate(Buffer.alloc(4096))) };
+    expect(decompressor.cluster(other, 0, stored.length)).not.to.equal(first);
   });
 
   for (const [name, type, pack] of [
