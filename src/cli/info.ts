@@ -1,7 +1,8 @@
 /** `info`: what an image is, for people or as JSON; in qemu-img's words. */
 import { ImageError } from '../errors.js';
 import type { LayerDescription } from '../image/description.js';
-import { collectInfo, hasProtocol, type ImageInfo, type Qcow2Facts } from '../image/info.js';
+import { protocolOf } from '../image/file-names.js';
+import { collectInfo, type ImageInfo, type Qcow2Facts } from '../image/info.js';
 import { closeImage, type OpenPolicy, openImage } from '../image/open.js';
 import { BITMAP_FLAG, type Bitmap } from '../image/qcow2/bitmaps.js';
 import type { LuksFacts, LuksKeySlot } from '../image/qcow2/luks-header.js';
@@ -44,9 +45,9 @@ export function infoJson(layer: LayerDescription, filename: string): string {
 
 /** QEMU takes what comes before a colon for a protocol: only `file:` leads to a file. */
 function plainPath(name: string): string {
-  if (!hasProtocol(name)) return name;
-  if (name.startsWith('file:')) return name.slice('file:'.length);
-  const protocol = name.slice(0, name.indexOf(':'));
+  const protocol = protocolOf(name);
+  if (protocol === undefined) return name;
+  if (protocol === 'file') return name.slice('file:'.length);
   throw new ImageError(
     'invalid',
     'EINVAL',
@@ -70,7 +71,7 @@ function readInfos(options: InfoOptions): ImageInfo[] {
     const infos: ImageInfo[] = [];
     for (const layer of description.layers) {
       const named = infos.at(-1)?.backing?.fullName ?? path;
-      const plain = infos.length === 0 || !hasProtocol(named);
+      const plain = infos.length === 0 || protocolOf(named) === undefined;
       infos.push(collectInfo(layer, plain ? named : layer.file.path));
     }
     // A format that is none, but QEMU's name of how the file itself is accessed.

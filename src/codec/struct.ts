@@ -5,7 +5,7 @@
  * A table's fields lie one behind the other, without padding: padding is declared as a field.
  */
 
-const TWO_32 = 0x1_0000_0000;
+import { TWO_32 } from './bits.js';
 
 export type Endian = 'big' | 'little';
 

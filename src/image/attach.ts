@@ -13,7 +13,7 @@ import type { Storage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { ImageDescription, LayerDescription, Qcow2Description } from './description.js';
 import { Disk } from './disk.js';
-import type { Extent, Mapping } from './extent.js';
+import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
 import { COMPRESSION_TYPE } from './qcow2/layout.js';
@@ -74,7 +74,7 @@ export class AttachedImage {
   snapshotDisk(index: number): Disk {
     return remember(this.#snapshots, index, () => {
       const { snapshot, layer } = this.#snapshot(index);
-      const size = snapshot.diskSize - (snapshot.diskSize % 512);
+      const size = snapshot.diskSize - (snapshot.diskSize % SECTOR_SIZE);
       return new Disk(new Qcow2Mapping(layer, { ...snapshot, size }), this.#backing);
     });
   }

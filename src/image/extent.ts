@@ -1,6 +1,9 @@
 /** What lies at a place of a disk, and who tells it. Offsets and lengths are bytes. */
 import type { Storage } from '../storage/storage.js';
 
+/** QEMU counts disks in sectors of so many bytes: a partial last one is dropped, or filled up. */
+export const SECTOR_SIZE = 512;
+
 /** The kinds of extent. */
 export const EXTENT = {
   /** Bytes in a file: `storage` from `hostOffset` on. */

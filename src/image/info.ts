@@ -16,7 +16,8 @@ import {
 } from './qcow2/layout.js';
 import { type LuksFacts, readLuksHeader } from './qcow2/luks-header.js';
 import type { Snapshot } from './qcow2/snapshots.js';
-import { SECTOR_SIZE } from './raw.js';
+import { SECTOR_SIZE } from './extent.js';
+import { fullName } from './file-names.js';
 
 /** Bytes that QEMU keeps of a snapshot's ID and name; their last is a NUL. */
 const ID_SIZE = 128;
@@ -101,23 +102,9 @@ function backingFacts(header: Qcow2Header, filename: string): BackingFacts | nul
   const format = header.extensions.backingFormat;
   return {
     name,
-    fullName: fullBackingName(filename, name),
+    fullName: fullName(filename, name),
     format: format === null || format === '' ? null : cString(format),
   };
-}
-
-/**
- * The name of a backing file seen from the working directory. As QEMU puts it together: nothing is
- * normalized, and names of a protocol stay as they are.
- */
-export function fullBackingName(overlay: string, name: string): string {
-  if (name.startsWith('/') || hasProtocol(name)) return name;
-  return overlay.slice(0, overlay.lastIndexOf('/') + 1) + name;
-}
-
-/** Whether a name begins with a protocol: a colon before any slash. */
-export function hasProtocol(name: string): boolean {
-  return /^[^/:]*:/.test(name);
 }
 
 function qcow2Facts(layer: Qcow2Description): Qcow2Facts {

@@ -13,12 +13,13 @@ import {
   type Stats,
   statSync,
 } from 'node:fs';
-import { isAbsolute, sep } from 'node:path';
+import { sep } from 'node:path';
 import { type ErrnoName, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
 import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
 import { strerror } from '../sys/libc.js';
 import type { FileDescription, ImageDescription, LayerDescription } from './description.js';
+import { resolveName } from './file-names.js';
 import { type LockKind, lockImage } from './lock.js';
 import { probeFormat } from './probe.js';
 import { readBitmaps } from './qcow2/bitmaps.js';
@@ -225,23 +226,6 @@ function checkKind(stat: Stats): void {
   if (stat.isFile() || stat.isBlockDevice()) return;
   const code = stat.isDirectory() ? 'EISDIR' : 'EINVAL';
   throw new ImageError('invalid', code, 'not a regular file or block device');
-}
-
-/** The path of a file that the image at `overlay` names. */
-export function resolveName(overlay: string, name: string): string {
-  if (name.includes('\0')) {
-    throw new ImageError('invalid', 'EINVAL', 'the name of its backing or data file holds a NUL');
-  }
-  // As QEMU: a colon before any slash ends a protocol's name.
-  const protocol = /^([^/:]*):/.exec(name)?.[1];
-  if (protocol !== undefined && protocol !== 'file') {
-    throw new ImageError('unsupported', 'ENOTSUP', `it refers to '${name}'`, {
-      limit: `protocol '${protocol}:' is not supported, only files are`,
-    });
-  }
-  const plain = protocol === 'file' ? name.slice('file:'.length) : name;
-  // Not normalized: where a folder is a link, `..` leads out of what it points to.
-  return isAbsolute(plain) ? plain : overlay.slice(0, overlay.lastIndexOf('/') + 1) + plain;
 }
 
 /** Errors that carry their file's name already. */

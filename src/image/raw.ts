@@ -1,10 +1,7 @@
 /** Raw images: the file is the disk. */
 import { alignUp } from '../codec/bits.js';
 import type { Storage } from '../storage/storage.js';
-import { EXTENT, type Extent, type Mapping } from './extent.js';
-
-/** QEMU counts disks in sectors of so many bytes; a last, partial one is filled up with zeroes. */
-export const SECTOR_SIZE = 512;
+import { EXTENT, type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 
 export class RawMapping implements Mapping {
   readonly size: number;

@@ -4,9 +4,8 @@
  * while it is being filled, and a reader whose number changed under it looks again. Fills take the
  * set's lock, so that two workers never fill the same slice twice.
  */
+import { TWO_32 } from '../codec/bits.js';
 import { isHeldBy, lock, unlock } from './futex.js';
-
-const TWO_32 = 0x1_0000_0000;
 
 /** Bytes of a slice at most; tables of smaller clusters use the front of their slot. */
 export const SLICE_SIZE = 4096;

@@ -3,7 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { collectInfo, fullBackingName, type ImageInfo } from '#src/image/info.js';
+import { fullName } from '#src/image/file-names.js';
+import { collectInfo, type ImageInfo } from '#src/image/info.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { LUKS_HEADER, LUKS_KEY_SLOT, type LuksFacts } from '#src/image/qcow2/luks-header.js';
 
@@ -179,7 +180,7 @@ describe('collectInfo()', () => {
   });
 });
 
-describe('fullBackingName()', () => {
+describe('fullName()', () => {
   const cases: [overlay: string, name: string, full: string][] = [
     ['a', 'b', 'b'],
     ['./a', 'b', './b'],
@@ -191,7 +192,7 @@ describe('fullBackingName()', () => {
   ];
   for (const [overlay, name, full] of cases) {
     it(`makes ${full} of ${name} in ${overlay}`, () => {
-      expect(fullBackingName(overlay, name)).to.equal(full);
+      expect(fullName(overlay, name)).to.equal(full);
     });
   }
 });

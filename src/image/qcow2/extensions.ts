@@ -1,7 +1,13 @@
 /** The header extensions: between the header and the backing file's name, in the first cluster. */
 import { alignUp } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
-import { BITMAPS_EXTENSION, EXTENSION_TYPE, FEATURE_NAME, HEADER_EXTENSION } from './layout.js';
+import {
+  BITMAPS_EXTENSION,
+  CRYPTO_HEADER_EXTENSION,
+  EXTENSION_TYPE,
+  FEATURE_NAME,
+  HEADER_EXTENSION,
+} from './layout.js';
 
 export interface FeatureName {
   /** 0: incompatible, 1: compatible, 2: autoclear. */
@@ -111,11 +117,10 @@ function bitmapsOf(data: DataView): BitmapsExtension {
 }
 
 function cryptoHeaderOf(data: DataView): CryptoHeaderExtension {
-  if (data.byteLength !== 16) {
+  if (data.byteLength !== CRYPTO_HEADER_EXTENSION.size) {
     throw invalid(`CRYPTO header extension size ${data.byteLength}, but expected size 16`);
   }
-  const half = (at: number) => data.getUint32(at) * 0x1_0000_0000 + data.getUint32(at + 4);
-  return { offset: half(0), length: half(8) };
+  return CRYPTO_HEADER_EXTENSION.read(data, 0);
 }
 
 function invalid(message: string): ImageError {

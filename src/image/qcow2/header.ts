@@ -5,6 +5,7 @@
 import { ImageError, type ErrnoName } from '../../errors.js';
 import { isAligned } from '../../codec/bits.js';
 import type { Storage } from '../../storage/storage.js';
+import { SECTOR_SIZE } from '../extent.js';
 import { readUpTo } from '../read-bytes.js';
 import { type Extensions, readExtensions } from './extensions.js';
 import { hasBit, refuseUnknownFeatures } from './features.js';
@@ -72,7 +73,7 @@ export function readHeader(storage: Storage): Qcow2Header {
     ...fixed,
     geometry,
     // QEMU counts in sectors of 512 bytes and drops a partial last one.
-    size: fixed.size - (fixed.size % 512),
+    size: fixed.size - (fixed.size % SECTOR_SIZE),
     compressionType,
     backingFile: readBackingName(cluster.bytes, fixed, clusterSize),
     extensions,

@@ -88,9 +88,10 @@ export function decodeCompressed(
   high: number,
   piece: Piece,
 ): void {
+  // 17 to 29: the offset ends in the high half.
   const sectorsShift = geometry.compressedOffsetBits - 32;
-  const offsetHigh = sectorsShift >= 30 ? high & 0x3fff_ffff : high & ((1 << sectorsShift) - 1);
-  const sectors = sectorsShift >= 30 ? 0 : (high & 0x3fff_ffff) >>> sectorsShift;
+  const offsetHigh = high & ((1 << sectorsShift) - 1);
+  const sectors = (high & 0x3fff_ffff) >>> sectorsShift;
   const hostOffset = offsetHigh * TWO_32 + low;
   piece.kind = EXTENT.COMPRESSED;
   piece.hostOffset = hostOffset;

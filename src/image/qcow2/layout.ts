@@ -65,6 +65,11 @@ export const BITMAPS_EXTENSION = struct('Qcow2BitmapHeaderExt', 'big', {
   bitmapDirectoryOffset: u64,
 });
 
+export const CRYPTO_HEADER_EXTENSION = struct('Qcow2CryptoHeaderExtension', 'big', {
+  offset: u64,
+  length: u64,
+});
+
 export const BITMAP_DIRECTORY_ENTRY = struct('Qcow2BitmapDirEntry', 'big', {
   bitmapTableOffset: u64,
   bitmapTableSize: u32,

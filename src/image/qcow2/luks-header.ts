@@ -7,6 +7,7 @@ import { alignUp } from '../../codec/bits.js';
 import { bytes, struct, u16, u32 } from '../../codec/struct.js';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
+import { SECTOR_SIZE } from '../extent.js';
 import { readExactly } from '../read-bytes.js';
 import type { CryptoHeaderExtension } from './extensions.js';
 
@@ -37,7 +38,6 @@ export const LUKS_KEY_SLOTS = 8;
 const HEADER_SIZE = LUKS_HEADER.size + LUKS_KEY_SLOTS * LUKS_KEY_SLOT.size;
 
 const MAGIC = 'LUKS\xba\xbe';
-const SECTOR_SIZE = 512;
 /** Where the first key material may lie, and what its size is rounded up to. Bytes. */
 const KEY_MATERIAL_UNIT = 4096;
 const SLOT_STATE = { ENABLED: 0x00ac71f3, DISABLED: 0x0000dead } as const;

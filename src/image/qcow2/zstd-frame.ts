@@ -3,6 +3,8 @@
  * a cluster's lie other bytes of its last sector.
  */
 
+import { TWO_32 } from '../../codec/bits.js';
+
 const MAGIC = 0xfd2fb528;
 const DICTIONARY_ID_SIZES = [0, 1, 2, 4] as const;
 const CONTENT_SIZE_SIZES = [0, 2, 4, 8] as const;
@@ -50,7 +52,7 @@ function readContentSize(view: DataView, at: number, size: number): number | und
     case 4:
       return view.getUint32(at, true);
     case 8:
-      return view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000;
+      return view.getUint32(at, true) + view.getUint32(at + 4, true) * TWO_32;
     default:
       return undefined;
   }
