@@ -14,7 +14,15 @@ import {
   statSync,
 } from 'node:fs';
 import { sep } from 'node:path';
-import { type ErrnoName, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
+import {
+  describeError,
+  ERRNO,
+  type ErrnoName,
+  errnoName,
+  errnoOf,
+  ImageError,
+  isExpected,
+} from '../errors.js';
 import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
 import { strerror } from '../sys/libc.js';
@@ -24,9 +32,9 @@ import { type LockKind, lockImage } from './lock.js';
 import { probeFormat } from './probe.js';
 import { readBitmaps } from './qcow2/bitmaps.js';
 import { hasBit } from './qcow2/features.js';
-import { readHeader } from './qcow2/header.js';
+import { type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
-import { readSnapshots } from './qcow2/snapshots.js';
+import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 
 /** Layers of a chain at most: deeper ones are taken for an attack. */
 export const MAX_LAYERS = 256;
@@ -83,7 +91,7 @@ class Opening {
 
   constructor(policy: OpenPolicy) {
     this.#policy = policy;
-    this.#root = policy.backingRoot === undefined ? undefined : realpathSync(policy.backingRoot);
+    this.#root = policy.backingRoot === undefined ? undefined : rootOf(policy.backingRoot);
   }
 
   close(): void {
@@ -103,8 +111,10 @@ class Opening {
           limit: `at most ${MAX_LAYERS} layers`,
         });
       }
-      const file = this.#openFile(next.path, layers.length > 0);
-      const layer = this.#within(file.path, () => this.#openLayer(file, next!.format, layers));
+      const overlay = layers.at(-1)?.file.path;
+      const file = this.#openFile(next.path, overlay);
+      const open = () => this.#openLayer(file, next!.format, overlay);
+      const layer = within(file.path, overlay, open);
       layers.push(layer);
       next = this.#policy.alone === true ? null : this.#backingOf(layer);
     }
@@ -115,15 +125,14 @@ class Opening {
   #openLayer(
     file: FileDescription,
     format: string | null,
-    above: readonly LayerDescription[],
+    overlay: string | undefined,
   ): LayerDescription {
     const storage = new FileStorage(file.fd, file.path);
     const known = format === 'host_device' || format === 'file' ? 'raw' : format;
     const probed = known ?? probeFormat(storage);
-    if (format === null && above.length > 0) {
+    if (format === null && overlay !== undefined) {
       this.#warnings.push(
-        `${above.at(-1)!.file.path}: backing file '${file.path}' has no stated format; ` +
-          `probed as ${probed}`,
+        `${overlay}: backing file '${file.path}' has no stated format; probed as ${probed}`,
       );
     }
     if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };
@@ -154,9 +163,9 @@ class Opening {
     const wanted = this.#policy.alone !== true && this.#policy.noDataFiles !== true;
     const dataFile =
       external && wanted
-        ? this.#openFile(dataFilePath(file.path, header.extensions.dataFile!), true)
+        ? this.#openFile(dataFilePath(file.path, header.extensions.dataFile!), file.path)
         : null;
-    const snapshots = readSnapshots(storage, header);
+    const snapshots = this.#readSnapshots(file, storage, header);
     for (const { name, problem } of snapshots) {
       if (problem !== null) this.#warnings.push(`${file.path}: snapshot '${name}': ${problem}`);
     }
@@ -164,18 +173,29 @@ class Opening {
     return { format: 'qcow2', file, dataFile, header, snapshots, bitmaps };
   }
 
+  /** A table that is cut off takes nothing from the disk itself: it is shown without snapshots. */
+  #readSnapshots(file: FileDescription, storage: Storage, header: Qcow2Header): Snapshot[] {
+    try {
+      return readSnapshots(storage, header);
+    } catch (error) {
+      if (errnoOf(error) !== ERRNO.EIO) throw error;
+      this.#warnings.push(`${file.path}: snapshots are not shown: ${describeError(error)}`);
+      return [];
+    }
+  }
+
   #backingOf(layer: LayerDescription): { path: string; format: string | null } | null {
     if (layer.format !== 'qcow2' || layer.header.backingFile === null) return null;
     const { header, file } = layer;
-    const path = this.#within(file.path, () => resolveName(file.path, header.backingFile!));
+    const path = within(file.path, undefined, () => resolveName(file.path, header.backingFile!));
     // As QEMU: an empty name states no format.
     return { path, format: header.extensions.backingFormat || null };
   }
 
-  /** Opens a regular file or block device; `named` by an image, it must pass the policy. */
-  #openFile(path: string, named: boolean): FileDescription {
-    return this.#within(path, () => {
-      if (named && this.#policy.noBacking === true) {
+  /** Opens a regular file or block device; named by the image `by`, it must pass the policy. */
+  #openFile(path: string, by: string | undefined): FileDescription {
+    return within(path, by, () => {
+      if (by !== undefined && this.#policy.noBacking === true) {
         throw new ImageError('policy', 'EPERM', "other files are not opened ('no-backing')");
       }
       // Looked at first: opening a FIFO or a device can block or have effects.
@@ -184,7 +204,7 @@ class Opening {
       this.#fds.push(fd);
       const stat = fstatSync(fd);
       checkKind(stat);
-      if (named && this.#root !== undefined) this.#checkInside(fd);
+      if (by !== undefined && this.#root !== undefined) this.#checkInside(fd);
       // By what they are, not by name: links make many names of one file.
       const identity = stat.isBlockDevice() ? `block ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
       if (this.#seen.has(identity)) {
@@ -202,15 +222,6 @@ class Opening {
     if (real.startsWith(this.#root === sep ? sep : `${this.#root}${sep}`)) return;
     throw new ImageError('policy', 'EPERM', `lies outside of backing-root '${this.#root}'`);
   }
-
-  /** Errors of one file carry its name. */
-  #within<T>(path: string, body: () => T): T {
-    try {
-      return body();
-    } catch (error) {
-      throw nameError(path, error);
-    }
-  }
 }
 
 /**
@@ -222,6 +233,16 @@ function dataFilePath(image: string, name: string): string {
   return existsSync(beside) || !existsSync(name) ? beside : name;
 }
 
+function rootOf(path: string): string {
+  return within(path, undefined, () => {
+    const root = realpathSync(path);
+    if (!statSync(root).isDirectory()) {
+      throw new ImageError('invalid', 'ENOTDIR', "'backing-root' is not a folder");
+    }
+    return root;
+  });
+}
+
 function checkKind(stat: Stats): void {
   if (stat.isFile() || stat.isBlockDevice()) return;
   const code = stat.isDirectory() ? 'EISDIR' : 'EINVAL';
@@ -231,13 +252,22 @@ function checkKind(stat: Stats): void {
 /** Errors that carry their file's name already. */
 const named = new WeakSet<Error>();
 
-function nameError(path: string, error: unknown): unknown {
+/** Errors of one file carry its name, and the name of the image that names it. */
+function within<T>(path: string, by: string | undefined, body: () => T): T {
+  try {
+    return body();
+  } catch (error) {
+    throw nameError(path, by, error);
+  }
+}
+
+function nameError(path: string, by: string | undefined, error: unknown): unknown {
   if (!isExpected(error) || named.has(error)) return error;
   const whole = error instanceof ImageError ? error : systemError(error);
   const result = new ImageError(
     whole.kind,
     whole.code,
-    `Could not open '${path}': ${whole.message}`,
+    `Could not open '${path}': ${whole.message}${by === undefined ? '' : ` (named by '${by}')`}`,
     { ...whole.context, path },
     error,
   );

@@ -1,13 +1,14 @@
 /** Which format a file is in, by its first bytes. */
 import type { Storage } from '../storage/storage.js';
+import { QCOW2_MAGIC } from './qcow2/layout.js';
 import { readUpTo } from './read-bytes.js';
+
+/** QEMU's size of a qcow2 header: a shorter file is not taken for one. */
+const PROBED_HEADER_SIZE = 112;
 
 /** Formats that are known by their magic: `supported` ones open, the others are refused by name. */
 const MAGICS: readonly { format: string; magic: string; at: number }[] = [
-  { format: 'qcow2', magic: 'QFI\xfb\0\0\0\x02', at: 0 },
-  { format: 'qcow2', magic: 'QFI\xfb\0\0\0\x03', at: 0 },
   { format: 'qcow', magic: 'QFI\xfb\0\0\0\x01', at: 0 },
-  { format: 'qcow2', magic: 'QFI\xfb', at: 0 },
   { format: 'qed', magic: 'QED\0', at: 0 },
   { format: 'vmdk', magic: 'KDMV', at: 0 },
   { format: 'vhdx', magic: 'vhdxfile', at: 0 },
@@ -19,7 +20,14 @@ const MAGICS: readonly { format: string; magic: string; at: number }[] = [
 /** The format's name as QEMU calls it; `raw` where no magic fits. */
 export function probeFormat(storage: Storage): string {
   const { bytes } = readUpTo(storage, 0, 128);
+  if (isQcow2(bytes)) return 'qcow2';
   const text = bytes.toString('latin1');
   const found = MAGICS.find(({ magic, at }) => text.startsWith(magic, at));
   return found?.format ?? 'raw';
+}
+
+/** Any version from 2 on, behind the magic, and room for a header: QEMU asks for as much. */
+function isQcow2(bytes: Buffer): boolean {
+  if (bytes.length < PROBED_HEADER_SIZE || bytes.readUInt32BE(0) !== QCOW2_MAGIC) return false;
+  return bytes.readUInt32BE(4) >= 2;
 }
