@@ -1,31 +1,37 @@
 /** The sorted table of commands: it drives dispatch and help. Modules load only when they are run. */
 
+import type { Outcome } from './outcome.js';
+
 export interface Command {
   readonly name: string;
   readonly usage: string;
   readonly summary: string;
-  /** Runs with the words behind the command's name; answers the exit code. */
-  run(words: string[]): Promise<number>;
+  /** Runs with the words behind the command's name; `usage` is this record's, for errors. */
+  run(words: string[], usage: string): Promise<Outcome>;
 }
 
 export const COMMANDS: readonly Command[] = [
   {
     name: 'info',
-    usage: 'info [-f FMT] [--output=human|json] [--backing-chain] [-U] IMAGE',
+    usage:
+      'info [-f FMT] [--output=human|json] [--backing-chain] [-U] ' +
+      '[--no-backing] [--backing-root=DIR] IMAGE',
     summary: "show an image's facts, as qemu-img info does",
-    run: async (words) => (await import('./info-command.js')).runInfoCommand(words),
+    run: async (words, usage) => (await import('./info-command.js')).runInfoCommand(words, usage),
   },
   {
     name: 'mount',
-    usage: 'mount [-o OPTIONS] IMAGE MOUNTPOINT',
-    summary: 'the same as without the word `mount`',
-    run: async (words) => (await import('./mount.js')).runMount(words),
+    usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
+    summary: 'mount an image; the word `mount` may be left out',
+    run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
   },
   {
     name: 'umount',
-    usage: 'umount MOUNTPOINT',
-    summary: 'unmount, and wait until the image is released',
-    run: async (words) => (await import('./umount-command.js')).runUmountCommand(words),
+    usage: 'umount [-l] MOUNTPOINT',
+    summary: 'unmount, and wait until the image is released; -l: although it is in use',
+    run: async (words, usage) => {
+      return (await import('./umount-command.js')).runUmountCommand(words, usage);
+    },
   },
 ];
 

@@ -13,6 +13,7 @@ import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import type { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
+import { printableLines } from '../sys/log.js';
 import { replaceDescriptor } from '../sys/process.js';
 
 const MARKER = 'QCOW2FS_DAEMON_FD';
@@ -60,7 +61,7 @@ export async function spawnDaemon(argv: readonly string[]): Promise<number> {
     const { status, reason } = await ended;
     await within(drained, DRAIN_MS);
     const message = word?.message ?? `the daemon ended before the mount was ready: ${reason}`;
-    process.stderr.write(`qcow2fs: ${message}\n`);
+    process.stderr.write(`qcow2fs: ${printableLines(message)}\n`);
     return (word?.code ?? status) || 1;
   } finally {
     for (const signal of FORWARDED) process.off(signal, pass);

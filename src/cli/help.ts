@@ -1,5 +1,5 @@
 /** `--help`, from the tables of commands and options. */
-import { COMMANDS } from './commands.js';
+import { COMMANDS, type Command } from './commands.js';
 import { MOUNT_OPTIONS } from './options.js';
 
 const COLUMN = 24;
@@ -9,10 +9,6 @@ export function helpText(): string {
     `  qcow2fs ${usage}`,
     `      ${summary}`,
   ]);
-  const options = MOUNT_OPTIONS.map(({ name, value, help }) => {
-    const head = value === undefined ? name : `${name}=${value}`;
-    return `  ${head.padEnd(COLUMN)}${help}`;
-  });
   return `${[
     'Usage: qcow2fs IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     '',
@@ -22,11 +18,27 @@ export function helpText(): string {
     'Commands:',
     ...commands,
     '',
+    ...mountOptions(),
+    '',
+    'Others: --help (behind a command, too), --version, --foreground (-f), --debug (-d).',
+    'Exit status: 0 if all went well, 1 if not; the reason is on standard error.',
+  ].join('\n')}\n`;
+}
+
+/** `COMMAND --help`: its usage and what it does. */
+export function commandHelp({ name, usage, summary }: Command): string {
+  const options = name === 'mount' ? ['', ...mountOptions()] : [];
+  return `${[`Usage: qcow2fs ${usage}`, `    ${summary}`, ...options].join('\n')}\n`;
+}
+
+function mountOptions(): string[] {
+  const options = MOUNT_OPTIONS.map(({ name, value, help }) => {
+    const head = value === undefined ? name : `${name}=${value}`;
+    return `  ${head.padEnd(COLUMN)}${help}`;
+  });
+  return [
     'Mount options, in -o or as long flags (--cache-size=64M):',
     ...options,
     '  nosuid, nodev, noexec, noatime and the like are passed to the kernel.',
-    '',
-    'Others: --help, --version, --foreground (-f), --debug (-d).',
-    'Exit status: 0 if all went well, 1 if not; the reason is on standard error.',
-  ].join('\n')}\n`;
+  ];
 }

@@ -1,24 +1,32 @@
 #!/usr/bin/env node
 /** The executable: finds the command, runs it, prints errors, and alone exits the process. */
 import { readFileSync } from 'node:fs';
-import { describeError, isExpected } from '../errors.js';
+import { exitNow } from '../sys/process.js';
 import { findCommand } from './commands.js';
+import type { Outcome } from './outcome.js';
+import { errorText } from './report.js';
+import { optionWords } from './words.js';
 
 const NAME = 'qcow2fs';
 
-async function run(words: string[]): Promise<number> {
+async function run(words: string[]): Promise<Outcome> {
   const [first] = words;
   if (first === '--version' || first === '-V') {
     process.stdout.write(`${NAME} version ${version()}\n`);
-    return 0;
+    return { status: 0 };
   }
   if (first === '--help' || first === '-h' || first === 'help') {
     process.stdout.write((await import('./help.js')).helpText());
-    return 0;
+    return { status: 0 };
   }
-  const command = findCommand(first);
-  if (command !== undefined) return command.run(words.slice(1));
-  return findCommand('mount')!.run(words);
+  const named = findCommand(first);
+  const command = named ?? findCommand('mount')!;
+  const rest = named === undefined ? words : words.slice(1);
+  if (optionWords(rest).some((word) => word === '--help' || word === '-h')) {
+    process.stdout.write((await import('./help.js')).commandHelp(command));
+    return { status: 0 };
+  }
+  return command.run(rest, command.usage);
 }
 
 function version(): string {
@@ -26,17 +34,12 @@ function version(): string {
   return (JSON.parse(manifest) as { version: string }).version;
 }
 
-function report(error: unknown): void {
-  const words =
-    isExpected(error) || !(error instanceof Error)
-      ? describeError(error)
-      : `internal error: ${error.stack}`;
-  process.stderr.write(`${NAME}: ${words}\n`);
-}
-
 try {
-  process.exitCode = await run(process.argv.slice(2));
+  const { status, atOnce } = await run(process.argv.slice(2));
+  if (atOnce === true) exitNow(status);
+  process.exitCode = status;
 } catch (error) {
-  report(error);
-  process.exitCode = 1;
+  process.stderr.write(`${NAME}: ${errorText(error)}\n`);
+  // A mount that failed may have left threads that block in the kernel.
+  exitNow(1);
 }

@@ -3,12 +3,12 @@ import { readlinkSync, realpathSync } from 'node:fs';
 import { resolve, sep } from 'node:path';
 import { describeError, ImageError } from '../errors.js';
 import { isKernelFlag, statTarget } from '../fuse/device.js';
-import { DEFAULT_CACHE_SIZE, defaultWorkers, type LiveMount, mountImage } from '../fuse/mount.js';
+import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js';
 import type { ImageDescription, LayerDescription } from '../image/description.js';
 import { openImage, type OpenPolicy } from '../image/open.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
-import { type LogDescription, log, openLog, openLogFile } from '../sys/log.js';
-import { exitNow, sdNotify } from '../sys/process.js';
+import { type LogDescription, log, openLog, openLogFile, printable } from '../sys/log.js';
+import { sdNotify } from '../sys/process.js';
 import { type DaemonChannel, daemonChannel, spawnDaemon } from './daemon.js';
 import { infoJson } from './info.js';
 import {
@@ -20,9 +20,11 @@ import {
   sizeOption,
   textOption,
 } from './options.js';
+import type { Outcome } from './outcome.js';
+import { errorText } from './report.js';
+import { type Shutdown, watchForEnd } from './shutdown.js';
 import { parseWords } from './words.js';
 
-const USAGE = 'IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]';
 const MAX_ID = 2 ** 32 - 2;
 
 interface MountCommand {
@@ -31,25 +33,27 @@ interface MountCommand {
   readonly settings: MountSettings;
 }
 
-export async function runMount(words: string[]): Promise<number> {
-  const command = parseMountCommand(words);
+export async function runMount(words: string[], usage: string): Promise<Outcome> {
+  const command = parseMountCommand(words, usage);
   const channel = daemonChannel();
   const foreground = command.settings.has('foreground') || command.settings.has('debug');
   if (channel === undefined && !foreground) {
     // Bad numbers are told by the process that was called, without starting another.
     checkSettings(command.settings);
-    return spawnDaemon(process.argv.slice(1));
+    return { status: await spawnDaemon(process.argv.slice(1)) };
   }
+  const shutdown = watchForEnd((message) => channel?.failed(message, 1));
   try {
-    return await serveMount(command, channel);
+    return await Promise.race([serveMount(command, channel, shutdown), shutdown.ended]);
   } catch (error) {
     if (channel === undefined) throw error;
-    channel.failed(describeError(error), 1);
-    return 1;
+    channel.failed(errorText(error), 1);
+    // Some workers may have started, and wait in the kernel.
+    return { status: 1, atOnce: true };
   }
 }
 
-function parseMountCommand(words: string[]): MountCommand {
+function parseMountCommand(words: string[], usage: string): MountCommand {
   const flags = MOUNT_OPTIONS.filter(({ value }) => value === undefined).map(({ name }) => name);
   const values = MOUNT_OPTIONS.filter(({ value }) => value !== undefined).map(({ name }) => name);
   const spec = {
@@ -58,7 +62,7 @@ function parseMountCommand(words: string[]): MountCommand {
     alias: { f: 'foreground', d: 'debug' },
     operands: ['IMAGE', 'MOUNTPOINT'],
   };
-  const parsed = parseWords(words, spec, USAGE);
+  const parsed = parseWords(words, spec, usage);
   const settings = parseMountOptions(parsed.values('o'));
   for (const name of spec.flags) if (parsed.flag(name)) setOption(settings, name, undefined);
   for (const name of values) {
@@ -87,7 +91,8 @@ function checkSettings(settings: MountSettings) {
 async function serveMount(
   { image: imagePath, target: targetPath, settings }: MountCommand,
   channel: DaemonChannel | undefined,
-): Promise<number> {
+  shutdown: Shutdown,
+): Promise<Outcome> {
   const { ownership, cacheSize, workers, logFile } = checkSettings(settings);
   const policy: OpenPolicy = {
     format: textOption(settings, 'format'),
@@ -97,14 +102,15 @@ async function serveMount(
   };
   const path = resolve(imagePath);
   const image = openImage(path, policy);
-  for (const warning of image.warnings) process.stderr.write(`qcow2fs: warning: ${warning}\n`);
+  for (const warning of image.warnings) {
+    process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
+  }
   const { target, isFile } = checkTarget(targetPath, image.description);
   const trace = settings.has('debug');
   const logging = logOptions(logFile, channel !== undefined, trace);
   openLog(logging);
   const allowRoot = settings.has('allow_root');
   const allowOther = settings.has('allow_other') || allowRoot;
-  const told = unmountOnSignals();
   const live = await mountImage({
     image,
     target,
@@ -124,12 +130,17 @@ async function serveMount(
     workers,
     log: logging,
     trace,
+    onMounted: (mount) => shutdown.mounted(mount),
   });
-  told(live);
   channel?.ready();
   sdNotify('READY=1');
-  await live.closed;
-  return 0;
+  try {
+    await live.closed;
+    return { status: 0 };
+  } catch (error) {
+    log.error(describeError(error));
+    return { status: 1, atOnce: true };
+  }
 }
 
 /** Where messages go: a file, the terminal that looks on, or syslog. */
@@ -137,35 +148,6 @@ function logOptions(file: string | undefined, daemon: boolean, trace: boolean): 
   const level = trace ? 'debug' : 'info';
   if (file !== undefined) return { target: { fd: openLogFile(file) }, level };
   return { target: daemon ? 'syslog' : 'stderr', level };
-}
-
-/**
- * Makes SIGINT, SIGTERM and SIGHUP unmount. Called before there is a mount, so that no signal finds
- * one that nobody takes down; what it answers is told of the mount once it is there.
- */
-function unmountOnSignals(): (live: LiveMount) => void {
-  let mounted: LiveMount | undefined;
-  let received: string | undefined;
-  const stop = (signal: string): void => {
-    received = signal;
-    if (mounted !== undefined) unmountNow(mounted, signal);
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, stop);
-  return (live) => {
-    mounted = live;
-    if (received !== undefined) unmountNow(live, received);
-  };
-}
-
-function unmountNow(live: LiveMount, signal: string): void {
-  try {
-    live.unmount(false);
-  } catch {
-    log.warning(`${signal}: the mount is in use; files that are open in it will fail`);
-    live.unmount(true);
-    // Workers wait in the kernel for requests of the files still open: only an exit ends them.
-    exitNow(0);
-  }
 }
 
 /** The mount point: absolute, links followed. None of the image's files may lie in it. */

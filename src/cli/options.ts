@@ -5,8 +5,27 @@
 import { ImageError } from '../errors.js';
 import { isKernelFlag } from '../fuse/device.js';
 
-/** What mount(8) and fstab may say without meaning anything here. */
-const MEANINGLESS = ['defaults', 'auto'];
+/**
+ * What mount(8) and fstab may say in -o without meaning anything here: it is for others, or for who
+ * may mount and when. mount(8) hands most of it on to its helpers. Accepted and ignored, as are
+ * `comment=…` and `x-…`.
+ */
+const MEANINGLESS: readonly string[] = [
+  '_netdev',
+  'auto',
+  'defaults',
+  'group',
+  'noauto',
+  'nofail',
+  'nouser',
+  'owner',
+  'user',
+  'users',
+];
+
+function isMeaningless(name: string): boolean {
+  return MEANINGLESS.includes(name) || name === 'comment' || /^x-/i.test(name);
+}
 
 export interface OptionRecord {
   readonly name: string;
@@ -60,7 +79,7 @@ export function setOption(
   }
   const record = MOUNT_OPTIONS.find((candidate) => candidate.name === name);
   if (record === undefined && !isKernelFlag(name)) {
-    if (MEANINGLESS.includes(name)) return;
+    if (isMeaningless(name)) return;
     throw usage(name, 'unknown mount option', "see 'qcow2fs --help'");
   }
   const wanted = record?.value;
@@ -68,6 +87,8 @@ export function setOption(
     throw usage(name, 'needs a value', `${name}=${wanted}`);
   }
   if (wanted === undefined && value !== undefined) throw usage(name, 'takes no value', value);
+  // A Map keeps the place of a name's first use: the order says which of two flags wins.
+  settings.delete(name);
   settings.set(name, value ?? true);
 }
 

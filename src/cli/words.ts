@@ -23,7 +23,7 @@ export function parseWords(words: string[], spec: WordsSpec, usage: string): Wor
   const fail = (problem: string): never => {
     throw new ImageError('invalid', 'EINVAL', problem, { limit: `usage: qcow2fs ${usage}` });
   };
-  const parsed = minimist(keepNegatives(words, spec.flags ?? []), {
+  const parsed = minimist(prepared(words, spec), {
     boolean: [...(spec.flags ?? [])],
     string: ['_', ...(spec.values ?? [])],
     alias: { ...spec.alias },
@@ -45,11 +45,31 @@ export function parseWords(words: string[], spec: WordsSpec, usage: string): Wor
   return { operands, flag: (name) => parsed[name] === true, values: listOf };
 }
 
-/** minimist takes `--no-x` for the flag `x` set to false; ours are flags of that very name. */
-function keepNegatives(words: readonly string[], flags: readonly string[]): string[] {
+/** The words that can be options: those before `--`. */
+export function optionWords(words: readonly string[]): readonly string[] {
   const end = words.indexOf('--');
-  return words.map((word, index) => {
-    if (end >= 0 && index > end) return word;
-    return word.startsWith('--no-') && flags.includes(word.slice(2)) ? `${word}=true` : word;
-  });
+  return end < 0 ? words : words.slice(0, end);
+}
+
+/** Words as minimist understands them rightly. */
+function prepared(words: readonly string[], spec: WordsSpec): string[] {
+  const options = optionWords(words);
+  const detached = options.flatMap((word) => detachValue(word, spec));
+  return [...detached.map((word) => keepNegative(word, spec)), ...words.slice(options.length)];
+}
+
+/** minimist takes `--no-x` for the flag `x` set to false; ours are flags of that very name. */
+function keepNegative(word: string, { flags = [] }: WordsSpec): string {
+  return word.startsWith('--no-') && flags.includes(word.slice(2)) ? `${word}=true` : word;
+}
+
+/** `-oro` is `-o ro`, and `-foro` is `-f -o ro`: minimist takes them for flags. */
+function detachValue(word: string, { alias = {}, values = [] }: WordsSpec): string[] {
+  if (!/^-[^-]/.test(word)) return [word];
+  for (let at = 1; at < word.length - 1 && word[at + 1] !== '='; at++) {
+    const name = alias[word[at]!] ?? word[at]!;
+    if (!values.includes(name)) continue;
+    return [...(at > 1 ? [word.slice(0, at)] : []), `--${name}=${word.slice(at + 1)}`];
+  }
+  return [word];
 }

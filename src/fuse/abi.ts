@@ -10,8 +10,6 @@ export const KERNEL_MINOR_VERSION = 39;
 /** The oldest: with it came max_pages, for requests of 1 MiB. */
 export const OLDEST_MINOR_VERSION = 28;
 
-export const ROOT_ID = 1;
-
 export const IN_HEADER = struct('fuse_in_header', 'little', {
   len: u32,
   opcode: u32,

@@ -1,7 +1,12 @@
 /** The open /dev/fuse of one mount: one request a read, one reply a write. */
 import { ERRNO, errnoName } from '../errors.js';
-import type { IoBuffer } from '../sys/io-buffer.js';
+import { IoBuffer } from '../sys/io-buffer.js';
 import { fail, lastErrno, libc } from '../sys/libc.js';
+
+/** struct pollfd, <poll.h>: 0 fd, 4 events, 6 revents. */
+const POLLFD_SIZE = 8;
+const REVENTS = 6;
+const POLLERR = 8;
 
 /** What a read for the next request can come to: its length, or the end of the mount. */
 export const UNMOUNTED = -1;
@@ -20,6 +25,13 @@ export function readRequest(fd: number, buffer: IoBuffer): number {
       fail('read', 'of /dev/fuse');
     }
   }
+}
+
+/** Whether the mount of this descriptor has ended, with nothing read from it. */
+export function isUnmounted(fd: number): boolean {
+  const poll = new IoBuffer(POLLFD_SIZE);
+  poll.view.setInt32(0, fd, true);
+  return libc.poll(poll.address, 1, 0) > 0 && (poll.view.getInt16(REVENTS, true) & POLLERR) !== 0;
 }
 
 /**

@@ -9,6 +9,7 @@ import { IN_HEADER, OUT_HEADER } from './abi.js';
 import { OPCODES, type Opcode } from './opcodes.js';
 import { Reply } from './reply.js';
 import { Request } from './request.js';
+import { LineThrottle } from './throttle.js';
 import { traceLine } from './trace.js';
 
 export interface DispatchLog {
@@ -22,6 +23,8 @@ export interface DispatchOptions {
   readonly trace?: boolean;
   /** Only root and this user may (`allow_root`). */
   readonly onlyUser?: number | undefined;
+  /** The time in milliseconds, for the limit of the log. */
+  readonly now?: () => number;
 }
 
 const TABLE: readonly (Opcode | undefined)[] = (() => {
@@ -35,7 +38,7 @@ export class Dispatcher {
   readonly #reply: Reply;
   readonly #operations: Operations;
   readonly #options: DispatchOptions;
-  #lastError = '';
+  readonly #errors: LineThrottle;
 
   /** Requests lie in `requestBuffer`, replies are laid in `replyBuffer`. */
   constructor(
@@ -48,6 +51,7 @@ export class Dispatcher {
     this.#reply = new Reply(replyBuffer);
     this.#operations = operations;
     this.#options = options;
+    this.#errors = new LineThrottle((line) => options.log.error(line), options.now);
   }
 
   /**
@@ -66,6 +70,7 @@ export class Dispatcher {
       const ms = performance.now() - started;
       this.#options.log.debug(traceLine(opcode, request, error, this.#reply.length, ms));
     }
+    this.#errors.tick();
     if (opcode?.answered === false) return 0;
     return this.#finish(error);
   }
@@ -95,11 +100,17 @@ export class Dispatcher {
     const text = expected
       ? describeError(error)
       : `internal error: ${error instanceof Error ? error.stack : String(error)}`;
-    const line = `${opcode.name} node ${this.request.nodeid}: ${text}`;
-    // Read-ahead and retries would fill the log with the same line.
-    if (line === this.#lastError) return;
-    this.#lastError = line;
-    this.#options.log.error(line);
+    this.logError(`${opcode.name} node ${this.request.nodeid}: ${text}`);
+  }
+
+  /** Into the log, as far as that is not flooded. */
+  logError(line: string): void {
+    this.#errors.put(line);
+  }
+
+  /** There will be no more requests. */
+  end(): void {
+    this.#errors.flush();
   }
 
   #finish(error: number): number {

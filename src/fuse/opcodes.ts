@@ -3,7 +3,7 @@
  * reads its request, calls one operation and writes its payload into the reply.
  */
 import { constants } from 'node:fs';
-import { ImageError } from '../errors.js';
+import { ImageError, isExpected } from '../errors.js';
 import type { Node } from '../mount/node.js';
 import { type Operations, readOnly } from '../mount/operations.js';
 import {
@@ -16,6 +16,7 @@ import {
   GETATTR_IN,
   GETXATTR_IN,
   GETXATTR_OUT,
+  INIT_IN,
   INTERRUPT_IN,
   LSEEK_IN,
   LSEEK_OUT,
@@ -26,6 +27,19 @@ import {
   STATFS_OUT,
   STATX_IN,
 } from './abi.js';
+import {
+  COPY_FILE_RANGE_IN,
+  CREATE_IN,
+  FALLOCATE_IN,
+  LINK_IN,
+  MKDIR_IN,
+  MKNOD_IN,
+  RENAME2_IN,
+  RENAME_IN,
+  SETATTR_IN,
+  SETXATTR_IN,
+  WRITE_IN,
+} from './abi-write.js';
 import { PAYLOAD, type Reply } from './reply.js';
 import type { Request } from './request.js';
 
@@ -96,17 +110,20 @@ const lseek: Serve = (operations, request, reply) => {
 
 function listing(plus: boolean): Serve {
   return (operations, request, reply) => {
-    const { self, entries } = operations.readdir(request.nodeid);
+    const self = operations.directory(request.nodeid);
     const room = Math.min(request.u32(READ.size), reply.buffer.length - PAYLOAD);
     const dots = [
       { name: '.', id: self.id, directory: true },
       { name: '..', id: self.parent, directory: true },
     ];
-    for (let at = request.u64(READ.offset); at < entries.length + dots.length; at++) {
-      const dot = dots[at];
-      const entry = dot ?? entries[at - dots.length]!;
-      const node = plus ? (dot ? null : nodeOrNull(operations, entry.id)) : undefined;
-      if (!reply.dirent(room, at + 1, entry, node)) break;
+    const from = request.u64(READ.offset);
+    for (let at = from; at < dots.length; at++) {
+      if (!reply.dirent(room, at + 1, dots[at]!, plus ? null : undefined)) return;
+    }
+    const entries = operations.readdir(request.nodeid, Math.max(0, from - dots.length));
+    for (const entry of entries) {
+      const node = plus ? nodeOrNull(operations, entry.id) : undefined;
+      if (!reply.dirent(room, entry.next + dots.length, entry, node)) return;
     }
   };
 }
@@ -116,7 +133,7 @@ function nodeOrNull(operations: Operations, id: number): Node | null {
   try {
     return operations.node(id);
   } catch (error) {
-    if (error instanceof ImageError) return null;
+    if (isExpected(error)) return null;
     throw error;
   }
 }
@@ -157,6 +174,9 @@ const access: Serve = (operations, request) => {
 
 const nothing: Serve = () => {};
 const refuse: Serve = () => readOnly();
+const once: Serve = () => {
+  throw new ImageError('invalid', 'ENOSYS', 'a second INIT');
+};
 
 type Traits = Partial<Pick<Opcode, 'named' | 'answered' | 'byHandle'>>;
 
@@ -174,46 +194,50 @@ const NAMED = { named: true };
 const UNANSWERED = { answered: false, byHandle: true };
 const BY_HANDLE = { byHandle: true };
 
+/** Answered by the main thread, before there is a dispatcher (init.ts). */
+export const INIT = opcode(26, 'INIT', INIT_IN, once);
+
 /** All opcodes that are served; the kernel learns by ENOSYS that it need not send others. */
 export const OPCODES: readonly Opcode[] = [
   opcode(1, 'LOOKUP', null, lookup, NAMED),
   // Nodes are made from their numbers: there is nothing to forget.
   opcode(2, 'FORGET', FORGET_IN, nothing, UNANSWERED),
   opcode(3, 'GETATTR', GETATTR_IN, getattr),
-  opcode(4, 'SETATTR', null, refuse),
-  opcode(6, 'SYMLINK', null, refuse),
-  opcode(8, 'MKNOD', null, refuse),
-  opcode(9, 'MKDIR', null, refuse),
-  opcode(10, 'UNLINK', null, refuse),
-  opcode(11, 'RMDIR', null, refuse),
-  opcode(12, 'RENAME', null, refuse),
-  opcode(13, 'LINK', null, refuse),
+  opcode(4, 'SETATTR', SETATTR_IN, refuse),
+  opcode(6, 'SYMLINK', null, refuse, NAMED),
+  opcode(8, 'MKNOD', MKNOD_IN, refuse, NAMED),
+  opcode(9, 'MKDIR', MKDIR_IN, refuse, NAMED),
+  opcode(10, 'UNLINK', null, refuse, NAMED),
+  opcode(11, 'RMDIR', null, refuse, NAMED),
+  opcode(12, 'RENAME', RENAME_IN, refuse, NAMED),
+  opcode(13, 'LINK', LINK_IN, refuse, NAMED),
   opcode(14, 'OPEN', OPEN_IN, open),
   opcode(15, 'READ', READ_IN, read, BY_HANDLE),
-  opcode(16, 'WRITE', null, refuse, BY_HANDLE),
+  opcode(16, 'WRITE', WRITE_IN, refuse, BY_HANDLE),
   opcode(17, 'STATFS', null, statfs),
   opcode(18, 'RELEASE', RELEASE_IN, nothing, BY_HANDLE),
   opcode(20, 'FSYNC', FSYNC_IN, nothing, BY_HANDLE),
-  opcode(21, 'SETXATTR', null, refuse),
+  opcode(21, 'SETXATTR', SETXATTR_IN, refuse, NAMED),
   opcode(22, 'GETXATTR', GETXATTR_IN, getxattr, NAMED),
   opcode(23, 'LISTXATTR', GETXATTR_IN, listxattr),
-  opcode(24, 'REMOVEXATTR', null, refuse),
+  opcode(24, 'REMOVEXATTR', null, refuse, NAMED),
   opcode(25, 'FLUSH', FLUSH_IN, nothing, BY_HANDLE),
+  INIT,
   opcode(27, 'OPENDIR', OPEN_IN, opendir),
   opcode(28, 'READDIR', READ_IN, listing(false), BY_HANDLE),
   opcode(29, 'RELEASEDIR', RELEASE_IN, nothing, BY_HANDLE),
   opcode(30, 'FSYNCDIR', FSYNC_IN, nothing, BY_HANDLE),
   opcode(34, 'ACCESS', ACCESS_IN, access),
-  opcode(35, 'CREATE', null, refuse),
+  opcode(35, 'CREATE', CREATE_IN, refuse, NAMED),
   // The request that is interrupted is finished and answered: none takes long.
   opcode(36, 'INTERRUPT', INTERRUPT_IN, nothing, UNANSWERED),
   opcode(38, 'DESTROY', null, nothing, BY_HANDLE),
   opcode(42, 'BATCH_FORGET', BATCH_FORGET_IN, nothing, UNANSWERED),
-  opcode(43, 'FALLOCATE', null, refuse, BY_HANDLE),
+  opcode(43, 'FALLOCATE', FALLOCATE_IN, refuse, BY_HANDLE),
   opcode(44, 'READDIRPLUS', READ_IN, listing(true), BY_HANDLE),
-  opcode(45, 'RENAME2', null, refuse),
+  opcode(45, 'RENAME2', RENAME2_IN, refuse, NAMED),
   opcode(46, 'LSEEK', LSEEK_IN, lseek, BY_HANDLE),
-  opcode(47, 'COPY_FILE_RANGE', null, refuse, BY_HANDLE),
-  opcode(51, 'TMPFILE', null, refuse),
+  opcode(47, 'COPY_FILE_RANGE', COPY_FILE_RANGE_IN, refuse, BY_HANDLE),
+  opcode(51, 'TMPFILE', CREATE_IN, refuse, NAMED),
   opcode(52, 'STATX', STATX_IN, statx),
 ];

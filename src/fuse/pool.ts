@@ -8,12 +8,10 @@ import { SliceCache } from '../shared/slice-cache.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { OUT_HEADER } from './abi.js';
-import { writeReply } from './channel.js';
+import { isUnmounted, writeReply } from './channel.js';
 import type { DispatchLog } from './dispatch.js';
-import type { WorkerInput } from './worker.js';
-
-/** Milliseconds before a dead worker's successor starts: a broken one must not spin. */
-const RESTART_DELAY_MS = 20;
+import { type Progress, type RestartOptions, Restarts } from './restarts.js';
+import type { WorkerInput, WorkerWord } from './worker.js';
 
 export interface PoolOptions {
   readonly workers: number;
@@ -22,80 +20,156 @@ export interface PoolOptions {
   readonly log: DispatchLog;
   /** The module that workers run; tests have others. */
   readonly workerUrl?: URL;
+  /** How long to wait before restarts, and when to give up. */
+  readonly restarts?: RestartOptions;
 }
 
 export class WorkerPool {
   readonly #options: PoolOptions;
   readonly #url: URL;
+  readonly #restarts: readonly Restarts[];
+  /** Workers that run, or will once more. */
   #running = 0;
-  #closed: () => void = () => {};
-  /** Settles when the last worker has seen the end of the mount. */
+  /** Those of them that wait for requests or serve one. */
+  #ready = 0;
+  #ended = false;
+  #close: () => void = () => {};
+  #fail: (error: Error) => void = () => {};
+  /**
+   * Settles when the last worker has seen the end of the mount; rejects when no worker can be made
+   * to serve any more.
+   */
   readonly closed: Promise<void>;
 
   constructor(options: PoolOptions) {
     this.#options = options;
     this.#url = options.workerUrl ?? new URL('./worker-main.js', import.meta.url);
-    this.closed = new Promise((resolve) => {
-      this.#closed = resolve;
+    this.#restarts = Array.from({ length: options.workers }, () => new Restarts(options.restarts));
+    this.closed = new Promise((resolve, reject) => {
+      this.#close = resolve;
+      this.#fail = reject;
     });
+    // Who waits sees it; nobody has to.
+    this.closed.catch(() => {});
   }
 
-  /** Starts the workers; settles when all of them serve. */
+  /** Starts the workers; settles when all of them serve. Rejects where one cannot. */
   async start(): Promise<void> {
-    const starts: Promise<void>[] = [];
-    for (let index = 0; index < this.#options.workers; index++) starts.push(this.#start(index));
-    await Promise.all(starts);
+    const starts = this.#restarts.map((_, index) => {
+      this.#running++;
+      return this.#start(index);
+    });
+    try {
+      await Promise.all(starts);
+    } catch (error) {
+      this.#ended = true;
+      throw error;
+    }
   }
 
-  #start(index: number): Promise<void> {
-    const worker = new Worker(this.#url, { workerData: { ...this.#options.input, index } });
-    this.#running++;
+  /** Settles when the worker is ready; rejects where it ends before. */
+  async #start(index: number): Promise<void> {
+    let worker: Worker;
+    try {
+      worker = new Worker(this.#url, { workerData: { ...this.#options.input, index } });
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+    let progress: Progress = 'none';
+    let ready = false;
     let failure: unknown;
-    return new Promise((resolve, reject) => {
-      let serving = false;
-      worker.once('message', () => {
-        serving = true;
+    await new Promise<void>((resolve, reject) => {
+      worker.on('message', (word: WorkerWord) => {
+        if (word === 'served') {
+          progress = 'served';
+          return;
+        }
+        ready = true;
+        this.#ready++;
         resolve();
       });
       worker.once('error', (error) => {
         failure = error;
       });
       worker.once('exit', (code) => {
-        this.#running--;
+        if (ready) this.#ready--;
         // One that ends well with a request unanswered has not seen the end of the mount.
-        const pending = new WorkerStatus(this.#options.input.status, index).pending();
+        const pending = this.#status(index).pending();
         if (code === 0 && failure === undefined && pending === undefined) {
           resolve();
-          if (this.#running === 0) this.#closed();
+          this.#leave();
           return;
         }
-        if (!serving) reject(failure ?? new Error(`worker ${index} ended with code ${code}`));
-        else this.#replace(index, failure ?? `exit code ${code}`);
+        if (!ready) {
+          this.#leave();
+          reject(failure ?? new Error(`worker ${index} ended with code ${code}`));
+          return;
+        }
+        if (progress === 'none' && pending !== undefined) progress = 'request';
+        this.#bury(index, failure ?? `exit code ${code}`, progress);
+        this.#leave();
       });
     });
   }
 
-  #replace(index: number, failure: unknown): void {
+  #status(index: number): WorkerStatus {
+    return new WorkerStatus(this.#options.input.status, index);
+  }
+
+  #leave(): void {
+    this.#running--;
+    if (this.#running === 0) this.#close();
+  }
+
+  /** Cleans up behind a worker that is dead, and sees to the next one. */
+  #bury(index: number, failure: unknown, progress: Progress): void {
     const { input, log } = this.#options;
     const words = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
-    log.error(`worker ${index} died and is replaced: ${words}`);
-    const status = new WorkerStatus(input.status, index);
-    const pending = status.pending();
     new SliceCache(input.cache, index + 1, unused).recover(index + 1);
-    if (pending !== undefined) {
-      const reply = new IoBuffer(OUT_HEADER.size);
-      reply.view.setUint32(OUT_HEADER.offsets.len, reply.length, true);
-      reply.view.setInt32(OUT_HEADER.offsets.error, -ERRNO.EIO, true);
-      reply.view.setUint32(OUT_HEADER.offsets.unique, pending.low, true);
-      reply.view.setUint32(OUT_HEADER.offsets.unique + 4, pending.high, true);
-      writeReply(input.fd, reply, reply.length);
-      status.end();
+    this.#answer(index);
+    const restarts = this.#restarts[index]!;
+    const delay = restarts.died(progress);
+    if (this.#ended || (progress === 'none' && isUnmounted(input.fd))) {
+      log.error(`worker ${index} died: ${words}`);
+      return;
     }
+    // Others that work are worth waiting for.
+    if (restarts.hopeless && this.#ready === 0) {
+      log.error(`worker ${index} died: ${words}`);
+      this.#ended = true;
+      this.#fail(new Error('workers die before they serve anything: the mount is given up'));
+      return;
+    }
+    log.error(`worker ${index} died and is replaced: ${words}`);
     this.#running++;
-    setTimeout(() => {
-      this.#running--;
-      this.#start(index).catch((error: unknown) => this.#replace(index, error));
-    }, RESTART_DELAY_MS);
+    setTimeout(() => this.#restart(index), delay);
+  }
+
+  #restart(index: number): void {
+    if (this.#ended || isUnmounted(this.#options.input.fd)) {
+      this.#leave();
+      return;
+    }
+    // Counted while it was waited for; held until what comes of it is counted.
+    this.#running++;
+    this.#start(index)
+      .catch((error: unknown) => this.#bury(index, error, 'none'))
+      .finally(() => this.#leave());
+  }
+
+  /** The request that a dead worker was serving gets EIO. */
+  #answer(index: number): void {
+    const status = this.#status(index);
+    const pending = status.pending();
+    if (pending === undefined) return;
+    const reply = new IoBuffer(OUT_HEADER.size);
+    reply.view.setUint32(OUT_HEADER.offsets.len, reply.length, true);
+    reply.view.setInt32(OUT_HEADER.offsets.error, -ERRNO.EIO, true);
+    reply.view.setUint32(OUT_HEADER.offsets.unique, pending.low, true);
+    reply.view.setUint32(OUT_HEADER.offsets.unique + 4, pending.high, true);
+    writeReply(this.#options.input.fd, reply, reply.length);
+    status.end();
   }
 }
 

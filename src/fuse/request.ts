@@ -1,9 +1,8 @@
 /** One request as its handler sees it: a view of the bytes that the kernel sent. */
+import { TWO_32 } from '../codec/bits.js';
 import type { FieldTable, Struct, ValuesOf } from '../codec/struct.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { IN_HEADER } from './abi.js';
-
-const TWO_32 = 0x1_0000_0000;
 
 export class Request {
   readonly buffer: IoBuffer;

@@ -31,6 +31,9 @@ export interface WorkerInput {
   readonly onlyUser?: number | undefined;
 }
 
+/** What a worker says: that it waits for requests, and that it has finished the first one. */
+export type WorkerWord = 'ready' | 'served';
+
 /** Requests come with a header and, if they write, with up to a READ's bytes of data. */
 const REQUEST_SIZE = MAX_READ + 4096;
 
@@ -42,15 +45,21 @@ export function serve(input: WorkerInput, operations: Operations): void {
   const reply = new IoBuffer(PAYLOAD + MAX_READ);
   const dispatcher = new Dispatcher(operations, request, reply, { log, trace, onlyUser });
   const status = new WorkerStatus(input.status, input.index);
+  let served = false;
   for (;;) {
     const length = readRequest(fd, request);
-    if (length === UNMOUNTED) return;
+    if (length === UNMOUNTED) break;
     status.begin(dispatcher.request.uniqueLow, dispatcher.request.uniqueHigh);
     const size = dispatcher.dispatch(length);
     const refused = size === 0 ? null : writeReply(fd, reply, size);
     status.end();
-    if (refused !== null) log.error(`the kernel refused a reply of ${size} bytes: ${refused}`);
+    if (refused !== null) {
+      dispatcher.logError(`the kernel refused a reply of ${size} bytes: ${refused}`);
+    }
+    if (!served) parentPort!.postMessage('served' satisfies WorkerWord);
+    served = true;
   }
+  dispatcher.end();
 }
 
 /** The operations of the mount that `input` describes. */
@@ -64,6 +73,6 @@ export async function runWorker(): Promise<void> {
   const input = workerData as WorkerInput;
   await prepareToAttach(input.image);
   const operations = operationsOf(input);
-  parentPort!.postMessage('ready');
+  parentPort!.postMessage('ready' satisfies WorkerWord);
   serve(input, operations);
 }

@@ -58,7 +58,7 @@ export function lockImage(fd: number, path: string, kind: LockKind): void {
 function conflict(fd: number, path: string, byte: number): ImageError {
   const shared = byte < REFUSES ? 'shared ' : '';
   const name = NAMES[(byte % 100) as 0];
-  const holders = lockHolders(fstatSync(fd).ino, byte).map(
+  const holders = lockHolders(fstatSync(fd), byte).map(
     (pid) => `${processName(pid)} (process ${pid})`,
   );
   const by = holders.length === 0 ? 'another process' : holders.join(', ');

@@ -2,7 +2,7 @@
 import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
-import type { Partition } from './partitions/table.js';
+import type { Partition, PartitionTable } from './partitions/table.js';
 
 export interface Content {
   readonly size: number;
@@ -12,13 +12,15 @@ export interface Content {
   seek(offset: number, hole: boolean): number;
 }
 
-/** What a file shows a part of. */
-export interface FileOrigin {
+/** What a file or folder shows a part of. */
+export interface Origin {
   /** The disk whose space is counted, from byte `start` on. */
   readonly disk?: Disk;
   readonly start?: number;
   readonly snapshot?: Snapshot | undefined;
   readonly partition?: Partition;
+  /** Of a folder of partitions. */
+  readonly table?: PartitionTable;
 }
 
 /** A part of a disk, as a partition is. */

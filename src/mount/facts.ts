@@ -5,6 +5,7 @@
 import { type BigIntStats, fstatSync } from 'node:fs';
 import type { ImageDescription } from '../image/description.js';
 import type { Timestamp } from './node.js';
+import { allocateTold } from './warn-once.js';
 
 const NS_PER_SEC = 1_000_000_000n;
 
@@ -26,8 +27,11 @@ export interface MountFacts {
   readonly mtime: Timestamp;
   readonly ctime: Timestamp;
   readonly btime: Timestamp;
-  /** What the image takes on its host, in units of 512 bytes. */
-  readonly imageBlocks: number;
+  /**
+   * What the image takes on its host, with its external data file, in units of 512 bytes; null
+   * where that is not known: a block device takes none.
+   */
+  readonly imageBlocks: number | null;
   /** Text of the tree's `info.json`. */
   readonly info: string;
   /** The process that serves the mount. */
@@ -38,6 +42,8 @@ export interface MountFacts {
   readonly rootIsFile: boolean;
   /** The image's file name without its extension. */
   readonly stem: string;
+  /** Shared: which warnings were told (`warnOnce`). */
+  readonly told: Uint8Array;
 }
 
 /** Gathers what the image's file tells. */
@@ -48,16 +54,26 @@ export function gatherFacts(
 ): MountFacts {
   // Times to the nanosecond: milliseconds in a double are too coarse.
   const stat = fstatSync(description.layers[0].file.fd, { bigint: true });
-  const read = Number(stat.mode) & 0o444 & ~(ownership.umask ?? 0);
+  const { umask } = ownership;
+  const read = umask === undefined ? Number(stat.mode) & 0o444 : 0o444 & ~umask;
   return {
     uid: ownership.uid ?? Number(stat.uid),
     gid: ownership.gid ?? Number(stat.gid),
     fileMode: read,
     directoryMode: read | (read >> 2),
     ...timesOf(stat),
-    imageBlocks: Number(stat.blocks),
+    imageBlocks: blocksOfImage(description),
+    told: allocateTold(),
     ...rest,
   };
+}
+
+function blocksOfImage({ layers: [top] }: ImageDescription): number | null {
+  const dataFile = top.format === 'qcow2' ? top.dataFile : null;
+  const files = dataFile === null ? [top.file] : [top.file, dataFile];
+  const stats = files.map(({ fd }) => fstatSync(fd));
+  if (stats.some((stat) => stat.isBlockDevice())) return null;
+  return stats.reduce((sum, { blocks }) => sum + blocks, 0);
 }
 
 function timesOf(stat: BigIntStats) {

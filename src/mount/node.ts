@@ -31,8 +31,6 @@ interface NodeBase {
   readonly id: number;
   readonly parent: number;
   readonly attributes: Attributes;
-  /** Extended attributes by their whole name. */
-  readonly xattrs: ReadonlyMap<string, string>;
 }
 
 export interface DirectoryNode extends NodeBase {

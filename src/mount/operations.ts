@@ -7,10 +7,13 @@ import { ImageError } from '../errors.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import type { DirectoryNode, FileNode, Node } from './node.js';
 import type { Entry, Tree } from './tree.js';
+import { XATTR_PREFIX } from './xattrs.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const W_OK = 2;
+const X_OK = 1;
+const ANYBODY_EXECUTES = 0o111;
 
 /** What statfs tells. Sizes in units of `blockSize` bytes. */
 export interface FileSystemFacts {
@@ -28,7 +31,7 @@ export class Operations {
   }
 
   lookup(parent: number, name: string): Node {
-    this.#directory(parent);
+    this.directory(parent);
     const id = this.#tree.lookup(parent, name);
     if (id === undefined) throw new ImageError('missing', 'ENOENT', `no file '${name}'`);
     return this.node(id);
@@ -72,24 +75,30 @@ export class Operations {
     return found;
   }
 
-  /** A directory's entries; `.` and `..` come first. */
-  readdir(id: number): { readonly self: DirectoryNode; readonly entries: readonly Entry[] } {
-    return { self: this.#directory(id), entries: this.#tree.list(id) };
+  /** A directory's entries from a place on, 0 or an entry's `next`; without `.` and `..`. */
+  readdir(id: number, from: number): Iterable<Entry> {
+    this.directory(id);
+    return this.#tree.list(id, from);
   }
 
   getxattr(id: number, name: string): string {
-    const value = this.node(id).xattrs.get(name);
+    // `ls -l` asks for security labels and ACLs of every file.
+    const value = name.startsWith(XATTR_PREFIX) ? this.#xattrs(id).get(name) : undefined;
     if (value === undefined) throw new ImageError('missing', 'ENODATA', `no attribute '${name}'`);
     return value;
   }
 
   listxattr(id: number): string[] {
-    return [...this.node(id).xattrs.keys()];
+    return [...this.#xattrs(id).keys()];
   }
 
+  /** Who asks is checked by the kernel (`default_permissions`): here it is what nobody may. */
   access(id: number, mask: number): void {
-    this.node(id);
+    const { mode } = this.node(id).attributes;
     if ((mask & W_OK) !== 0) readOnly();
+    if ((mask & X_OK) !== 0 && (mode & ANYBODY_EXECUTES) === 0) {
+      throw new ImageError('policy', 'EACCES', 'not executable');
+    }
   }
 
   statfs(): FileSystemFacts {
@@ -103,10 +112,15 @@ export class Operations {
     };
   }
 
-  #directory(id: number): DirectoryNode {
+  directory(id: number): DirectoryNode {
     const node = this.node(id);
     if (node.kind !== 'directory') throw new ImageError('invalid', 'ENOTDIR', 'not a directory');
     return node;
+  }
+
+  #xattrs(id: number): ReadonlyMap<string, string> {
+    this.node(id);
+    return this.#tree.xattrs(id);
   }
 
   #file(id: number): FileNode {

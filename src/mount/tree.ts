@@ -1,52 +1,79 @@
 /**
- * The mounted tree over one image: nodes made on demand and kept, the same in every thread.
+ * The mounted tree over one image: nodes made on demand, the same in every thread.
  *
  *   disk.raw  disk.partitions/N.raw  disk.info.json
  *   disk.snapshots/NAME.raw  NAME.vmstate  NAME.partitions/N.raw
+ *
+ * An image can have 65,536 snapshots. So a name is found without reading any disk, a folder is
+ * listed from any place on without a list of it, and a partition table is read only for who looks
+ * for it. Where there are many snapshots, listing them leaves out their folders of partitions,
+ * which are found by name all the same.
  */
 import { LRUCache } from 'lru-cache';
 import type { AttachedImage } from '../image/attach.js';
 import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
-import { IoBuffer } from '../sys/io-buffer.js';
-import { BytesContent, type Content, WindowContent } from './content.js';
+import { BytesContent, type Origin, WindowContent } from './content.js';
 import type { MountFacts } from './facts.js';
-import { snapshotFileNames } from './names.js';
 import { type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
 import { NodeMaker } from './node-maker.js';
-import { type PartitionTable, readPartitionTable } from './partitions/table.js';
+import { PartitionTables } from './partition-tables.js';
+import type { Partition } from './partitions/table.js';
+import { SnapshotFolder } from './snapshot-folder.js';
+import { warnOnce } from './warn-once.js';
 
-/** Nodes that a thread keeps: an image can have a hundred thousand. */
+/** Nodes that a thread keeps. */
 const NODES_KEPT = 4096;
+/** Up to so many snapshots, listing them reads their partition tables. */
+const MOST_TABLES_LISTED = 256;
+/** Places in the listing of `disk.snapshots` for each snapshot: disk, VM state, partitions. */
+const PLACES = 3;
 
 /** The name that everything of the disk begins with. */
 const DISK = 'disk';
+/** Slots in the root, by what is put behind `disk`. */
+const ROOT_SLOTS: ReadonlyMap<string, number> = new Map([
+  ['.raw', SLOT.RAW],
+  ['.partitions', SLOT.PARTITIONS],
+  ['.snapshots', SLOT.SNAPSHOTS],
+  ['.info.json', SLOT.INFO],
+]);
+const PARTITION_FILE = /^([1-9]\d*)\.raw$/;
 
 export interface Entry {
   readonly name: string;
   readonly id: number;
   readonly directory: boolean;
+  /** The place in the listing behind this entry. */
+  readonly next: number;
 }
 
 export class Tree {
   readonly #image: AttachedImage;
   readonly #facts: MountFacts;
   readonly #maker: NodeMaker;
+  /** Those in `disk.snapshots`. */
   readonly #snapshots: readonly Snapshot[];
-  readonly #names: readonly string[];
+  /** The one that is mounted as the disk. */
+  readonly #mounted: Snapshot | undefined;
+  readonly #folder: SnapshotFolder;
   readonly #nodes = new LRUCache<number, Node>({ max: NODES_KEPT });
-  readonly #lists = new Map<number, readonly Entry[]>();
-  readonly #indexes = new Map<number, ReadonlyMap<string, number>>();
-  readonly #tables = new Map<number, PartitionTable | null>();
+  readonly #tables: PartitionTables;
 
   constructor(image: AttachedImage, facts: MountFacts) {
     this.#image = image;
     this.#facts = facts;
     this.#maker = new NodeMaker(image.description, facts);
     const top = image.description.layers[0];
+    const snapshots = top.format === 'qcow2' ? top.snapshots : [];
     // A snapshot mounted as the disk is all there is to see.
-    this.#snapshots = top.format === 'qcow2' && facts.snapshot === null ? top.snapshots : [];
-    this.#names = snapshotFileNames(this.#snapshots);
+    this.#snapshots = facts.snapshot === null ? snapshots : [];
+    this.#mounted = facts.snapshot === null ? undefined : snapshots[facts.snapshot];
+    this.#folder = new SnapshotFolder(this.#snapshots);
+    this.#tables = new PartitionTables({
+      disk: (view) => this.#disk(view),
+      warn: (view, message) => this.#warn(view, message),
+    });
   }
 
   /** The node of that number; undefined where there is none. Throws where it cannot be read. */
@@ -59,68 +86,98 @@ export class Tree {
     return node;
   }
 
-  /** The number of the node called `name` in a directory. */
+  /** The extended attributes of a node that there is. */
+  xattrs(id: number): ReadonlyMap<string, string> {
+    return this.#maker.xattrs(id, this.#origin(id) ?? {});
+  }
+
+  /** The number that a node called `name` in a directory has; there need not be one. */
   lookup(directory: number, name: string): number | undefined {
-    let index = this.#indexes.get(directory);
-    if (index === undefined) {
-      index = new Map(this.list(directory).map((entry) => [entry.name, entry.id]));
-      this.#indexes.set(directory, index);
-    }
-    return index.get(name) ?? (directory === ROOT_ID ? this.#lookupStem(index, name) : undefined);
-  }
-
-  /** The entries of a directory, without `.` and `..`. */
-  list(directory: number): readonly Entry[] {
-    let list = this.#lists.get(directory);
-    if (list === undefined) {
-      list = this.#list(directory);
-      this.#lists.set(directory, list);
-    }
-    return list;
-  }
-
-  /** The image's own name works for `disk`, unlisted: `vm.raw` for vm.qcow2. */
-  #lookupStem(index: ReadonlyMap<string, number>, name: string): number | undefined {
-    const { stem } = this.#facts;
-    return name.startsWith(`${stem}.`) ? index.get(DISK + name.slice(stem.length)) : undefined;
-  }
-
-  #list(directory: number): Entry[] {
-    const view = viewOf(directory);
     switch (slotOf(directory)) {
       case SLOT.ROOT:
-        return this.#listRoot();
+        return this.#lookupRoot(name);
       case SLOT.SNAPSHOTS:
-        return this.#names.flatMap((name, index) => this.#listSnapshot(name, index));
+        return this.#folder.find(name);
+      default: {
+        const number = PARTITION_FILE.exec(name)?.[1];
+        if (number === undefined) return undefined;
+        return this.#find(viewOf(directory), (found) => String(found.number) === number)?.id;
+      }
+    }
+  }
+
+  /** The entries of a directory from place `from` on, 0 or an entry's `next`. */
+  list(directory: number, from: number): Iterable<Entry> {
+    switch (slotOf(directory)) {
+      case SLOT.ROOT:
+        return this.#rootEntries().filter(({ next }) => next > from);
+      case SLOT.SNAPSHOTS:
+        return this.#listSnapshots(from);
       default:
-        return this.#table(view)!.partitions.map(({ number }) =>
-          file(`${number}.raw`, nodeId(view, SLOT.PARTITION + number)),
-        );
+        return this.#listPartitions(viewOf(directory), from);
     }
   }
 
-  #listRoot(): Entry[] {
-    const entries = [file(`${DISK}.raw`, nodeId(0, SLOT.RAW)), ...this.#partitionsEntry(DISK, 0)];
+  /** Files below the root, not counting folders' contents. */
+  get rootFiles(): number {
+    return this.#facts.rootIsFile ? 1 : this.#rootEntries().length;
+  }
+
+  /** The disk that is mounted. */
+  get disk(): Disk {
+    return this.#disk(0);
+  }
+
+  #lookupRoot(name: string): number | undefined {
+    // The image's own name works for `disk`, unlisted: `vm.raw` for vm.qcow2.
+    for (const start of [DISK, this.#facts.stem]) {
+      const slot = name.startsWith(start) ? ROOT_SLOTS.get(name.slice(start.length)) : undefined;
+      if (slot !== undefined) return nodeId(0, slot);
+    }
+    return undefined;
+  }
+
+  #rootEntries(): Entry[] {
+    const entries = [file(`${DISK}.raw`, nodeId(0, SLOT.RAW), 1)];
+    if (this.#showsPartitions(0)) {
+      entries.push(directory(`${DISK}.partitions`, nodeId(0, SLOT.PARTITIONS), 2));
+    }
     if (this.#hasSnapshots()) {
-      entries.push(directory(`${DISK}.snapshots`, nodeId(0, SLOT.SNAPSHOTS)));
+      entries.push(directory(`${DISK}.snapshots`, nodeId(0, SLOT.SNAPSHOTS), 3));
     }
-    entries.push(file(`${DISK}.info.json`, nodeId(0, SLOT.INFO)));
-    return entries;
+    return [...entries, file(`${DISK}.info.json`, nodeId(0, SLOT.INFO), 4)];
   }
 
-  #listSnapshot(name: string, index: number): Entry[] {
-    const view = index + 1;
-    const entries = [file(`${name}.raw`, nodeId(view, SLOT.RAW))];
-    if (this.#snapshots[index]!.vmStateSize > 0) {
-      entries.push(file(`${name}.vmstate`, nodeId(view, SLOT.VMSTATE)));
+  *#listSnapshots(from: number): Generator<Entry> {
+    const withTables = this.#snapshots.length <= MOST_TABLES_LISTED;
+    for (let at = from; at < this.#snapshots.length * PLACES; at++) {
+      const index = Math.floor(at / PLACES);
+      const [name, view, next] = [this.#folder.nameOf(index), index + 1, at + 1];
+      const place = at % PLACES;
+      if (place === 0) yield file(`${name}.raw`, nodeId(view, SLOT.RAW), next);
+      else if (place === 1) {
+        if (this.#snapshots[index]!.vmStateSize === 0) continue;
+        yield file(`${name}.vmstate`, nodeId(view, SLOT.VMSTATE), next);
+      } else if (withTables && this.#showsPartitions(view)) {
+        yield directory(`${name}.partitions`, nodeId(view, SLOT.PARTITIONS), next);
+      }
     }
-    return [...entries, ...this.#partitionsEntry(name, view)];
   }
 
-  #partitionsEntry(name: string, view: number): Entry[] {
-    const partitions = this.#table(view)?.partitions ?? [];
-    if (partitions.length === 0) return [];
-    return [directory(`${name}.partitions`, nodeId(view, SLOT.PARTITIONS))];
+  *#listPartitions(view: number, from: number): Generator<Entry> {
+    for (const { number } of this.#tables.get(view)?.partitions ?? []) {
+      const entry = file(`${number}.raw`, nodeId(view, SLOT.PARTITION + number), number);
+      if (number > from) yield entry;
+    }
+  }
+
+  #showsPartitions(view: number): boolean {
+    return (this.#tables.tryGet(view)?.partitions.length ?? 0) > 0;
+  }
+
+  #find(view: number, wanted: (partition: Partition) => boolean) {
+    const partition = this.#tables.get(view)?.partitions.find(wanted);
+    return partition && { partition, id: nodeId(view, SLOT.PARTITION + partition.number) };
   }
 
   /** Formats that can hold snapshots show the folder for them, empty as it may be. */
@@ -129,58 +186,63 @@ export class Tree {
     return top.format === 'qcow2' && top.dataFile === null && this.#facts.snapshot === null;
   }
 
-  #make(id: number): Node | undefined {
+  /** What a node shows; undefined where there is no such node. */
+  #origin(id: number): Origin | undefined {
     const view = viewOf(id);
     const slot = slotOf(id);
     if (view > this.#snapshots.length) return undefined;
-    if (this.#facts.rootIsFile) return id === ROOT_ID ? this.#makeDisk(id, ROOT_ID, 0) : undefined;
-    const folder = view === 0 ? ROOT_ID : nodeId(0, SLOT.SNAPSHOTS);
-    if (slot === SLOT.RAW) return this.#makeDisk(id, folder, view);
-    if (slot === SLOT.PARTITIONS || slot >= SLOT.PARTITION) return this.#makePartition(id, folder);
-    if (slot === SLOT.VMSTATE && view > 0) {
-      const snapshot = this.#snapshots[view - 1]!;
-      if (snapshot.vmStateSize === 0) return undefined;
-      return this.#maker.file(id, folder, this.#image.vmState(view - 1), { snapshot });
+    if (this.#facts.rootIsFile && id !== ROOT_ID) return undefined;
+    const snapshot = view === 0 ? this.#mounted : this.#snapshots[view - 1];
+    if (slot === SLOT.RAW || this.#facts.rootIsFile) {
+      return { disk: this.#disk(view), start: 0, snapshot };
     }
+    if (slot === SLOT.PARTITIONS) {
+      const table = this.#tables.get(view);
+      return table === null || table.partitions.length === 0 ? undefined : { snapshot, table };
+    }
+    if (slot >= SLOT.PARTITION) {
+      const found = this.#find(view, ({ number }) => number === slot - SLOT.PARTITION);
+      if (found === undefined) return undefined;
+      const { partition } = found;
+      return { disk: this.#disk(view), start: partition.offset, snapshot, partition };
+    }
+    if (slot === SLOT.VMSTATE)
+      return view > 0 && snapshot!.vmStateSize > 0 ? { snapshot } : undefined;
     if (view > 0) return undefined;
-    if (slot === SLOT.ROOT || slot === SLOT.SNAPSHOTS) return this.#maker.directory(id, ROOT_ID);
-    if (slot === SLOT.INFO) {
-      const content = new BytesContent(Buffer.from(this.#facts.info));
-      return this.#maker.file(id, ROOT_ID, content, {});
-    }
-    return undefined;
+    if (slot === SLOT.ROOT) return { snapshot };
+    const there = slot === SLOT.INFO || (slot === SLOT.SNAPSHOTS && this.#hasSnapshots());
+    return there ? {} : undefined;
   }
 
-  #makeDisk(id: number, parent: number, view: number): Node {
-    const disk = this.#disk(view);
-    const snapshot = this.#snapshots[view - 1];
-    return this.#maker.file(id, parent, disk, { disk, start: 0, snapshot });
-  }
-
-  #makePartition(id: number, folder: number): Node | undefined {
+  #make(id: number): Node | undefined {
+    const origin = this.#origin(id);
+    if (origin === undefined) return undefined;
     const view = viewOf(id);
-    const snapshot = this.#snapshots[view - 1];
-    const table = this.#table(view);
-    if (table === null || table.partitions.length === 0) return undefined;
-    if (slotOf(id) === SLOT.PARTITIONS) return this.#maker.directory(id, folder, snapshot);
-    const number = slotOf(id) - SLOT.PARTITION;
-    const partition = table.partitions.find((candidate) => candidate.number === number);
-    if (partition === undefined) return undefined;
-    const disk = this.#disk(view);
-    const content: Content = new WindowContent(disk, partition.offset, partition.size);
-    const parent = nodeId(view, SLOT.PARTITIONS);
-    const { offset: start } = partition;
-    return this.#maker.file(id, parent, content, { disk, start, snapshot, partition });
+    const folder = view === 0 ? ROOT_ID : nodeId(0, SLOT.SNAPSHOTS);
+    const { disk, partition } = origin;
+    if (partition !== undefined) {
+      const content = new WindowContent(disk!, partition.offset, partition.size);
+      return this.#maker.file(id, nodeId(view, SLOT.PARTITIONS), content, origin);
+    }
+    if (disk !== undefined) return this.#maker.file(id, folder, disk, origin);
+    switch (slotOf(id)) {
+      case SLOT.VMSTATE:
+        return this.#maker.file(id, folder, this.#image.vmState(view - 1), origin);
+      case SLOT.INFO: {
+        const content = new BytesContent(Buffer.from(this.#facts.info));
+        return this.#maker.file(id, folder, content, origin);
+      }
+      default:
+        return this.#maker.directory(id, folder, origin, this.#subfolders(slotOf(id)));
+    }
   }
 
-  /** Files below the root, not counting folders' contents. */
-  get rootFiles(): number {
-    return this.#facts.rootIsFile ? 1 : this.list(ROOT_ID).length;
-  }
-
-  /** The disk that is mounted. */
-  get disk(): Disk {
-    return this.#disk(0);
+  /** How many folders a folder holds; undefined where finding out is not cheap, or failed. */
+  #subfolders(slot: number): number | undefined {
+    if (slot === SLOT.PARTITIONS) return 0;
+    if (slot === SLOT.SNAPSHOTS) return this.#snapshots.length === 0 ? 0 : undefined;
+    if (this.#tables.tryGet(0) === undefined) return undefined;
+    return this.#rootEntries().filter((entry) => entry.directory).length;
   }
 
   #disk(view: number): Disk {
@@ -189,36 +251,18 @@ export class Tree {
     return mounted === null ? this.#image.disk : this.#image.snapshotDisk(mounted);
   }
 
-  /** The partition table of a view; none where its disk cannot be read there. */
-  #table(view: number): PartitionTable | null {
-    let table = this.#tables.get(view);
-    if (table === undefined) {
-      table = this.#readTable(view);
-      this.#tables.set(view, table);
-    }
-    return table;
-  }
-
-  #readTable(view: number): PartitionTable | null {
-    try {
-      const disk = this.#disk(view);
-      const read = (offset: number, length: number) => {
-        const buffer = new IoBuffer(length);
-        disk.read(offset, length, buffer, 0);
-        return buffer.bytes;
-      };
-      return readPartitionTable(read, disk.size);
-    } catch {
-      // Reading the raw file itself tells the user what is wrong.
-      return null;
-    }
+  #warn(view: number, message: string): void {
+    const snapshot = view === 0 ? this.#mounted : this.#snapshots[view - 1];
+    const whose = snapshot === undefined ? '' : ` of snapshot '${snapshot.name}'`;
+    const { path } = this.#image.description.layers[0].file;
+    warnOnce(this.#facts.told, `${path}: partition table${whose}: ${message}`);
   }
 }
 
-function file(name: string, id: number): Entry {
-  return { name, id, directory: false };
+function file(name: string, id: number, next: number): Entry {
+  return { name, id, directory: false, next };
 }
 
-function directory(name: string, id: number): Entry {
-  return { name, id, directory: true };
+function directory(name: string, id: number, next: number): Entry {
+  return { name, id, directory: true, next };
 }

@@ -1,21 +1,24 @@
 /** Extended attributes: facts about the image, the snapshot and the partition behind a file. */
 import type { ImageDescription } from '../image/description.js';
-import type { FileOrigin } from './content.js';
+import type { Origin } from './content.js';
 import type { MountFacts } from './facts.js';
 
-const PREFIX = 'user.qcow2.';
+/** What all of them begin with. */
+export const XATTR_PREFIX = 'user.qcow2.';
 
 /** Which process serves the mount: `qcow2fs umount` waits for it. On the root only. */
-export const DAEMON_PID = `${PREFIX}daemon-pid`;
+export const DAEMON_PID = `${XATTR_PREFIX}daemon-pid`;
 
 export function xattrsOf(
   description: ImageDescription,
   facts: MountFacts,
   root: boolean,
-  { snapshot, partition }: FileOrigin,
+  { disk, snapshot, partition, table }: Origin,
 ): ReadonlyMap<string, string> {
   const values: Record<string, string | number | bigint | null | undefined> =
     imageFacts(description);
+  const shownSize = disk?.size ?? snapshot?.diskSize;
+  if (shownSize !== undefined) values['virtual-size'] = shownSize;
   if (snapshot !== undefined) {
     values['snapshot.id'] = snapshot.id;
     values['snapshot.name'] = snapshot.name;
@@ -30,9 +33,13 @@ export function xattrsOf(
     values['partition.name'] = partition.name === '' ? null : partition.name;
     values['partition.uuid'] = partition.uuid;
   }
+  if (table !== undefined) {
+    values['partition-table'] = table.scheme;
+    if (table.warnings.length > 0) values['partition-warnings'] = table.warnings.join('\n');
+  }
   const xattrs = new Map<string, string>();
   for (const [name, value] of Object.entries(values)) {
-    if (value !== null && value !== undefined) xattrs.set(`${PREFIX}${name}`, String(value));
+    if (value !== null && value !== undefined) xattrs.set(`${XATTR_PREFIX}${name}`, String(value));
   }
   if (root) xattrs.set(DAEMON_PID, String(facts.pid));
   return xattrs;

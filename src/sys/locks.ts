@@ -2,7 +2,7 @@
  * Byte-range locks that belong to an open file description (fcntl(2), F_OFD_*): all threads that use
  * the descriptor hold them, and closing it, by exit or by death, lets them go.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { i32, struct, u16, u32, u64 } from '../codec/struct.js';
 import { ERRNO } from '../errors.js';
 import { IoBuffer } from './io-buffer.js';
@@ -51,25 +51,44 @@ export function isLockedByOthers(fd: number, byte: number): boolean {
   return FLOCK.get(flock.view, 0, 'type') !== F_UNLCK;
 }
 
+/** What stat(2) tells a file by. */
+export type FileId = Pick<Stats, 'dev' | 'ino'>;
+
 /**
- * The processes with a lock on `byte` of the file with that inode number. /proc/locks names none for
- * such locks, but each descriptor's fdinfo shows its own. Best effort: only root sees everybody's.
+ * The processes with a lock on `byte` of that file; of an inode number alone, on whatever device.
+ * /proc/locks names none for such locks, but each descriptor's fdinfo shows its own. Best effort:
+ * only root sees everybody's.
  */
-export function lockHolders(ino: number, byte: number): number[] {
+export function lockHolders(file: FileId, byte: number): number[] {
   return processIds().filter(
     (pid) =>
-      pid !== process.pid && entries(`/proc/${pid}/fdinfo`).some((fd) => holds(pid, fd, ino, byte)),
+      pid !== process.pid &&
+      entries(`/proc/${pid}/fdinfo`).some((fd) => holds(pid, fd, file, byte)),
   );
 }
 
 /** Neighbouring bytes are shown as one lock. */
-function holds(pid: number, fd: string, ino: number, byte: number): boolean {
+function holds(pid: number, fd: string, file: FileId | number, byte: number): boolean {
+  const inode = typeof file === 'number' ? file : file.ino;
   const locks = textOf(pid, fd).matchAll(/^lock:.*:(\d+) (\d+) (\d+|EOF)$/gm);
-  for (const [, file, start, end] of locks) {
-    if (Number(file) !== ino || Number(start) > byte) continue;
-    if (end === 'EOF' || Number(end) >= byte) return true;
+  for (const [, ino, start, end] of locks) {
+    if (Number(ino) !== inode || Number(start) > byte) continue;
+    if (end !== 'EOF' && Number(end) < byte) continue;
+    return typeof file === 'number' || deviceOf(pid, fd) === file.dev;
   }
   return false;
+}
+
+/**
+ * As stat tells it, not as the lock's line does, which names the superblock's: on btrfs and overlayfs
+ * the two differ.
+ */
+function deviceOf(pid: number, fd: string): number | undefined {
+  try {
+    return statSync(`/proc/${pid}/fd/${fd}`).dev;
+  } catch {
+    return undefined;
+  }
 }
 
 function entries(path: string): string[] {

@@ -46,8 +46,6 @@ export const log = {
   warning: (message: string): void => put('warning', message),
   info: (message: string): void => put('info', message),
   debug: (message: string): void => put('debug', message),
-  /** Whether a message of that level would be kept: to save the making of it. */
-  enabled: (level: LogLevel): boolean => PRIORITY[level] <= threshold,
 };
 
 function put(level: LogLevel, message: string): void {
@@ -59,9 +57,20 @@ function put(level: LogLevel, message: string): void {
   }
 }
 
-/** Names come from images and users: a line break in one must not forge a line. */
-function printable(message: string): string {
-  return message.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
+/**
+ * Text with its control characters and line breaks (C0, DEL, C1, U+2028, U+2029) escaped. Names come
+ * from images and users: one must neither forge a line nor steer a terminal.
+ */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\u2028\u2029]/gu, (character) => {
+    if (character < ' ') return JSON.stringify(character).slice(1, -1);
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  });
+}
+
+/** The same line by line, for text whose line breaks are our own: a stack. */
+export function printableLines(text: string): string {
+  return text.split('\n').map(printable).join('\n');
 }
 
 function sinkOf(target: LogTarget): Sink {

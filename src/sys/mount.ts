@@ -19,8 +19,8 @@ export const MS = {
   LAZYTIME: 1 << 25,
 } as const;
 
-/** Flags of umount2(2). DETACH takes a busy mount out of sight and frees it when its last user goes. */
-export const MNT = { FORCE: 1, DETACH: 2 } as const;
+/** Flag of umount2(2): takes a busy mount out of sight and frees it when its last user goes. */
+export const MNT = { DETACH: 2 } as const;
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;

@@ -146,6 +146,34 @@ describe('st_blocks in a mount', function () {
     expect(Number.parseInt(used, 10)).to.equal(64 * KIB);
   });
 
+  it('is never 0 for data, so that tar -S loses none', async () => {
+    const sandbox = box();
+    const base = sandbox.path('base.raw');
+    writeSparse(base, 8 * MIB, [{ at: MIB, bytes: noise(1, 6 * MIB) }]);
+    const table = 'label: dos\nstart=2048, size=8192';
+    await sandbox.must('bash', ['-c', 'sfdisk -q --no-reread "$0" <<< "$1"', base, table]);
+    const backing = { file: base, format: 'raw' };
+    const image = await createImage(sandbox, 'top.qcow2', 8 * MIB, '', backing);
+    await sandbox.must('qemu-img', ['snapshot', '-c', 'sn', image]);
+    const mnt = await sandbox.mount(image);
+    const extract = 'tar -S -cf - -C "$0" "$1" | tar -xOf - | cmp - "$0/$1"';
+    for (const name of ['disk.raw', 'disk.partitions/1.raw', 'disk.snapshots/sn.raw']) {
+      expect(statSync(`${mnt}/${name}`).blocks, name).to.be.above(0);
+      const outcome = await sandbox.script(extract, [mnt, name]);
+      expect(outcome, name).to.deep.equal({ status: 0, stdout: '', stderr: '' });
+    }
+  });
+
+  it('of an image on a block device is counted by its map', async () => {
+    const sandbox = box();
+    const image = await createImage(sandbox, 'disk.qcow2', 8 * MIB);
+    await qemuIo(sandbox, image, ['write -P 1 1M 2M']);
+    const device = (await sandbox.must('losetup', ['-f', '--show', '-r', image])).trim();
+    const mnt = await sandbox.mount(device, { options: ['-o', 'format=qcow2'] });
+    expect(statSync(`${mnt}/disk.raw`).blocks * 512).to.equal(2 * MIB);
+    await sandbox.unmount(mnt);
+  });
+
   it('of a partition counts what lies in it, and never more than the image takes', async () => {
     const sandbox = box();
     const raw = sandbox.path('disk.raw');

@@ -99,6 +99,17 @@ describe('the attributes of a mount', function () {
     expect(absent.stderr).to.include('No such attribute');
   });
 
+  it("of a snapshot mounted as the disk are the snapshot's", async () => {
+    const sandbox = box();
+    const image = await createImage(sandbox, 'vm.qcow2', 5 * MIB);
+    craftSnapshots(image, [{ id: '1', name: 'old', diskSize: 3 * MIB, dateSec: 1_500_000_000 }]);
+    const mnt = await sandbox.mount(image, { options: ['-o', 'snapshot=old'] });
+    const shown = statSync(`${mnt}/disk.raw`, { bigint: true });
+    expect(shown).to.include({ size: BigInt(3 * MIB), mtimeNs: 1_500_000_000_000_000_000n });
+    const attributes = Object.fromEntries(await xattrsOf(sandbox, `${mnt}/disk.raw`));
+    expect(attributes).to.include({ 'snapshot.name': 'old', 'virtual-size': String(3 * MIB) });
+  });
+
   it('of the file system are the sizes of the disk', async () => {
     const image = await createImage(box(), 'vm.qcow2', 5 * MIB);
     const mnt = await box().mount(image);
@@ -163,6 +174,28 @@ describe('the names in a mount', function () {
     expect(found.trim().split('\n')).to.have.members(sized).and.have.lengthOf(3000);
     const [long, again] = [await list('ls', '-lU'), await list('ls', '-lU')];
     expect(long).to.deep.equal(again).and.have.lengthOf(3001);
+  });
+
+  it('of a thousand snapshots with large partition tables are found at once', async () => {
+    const sandbox = box();
+    const raw = sandbox.path('raw');
+    await sandbox.must('truncate', ['-s', '64M', raw]);
+    const table = 'label: gpt\ntable-length: 8192\nfirst-lba: 4096\nsize=2048\n';
+    await sandbox.must('bash', ['-c', 'sfdisk -q --no-reread "$0" <<< "$1"', raw, table]);
+    const image = sandbox.path('vm.qcow2');
+    await sandbox.must('qemu-img', ['convert', '-O', 'qcow2', raw, image]);
+    const snapshots = Array.from({ length: 1000 }, (_, index) => ({
+      ...{ id: String(index + 1), name: `s${index}`, diskSize: 64 * MIB },
+    }));
+    craftSnapshots(image, snapshots);
+    const mnt = await sandbox.mount(image);
+    const started = performance.now();
+    expect(statSync(`${mnt}/disk.snapshots/s5.raw`).size).to.equal(64 * MIB);
+    expect(performance.now() - started).to.be.below(1000);
+    expect(readdirSync(`${mnt}/disk.snapshots`)).to.have.lengthOf(1000);
+    expect(readdirSync(`${mnt}/disk.snapshots/s7.partitions`)).to.deep.equal(['1.raw']);
+    const links = await sandbox.must('stat', ['-c', '%h', mnt, `${mnt}/disk.snapshots`]);
+    expect(links).to.equal('4\n1\n');
   });
 
   it('stand for odd names of snapshots', async () => {
@@ -254,5 +287,6 @@ describe('writing to a mount', function () {
     const { status } = await box().script('test -w disk.raw', [], { cwd: mnt });
     expect(status).to.equal(1);
     expect((await box().script('test -r disk.raw', [], { cwd: mnt })).status).to.equal(0);
+    expect((await box().script('test -x disk.raw', [], { cwd: mnt })).status).to.equal(1);
   });
 });

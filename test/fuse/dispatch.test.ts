@@ -22,7 +22,6 @@ const ROOT: Node = {
   id: 1,
   parent: 1,
   attributes: attributes(1, 0o40555, 0),
-  xattrs: new Map([['user.qcow2.format', 'qcow2']]),
 };
 
 const FILE: Node = {
@@ -30,7 +29,6 @@ const FILE: Node = {
   id: 8,
   parent: 1,
   attributes: attributes(8, 0o100444, CONTENT.length),
-  xattrs: new Map(),
   content: {
     size: CONTENT.length,
     read(offset, length, target, at) {
@@ -46,12 +44,14 @@ const FILE: Node = {
 const TREE = {
   node: (id: number) => [ROOT, FILE].find((node) => node.id === id),
   lookup: (_directory: number, name: string) => (name === 'disk.raw' ? 8 : undefined),
-  list: () => [{ name: 'disk.raw', id: 8, directory: false }],
+  list: (_directory: number, from: number) =>
+    from === 0 ? [{ name: 'disk.raw', id: 8, directory: false, next: 1 }] : [],
+  xattrs: (id: number) => new Map(id === 1 ? [['user.qcow2.format', 'qcow2']] : []),
   disk: { size: CONTENT.length },
   rootFiles: 1,
 } as unknown as Tree;
 
-function harness(options: { onlyUser?: number; trace?: boolean } = {}) {
+function harness(options: { onlyUser?: number; trace?: boolean; now?: () => number } = {}) {
   const request = new IoBuffer(8192);
   const reply = new IoBuffer(8192);
   const lines: string[] = [];
@@ -117,10 +117,30 @@ describe('Dispatcher', () => {
     expect(lines).to.deep.equal(['READ node 8: bad cluster']);
   });
 
+  it('dispatch() limits how many errors it logs, and tells how many are left out', () => {
+    let now = 5;
+    const { send, lines } = harness({ now: () => now });
+    // Names take turns, so that no line is the one before it again.
+    const fail = (node: number) =>
+      send(CODE.READ!, 8, fields(READ_IN, { offset: 13 + (node % 2), size: 1 }));
+    for (let i = 0; i < 50; i++) fail(i);
+    expect(lines).to.have.length(20);
+    now += 10_000;
+    send(CODE.READ!, 8, fields(READ_IN, { offset: 0, size: 1 }));
+    expect(lines.slice(20)).to.deep.equal(['30 more errors not shown']);
+    fail(0);
+    expect(lines).to.have.length(22);
+  });
+
   it('dispatch() answers EROFS to everything that would write', () => {
     const { send } = harness();
-    for (const name of ['SETATTR', 'MKNOD', 'MKDIR', 'UNLINK', 'RENAME', 'WRITE', 'CREATE'])
-      expect(send(CODE[name]!, 8).header.error, name).to.equal(-ERRNO.EROFS);
+    const writing =
+      'SETATTR SYMLINK MKNOD MKDIR UNLINK RMDIR RENAME LINK WRITE SETXATTR REMOVEXATTR';
+    for (const name of `${writing} CREATE FALLOCATE RENAME2 COPY_FILE_RANGE TMPFILE`.split(' ')) {
+      const { code, layout } = OPCODES.find((opcode) => opcode.name === name)!;
+      const payload = Buffer.alloc((layout?.size ?? 0) + 2);
+      expect(send(code, 8, payload).header.error, name).to.equal(-ERRNO.EROFS);
+    }
     const open = send(CODE.OPEN!, 8, fields(OPEN_IN, { flags: 1 }));
     expect(open.header.error).to.equal(-ERRNO.EROFS);
   });

@@ -1,6 +1,12 @@
 /** What the readers of partition tables share: the disk they read and the partitions they find. */
 import { ImageError } from '../../errors.js';
 
+/** Sizes of logical blocks, in the order in which they are tried. */
+export const SECTOR_SIZES = [512, 4096] as const;
+
+/** Linux has 256 minors for a disk, the whole disk's among them: it shows no more, of any table. */
+export const LAST_PARTITION_NUMBER = 255;
+
 export interface Partition {
   /** As Linux numbers it: MBR primary 1 to 4, logical from 5; GPT entry index + 1. */
   readonly number: number;
@@ -35,20 +41,20 @@ export interface PartitionTable {
 export type ReadDisk = (offset: number, length: number) => Uint8Array | Buffer;
 
 /** A disk whose table is looked for. `size` in bytes. */
-export interface Disk {
+export interface TableDisk {
   readonly read: ReadDisk;
   readonly size: number;
 }
 
 /** Reads a place that the disk itself names. Throws an `ImageError` where it is not on the disk. */
-export function readWithin(disk: Disk, offset: number, length: number): Uint8Array {
+export function readWithin(disk: TableDisk, offset: number, length: number): Uint8Array {
   if (!(offset >= 0 && offset + length <= disk.size)) {
     throw new ImageError('corrupt', 'EIO', `byte ${offset} is past the end`, { offset });
   }
   return disk.read(offset, length);
 }
 
-export function viewOf(data: Uint8Array): DataView {
+export function dataViewOf(data: Uint8Array): DataView {
   return new DataView(data.buffer, data.byteOffset, data.byteLength);
 }
 

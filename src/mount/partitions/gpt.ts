@@ -7,21 +7,21 @@ import crc32 from 'crc-32';
 import { bits64, bytes, struct, u32, u64, type ValuesOf } from '../../codec/struct.js';
 import { ImageError, isExpected } from '../../errors.js';
 import {
-  type Disk,
+  dataViewOf,
   fitToDisk,
+  LAST_PARTITION_NUMBER,
   type Partition,
   type PartitionTable,
   readWithin,
-  viewOf,
+  SECTOR_SIZES,
+  type TableDisk,
 } from './disk.js';
 
 const PRIMARY_LBA = 1;
-const SECTOR_SIZES = [512, 4096] as const;
 const SIGNATURE = 'EFI PART';
 const MAJOR_REVISION = 1;
 /** 8192 entries of the usual size; the tools write 128. */
 const MAX_ENTRY_ARRAY_SIZE = 1 << 20;
-const NULL_GUID = '00000000-0000-0000-0000-000000000000';
 const LEGACY_BIOS_BOOTABLE = 1n << 2n;
 
 export const GPT_HEADER = struct('GPT header', 'little', {
@@ -62,7 +62,7 @@ const utf16 = new TextDecoder('utf-16le', { ignoreBOM: true });
  * `protectiveLast` is the LBA at which the protective record ends. With no valid GPT the table is
  * an empty one, with the reasons as its warnings. Errors of the disk's `read` become warnings.
  */
-export function readGpt(disk: Disk, protectiveLast: number): PartitionTable {
+export function readGpt(disk: TableDisk, protectiveLast: number): PartitionTable {
   const damage = new Map<number, string>();
   for (const sectorSize of SECTOR_SIZES) {
     const table = attempt(disk, sectorSize, PRIMARY_LBA);
@@ -84,7 +84,7 @@ export function readGpt(disk: Disk, protectiveLast: number): PartitionTable {
 }
 
 /** The table whose header is at `lba`, or why there is none. */
-function attempt(disk: Disk, sectorSize: number, lba: number): PartitionTable | string {
+function attempt(disk: TableDisk, sectorSize: number, lba: number): PartitionTable | string {
   try {
     const header = readHeader(disk, sectorSize, lba);
     checkHeader(header, lba, lastLba(disk, sectorSize));
@@ -99,11 +99,11 @@ function attempt(disk: Disk, sectorSize: number, lba: number): PartitionTable | 
  * Where a backup may be: where the primary header says, however damaged that is; in the disk's
  * last sector; where the protective record ends (the last sector before the disk was grown).
  */
-function backupLbas(disk: Disk, sectorSize: number, protectiveLast: number): Set<number> {
+function backupLbas(disk: TableDisk, sectorSize: number, protectiveLast: number): Set<number> {
   const last = lastLba(disk, sectorSize);
   const candidates = [last, protectiveLast];
   try {
-    const view = viewOf(readWithin(disk, PRIMARY_LBA * sectorSize, GPT_HEADER.size));
+    const view = dataViewOf(readWithin(disk, PRIMARY_LBA * sectorSize, GPT_HEADER.size));
     const primary = GPT_HEADER.read(view, 0);
     if (hasSignature(primary)) candidates.unshift(primary.alternateLba);
   } catch (error) {
@@ -112,7 +112,7 @@ function backupLbas(disk: Disk, sectorSize: number, protectiveLast: number): Set
   return new Set(candidates.filter((lba) => lba > PRIMARY_LBA && lba <= last));
 }
 
-function lastLba(disk: Disk, sectorSize: number): number {
+function lastLba(disk: TableDisk, sectorSize: number): number {
   return Math.floor(disk.size / sectorSize) - 1;
 }
 
@@ -121,10 +121,10 @@ function hasSignature(header: GptHeader): boolean {
 }
 
 /** The header at `lba`, with its signature, size and CRC32 checked. */
-function readHeader(disk: Disk, sectorSize: number, lba: number): GptHeader {
+function readHeader(disk: TableDisk, sectorSize: number, lba: number): GptHeader {
   // A copy: its CRC32 field is to become zero, and the disk's buffer is not ours.
   const sector = new Uint8Array(readWithin(disk, lba * sectorSize, sectorSize));
-  const view = viewOf(sector);
+  const view = dataViewOf(sector);
   const header = GPT_HEADER.read(view, 0);
   check(hasSignature(header), `the header has no signature "${SIGNATURE}"`);
   check(header.revision >>> 16 === MAJOR_REVISION, 'the revision is not known');
@@ -154,25 +154,31 @@ function checkHeader(header: GptHeader, lba: number, last: number): void {
 }
 
 /** The table of a checked header. Throws where its entries are not as their CRC32 says. */
-function readEntries(disk: Disk, sectorSize: number, header: GptHeader): PartitionTable {
+function readEntries(disk: TableDisk, sectorSize: number, header: GptHeader): PartitionTable {
   const { numberOfPartitionEntries, sizeOfPartitionEntry } = header;
   const arraySize = numberOfPartitionEntries * sizeOfPartitionEntry;
   const array = readWithin(disk, header.partitionEntryLba * sectorSize, arraySize);
   const crc = crc32Of(array);
   check(crc === header.partitionEntryArrayCrc32, 'the partition entries have a wrong CRC32');
 
-  const view = viewOf(array);
+  const view = dataViewOf(array);
   const partitions: Partition[] = [];
   const warnings: string[] = [];
   for (let index = 0; index < numberOfPartitionEntries; index++) {
-    const entry = GPT_ENTRY.read(view, index * sizeOfPartitionEntry);
-    const type = guidText(entry.partitionTypeGuid);
-    if (type === NULL_GUID) continue;
+    const at = index * sizeOfPartitionEntry;
+    // Before all else is read: most entries are unused.
+    if (isUnused(view, at)) continue;
+    const number = index + 1;
+    if (number > LAST_PARTITION_NUMBER) {
+      warnings.push(`partitions past number ${LAST_PARTITION_NUMBER} are left out`);
+      break;
+    }
+    const entry = GPT_ENTRY.read(view, at);
     const found: Partition = {
-      number: index + 1,
+      number,
       offset: entry.startingLba * sectorSize,
       size: (entry.endingLba - entry.startingLba + 1) * sectorSize,
-      type,
+      type: guidText(entry.partitionTypeGuid),
       name: utf16.decode(entry.partitionName).split('\0', 1)[0]!,
       uuid: guidText(entry.uniquePartitionGuid),
       bootable: (entry.attributes & LEGACY_BIOS_BOOTABLE) !== 0n,
@@ -181,6 +187,11 @@ function readEntries(disk: Disk, sectorSize: number, header: GptHeader): Partiti
     if (fitting !== null) partitions.push(fitting);
   }
   return { scheme: 'gpt', sectorSize, partitions, warnings };
+}
+
+/** Whether the entry's type GUID, its first 16 bytes, is the null one. */
+function isUnused(view: DataView, at: number): boolean {
+  return [0, 4, 8, 12].every((offset) => view.getUint32(at + offset) === 0);
 }
 
 /** A GUID as text, in lower case. Its first three parts are little-endian on disk. */

@@ -7,16 +7,16 @@
 import { bytes, struct, u8, u16, u32, type ValuesOf } from '../../codec/struct.js';
 import { isExpected } from '../../errors.js';
 import {
-  type Disk,
+  dataViewOf,
   fitToDisk,
+  LAST_PARTITION_NUMBER,
   type Partition,
   type PartitionTable,
   readWithin,
-  viewOf,
+  SECTOR_SIZES,
+  type TableDisk,
 } from './disk.js';
 
-/** Bytes of a boot record; it lies at the start of a sector, however large that is. */
-const MBR_SIZE = 512;
 const MBR_SIGNATURE = 0xaa55;
 const RECORD_COUNT = 4;
 
@@ -25,8 +25,6 @@ const OS_TYPE_GPT_PROTECTIVE = 0xee;
 const EXTENDED_OS_TYPES: readonly number[] = [0x05, 0x0f, 0x85];
 
 const FIRST_LOGICAL_NUMBER = 5;
-/** Linux has 256 minors for a disk, the whole disk's among them. */
-const LAST_LOGICAL_NUMBER = 255;
 /** How many EBRs without a partition are followed, in all; Linux counts those in a row. */
 const MAX_EMPTY_EBRS = 100;
 
@@ -40,6 +38,7 @@ export const PARTITION_RECORD = struct('MBR partition record', 'little', {
   sizeInLba: u32,
 });
 
+/** It lies at the start of a sector, however large that is. */
 export const BOOT_RECORD = struct('MBR', 'little', {
   bootCode: bytes(440),
   uniqueMbrDiskSignature: u32,
@@ -60,8 +59,8 @@ export interface BootRecord {
  * The MBR or EBR at a byte offset; null where the signature 55 AA is missing. Throws an
  * `ImageError` where the offset is not on the disk, and what the disk's `read` throws.
  */
-export function readBootRecord(disk: Disk, offset: number): BootRecord | null {
-  const view = viewOf(readWithin(disk, offset, MBR_SIZE));
+export function readBootRecord(disk: TableDisk, offset: number): BootRecord | null {
+  const view = dataViewOf(readWithin(disk, offset, BOOT_RECORD.size));
   if (BOOT_RECORD.get(view, 0, 'signature') !== MBR_SIGNATURE) return null;
   const records: PartitionRecord[] = [];
   for (let index = 0; index < RECORD_COUNT; index++) {
@@ -85,7 +84,7 @@ export function protectiveRecord(mbr: BootRecord): PartitionRecord | null {
  * The table of an MBR that leads to no GPT; null where it is none. A boot sector of FAT or NTFS
  * ends in 55 AA as well, and has code, text or zeroes where the records would be.
  */
-export function readMbr(disk: Disk, mbr: BootRecord): PartitionTable | null {
+export function readMbr(disk: TableDisk, mbr: BootRecord): PartitionTable | null {
   const { records, diskSignature } = mbr;
   // Linux tells FAT from others here by its BPB, to no other end than which parser comes next.
   if (records.some(({ bootIndicator }) => bootIndicator !== 0 && bootIndicator !== 0x80)) {
@@ -113,30 +112,31 @@ export function readMbr(disk: Disk, mbr: BootRecord): PartitionTable | null {
 }
 
 /**
- * An MBR does not say how large its sectors are. It is 512, unless the first EBR of an extended
- * partition is found only by counting in 4096, and all of the records fit the disk that way.
+ * An MBR does not say how large its sectors are: 512 bytes, unless the first EBR of an extended
+ * partition is found only by counting in 4096 and all of the records fit the disk that way.
  */
-function sectorSizeOf(disk: Disk, records: readonly PartitionRecord[]): number {
+function sectorSizeOf(disk: TableDisk, records: readonly PartitionRecord[]): number {
   const extended = records.filter(isExtended);
   const leadsToEbr = (sectorSize: number) =>
     extended.some(({ startingLba }) => tryReadEbr(disk, startingLba * sectorSize, []) !== null);
   const fitsDisk = (sectorSize: number) =>
     records.every((record) => (record.startingLba + record.sizeInLba) * sectorSize <= disk.size);
-  return !leadsToEbr(512) && leadsToEbr(4096) && fitsDisk(4096) ? 4096 : 512;
+  const [small, large] = SECTOR_SIZES;
+  return !leadsToEbr(small) && leadsToEbr(large) && fitsDisk(large) ? large : small;
 }
 
 /** The logical partitions of a disk. Each extended partition goes on with the numbers. */
 class LogicalPartitions {
   readonly partitions: Partition[] = [];
   readonly warnings: string[] = [];
-  readonly #disk: Disk;
+  readonly #disk: TableDisk;
   readonly #sectorSize: number;
   readonly #diskSignature: number;
   readonly #visited = new Set<number>();
   #nextNumber = FIRST_LOGICAL_NUMBER;
   #emptyEbrs = 0;
 
-  constructor(disk: Disk, sectorSize: number, diskSignature: number) {
+  constructor(disk: TableDisk, sectorSize: number, diskSignature: number) {
     this.#disk = disk;
     this.#sectorSize = sectorSize;
     this.#diskSignature = diskSignature;
@@ -146,7 +146,7 @@ class LogicalPartitions {
   follow(extended: PartitionRecord): void {
     let ebrLba = extended.startingLba;
     let ebrSize = extended.sizeInLba;
-    while (this.#nextNumber <= LAST_LOGICAL_NUMBER) {
+    while (this.#nextNumber <= LAST_PARTITION_NUMBER) {
       // Linux has no such check, and shows the same partitions again until their numbers run out.
       if (this.#visited.has(ebrLba)) {
         this.warnings.push(`the EBR at LBA ${ebrLba} is linked to twice: the chain is cut there`);
@@ -168,7 +168,7 @@ class LogicalPartitions {
       ebrLba = extended.startingLba + link.startingLba;
       ebrSize = link.sizeInLba;
     }
-    this.warnings.push(`logical partitions past number ${LAST_LOGICAL_NUMBER} are left out`);
+    this.warnings.push(`logical partitions past number ${LAST_PARTITION_NUMBER} are left out`);
   }
 
   #addPartitions(
@@ -180,7 +180,7 @@ class LogicalPartitions {
     const extendedEnd = extended.startingLba + extended.sizeInLba;
     for (const [index, record] of ebr.records.entries()) {
       if (record.sizeInLba === 0 || isExtended(record)) continue;
-      if (this.#nextNumber > LAST_LOGICAL_NUMBER) return;
+      if (this.#nextNumber > LAST_PARTITION_NUMBER) return;
       // The third and the fourth record are in use by OS/2 only; others leave garbage there.
       const end = record.startingLba + record.sizeInLba;
       if (index >= 2 && (end > ebrSize || ebrLba + end > extendedEnd)) continue;
@@ -195,7 +195,7 @@ class LogicalPartitions {
 }
 
 /** The EBR at a byte offset; null, and a warning, where it cannot be read or is none. */
-function tryReadEbr(disk: Disk, offset: number, warnings: string[]): BootRecord | null {
+function tryReadEbr(disk: TableDisk, offset: number, warnings: string[]): BootRecord | null {
   let reason = 'no signature 55 AA';
   try {
     const ebr = readBootRecord(disk, offset);

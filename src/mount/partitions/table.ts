@@ -1,11 +1,9 @@
 /** The partition table of a disk, of whatever kind, as Linux would find it. */
 import type { PartitionTable, ReadDisk } from './disk.js';
 import { readGpt } from './gpt.js';
-import { protectiveRecord, readBootRecord, readMbr } from './mbr.js';
+import { BOOT_RECORD, protectiveRecord, readBootRecord, readMbr } from './mbr.js';
 
 export type { Partition, PartitionTable, ReadDisk } from './disk.js';
-
-const SMALLEST_DISK_SIZE = 512;
 
 /**
  * The partition table of a disk of `diskSize` bytes; null where the disk has none, be it empty or
@@ -16,7 +14,7 @@ const SMALLEST_DISK_SIZE = 512;
  * sector is thrown as `read` throws it.
  */
 export function readPartitionTable(read: ReadDisk, diskSize: number): PartitionTable | null {
-  if (diskSize < SMALLEST_DISK_SIZE) return null;
+  if (diskSize < BOOT_RECORD.size) return null;
   const disk = { read, size: diskSize };
   const mbr = readBootRecord(disk, 0);
   if (mbr === null) return null;

@@ -95,6 +95,26 @@ describe('GPT', () => {
     expect(disk.table()?.partitions[0]?.name).to.equal(name);
   });
 
+  it('shows no more than the 255 partitions that Linux has minors for', () => {
+    const [count, size] = [8192, MIB + 4 * LBA];
+    const memory = Buffer.alloc(size);
+    memory.set(primary.subarray(0, 2 * LBA));
+    const entry = primary.subarray(2 * LBA, 2 * LBA + GPT_ENTRY.size);
+    for (let index = 0; index < count; index++) memory.set(entry, 2 * LBA + index * entry.length);
+    const view = new DataView(memory.buffer, memory.byteOffset + LBA, LBA);
+    const crc = crc32.buf(memory.subarray(2 * LBA, 2 * LBA + MIB)) >>> 0;
+    GPT_HEADER.set(view, 0, 'numberOfPartitionEntries', count);
+    GPT_HEADER.set(view, 0, 'partitionEntryArrayCrc32', crc);
+    GPT_HEADER.set(view, 0, 'headerCrc32', 0);
+    GPT_HEADER.set(view, 0, 'headerCrc32', crc32.buf(memory.subarray(LBA, LBA + 92)) >>> 0);
+    const read = (at: number, length: number) =>
+      at + length <= size ? memory.subarray(at, at + length) : Buffer.alloc(length);
+    const table = readPartitionTable(read, 64 * MIB);
+    expect(table?.partitions).to.have.lengthOf(255);
+    expect(table?.partitions.at(-1)?.number).to.equal(255);
+    expect(table?.warnings).to.deep.equal(['partitions past number 255 are left out']);
+  });
+
   it('shows an empty table as one, with no warning', () => {
     disk.sfdisk('label: gpt\n');
     const empty = { scheme: 'gpt', sectorSize: 512, partitions: [], warnings: [] };

@@ -1,0 +1,84 @@
+/**
+ * How a serving process ends before its mount does: by a signal, or by an error that nobody caught.
+ * Whatever fails on the way, it ends, and takes its own mount out of the tree where it can.
+ */
+import { describeError, ERRNO, errnoOf } from '../errors.js';
+import type { OwnMount } from '../fuse/own-mount.js';
+import { log } from '../sys/log.js';
+import type { Outcome } from './outcome.js';
+import { errorText } from './report.js';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** As much of a mount as has to be taken down. */
+export type Unmountable = Pick<OwnMount, 'target' | 'unmount'>;
+
+export interface Shutdown {
+  /** Settles where the process has to end although the mount has not. */
+  readonly ended: Promise<Outcome>;
+  /** From now on there is a mount to take down. */
+  mounted(mount: Unmountable): void;
+}
+
+/**
+ * Listens from now on. The first signal unmounts, and the process ends with the mount; the second
+ * one ends it at once. `onFailure` hears of an error that nobody caught.
+ */
+export function watchForEnd(onFailure: (words: string) => void): Shutdown {
+  let mount: Unmountable | undefined;
+  let end: (outcome: Outcome) => void = () => {};
+  const ended = new Promise<Outcome>((resolve) => {
+    end = resolve;
+  });
+  let signals = 0;
+  const onSignal = (signal: string): void => {
+    signals++;
+    let outcome: Outcome | undefined = { status: 1, atOnce: true };
+    if (mount !== undefined) {
+      outcome = signals > 1 ? detach(mount, signal, 0) : unmountFor(mount, signal);
+    }
+    if (outcome !== undefined) end(outcome);
+  };
+  const onError = (error: unknown): void => {
+    const words = errorText(error);
+    log.error(words);
+    onFailure(words);
+    end(mount === undefined ? { status: 1, atOnce: true } : detach(mount, 'after an error', 1));
+  };
+  for (const signal of SIGNALS) process.on(signal, onSignal);
+  process.on('uncaughtException', onError);
+  process.on('unhandledRejection', onError);
+  return {
+    ended,
+    mounted: (live) => {
+      mount = live;
+    },
+  };
+}
+
+/** Unmounts; undefined where the end of the mount is now to be waited for. */
+function unmountFor(mount: Unmountable, signal: string): Outcome | undefined {
+  try {
+    if (mount.unmount(false)) return undefined;
+    log.warning(`${signal}: '${mount.target}' is not our mount (any more): it is left as it is`);
+    return { status: 0, atOnce: true };
+  } catch (error) {
+    const busy = errnoOf(error) === ERRNO.EBUSY;
+    const why = busy
+      ? 'the mount is in use; files that are open in it will fail'
+      : describeError(error);
+    log.warning(`${signal}: ${why}`);
+  }
+  return detach(mount, signal, 0);
+}
+
+/** Takes the mount out of the tree, in use or not; `status` is what to end with if that works. */
+function detach(mount: Unmountable, why: string, status: number): Outcome {
+  try {
+    mount.unmount(true);
+    return { status, atOnce: true };
+  } catch (error) {
+    log.error(`${why}: ${describeError(error)}`);
+    return { status: 1, atOnce: true };
+  }
+}
