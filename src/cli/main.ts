@@ -34,6 +34,12 @@ function version(): string {
   return (JSON.parse(manifest) as { version: string }).version;
 }
 
+/** Whoever reads our output may have gone, or its disk may be full. */
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') process.stderr.write(`${NAME}: ${errorText(error)}\n`);
+  exitNow(1);
+});
+
 try {
   const { status, atOnce } = await run(process.argv.slice(2));
   if (atOnce === true) exitNow(status);

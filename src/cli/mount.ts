@@ -6,6 +6,7 @@ import { isKernelFlag, statTarget } from '../fuse/device.js';
 import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js';
 import type { ImageDescription, LayerDescription } from '../image/description.js';
 import { openImage, type OpenPolicy } from '../image/open.js';
+import { snapshotFileNames } from '../mount/names.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
 import { type LogDescription, log, openLog, openLogFile, printable } from '../sys/log.js';
 import { sdNotify } from '../sys/process.js';
@@ -102,13 +103,14 @@ async function serveMount(
   };
   const path = resolve(imagePath);
   const image = openImage(path, policy);
-  for (const warning of image.warnings) {
-    process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
-  }
   const { target, isFile } = checkTarget(targetPath, image.description);
   const trace = settings.has('debug');
   const logging = logOptions(logFile, channel !== undefined, trace);
   openLog(logging);
+  for (const warning of image.warnings) {
+    process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
+    if (logging.target !== 'stderr') log.warning(warning);
+  }
   const allowRoot = settings.has('allow_root');
   const allowOther = settings.has('allow_other') || allowRoot;
   const live = await mountImage({
@@ -132,6 +134,9 @@ async function serveMount(
     trace,
     onMounted: (mount) => shutdown.mounted(mount),
   });
+  if (channel !== undefined && shutdown.stopping()) {
+    throw new ImageError('policy', 'EINTR', 'interrupted by a signal while mounting');
+  }
   channel?.ready();
   sdNotify('READY=1');
   try {
@@ -176,13 +181,15 @@ function descriptorsOf(layer: LayerDescription): number[] {
   return data === null ? [layer.file.fd] : [layer.file.fd, data.fd];
 }
 
-/** The snapshot of that id or name: as QEMU, ids are looked at first. */
+/** The snapshot of that id, else of that name, else of the name that the mounted tree shows. */
 function findSnapshot(description: ImageDescription, wanted: string | undefined): number | null {
   if (wanted === undefined) return null;
   const top = description.layers[0];
   const snapshots = top.format === 'qcow2' ? top.snapshots : [];
   const byId = snapshots.findIndex(({ id }) => id === wanted);
-  const index = byId >= 0 ? byId : snapshots.findIndex(({ name }) => name === wanted);
+  const byName = snapshots.findIndex(({ name }) => name === wanted);
+  const shown = () => snapshotFileNames(snapshots).indexOf(wanted);
+  const index = byId >= 0 ? byId : byName >= 0 ? byName : shown();
   if (index < 0) {
     throw new ImageError('missing', 'ENOENT', `${top.file.path}: no snapshot '${wanted}'`);
   }

@@ -51,7 +51,7 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'ro', help: 'read-only (the default)' },
   { name: 'snapshot', value: 'NAME', help: 'mount this snapshot (name or id) as the disk' },
   { name: 'uid', value: 'N', help: "owner of the files, instead of the image's" },
-  { name: 'umask', value: 'OCTAL', help: "permission bits to take from the files' modes" },
+  { name: 'umask', value: 'OCTAL', help: 'modes of the files: read for all, less these bits' },
   { name: 'workers', value: 'N', help: 'threads that serve requests (cores + 1)' },
 ];
 
@@ -106,7 +106,11 @@ export function integerOption(
   const number = digits.test(String(text)) ? Number.parseInt(String(text), radix) : Number.NaN;
   if (!(number >= least && number <= most)) {
     const show = (value: number) => value.toString(radix);
-    throw usage(name, `not a number: '${text}'`, `${show(least)} to ${show(most)}`);
+    throw usage(
+      name,
+      `not a number within the limits: '${text}'`,
+      `${show(least)} to ${show(most)}`,
+    );
   }
   return number;
 }
@@ -124,7 +128,7 @@ export function sizeOption(
   const unit = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match?.[2]?.toUpperCase() ?? ''];
   const size = match === null ? Number.NaN : Number(match[1]) * unit!;
   if (!(size >= least && size <= most)) {
-    throw usage(name, `not a size: '${text}'`, `${least} to ${most} bytes`);
+    throw usage(name, `not a size within the limits: '${text}'`, `${least} to ${most} bytes`);
   }
   return size;
 }

@@ -16,6 +16,8 @@ export type Unmountable = Pick<OwnMount, 'target' | 'unmount'>;
 export interface Shutdown {
   /** Settles where the process has to end although the mount has not. */
   readonly ended: Promise<Outcome>;
+  /** Whether a signal has come. */
+  stopping(): boolean;
   /** From now on there is a mount to take down. */
   mounted(mount: Unmountable): void;
 }
@@ -50,6 +52,7 @@ export function watchForEnd(onFailure: (words: string) => void): Shutdown {
   process.on('unhandledRejection', onError);
   return {
     ended,
+    stopping: () => signals > 0,
     mounted: (live) => {
       mount = live;
     },

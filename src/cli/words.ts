@@ -23,6 +23,7 @@ export function parseWords(words: string[], spec: WordsSpec, usage: string): Wor
   const fail = (problem: string): never => {
     throw new ImageError('invalid', 'EINVAL', problem, { limit: `usage: qcow2fs ${usage}` });
   };
+  for (const word of optionWords(words)) checkLongOption(word, spec, fail);
   const parsed = minimist(prepared(words, spec), {
     boolean: [...(spec.flags ?? [])],
     string: ['_', ...(spec.values ?? [])],
@@ -43,6 +44,15 @@ export function parseWords(words: string[], spec: WordsSpec, usage: string): Wor
     if (listOf(name).includes('')) fail(`option '--${name}' needs a value`);
   }
   return { operands, flag: (name) => parsed[name] === true, values: listOf };
+}
+
+/** minimist reads meanings into `--no-x`, `--flag=value` and names of Object's own properties. */
+function checkLongOption(word: string, spec: WordsSpec, fail: (problem: string) => never): void {
+  const [, name, value] = /^--([^=]+)(=.*)?$/s.exec(word) ?? [];
+  if (name === undefined) return;
+  const { flags = [], values = [] } = spec;
+  if (!flags.includes(name) && !values.includes(name)) fail(`unknown option '--${name}'`);
+  if (flags.includes(name) && value !== undefined) fail(`option '--${name}' takes no value`);
 }
 
 /** The words that can be options: those before `--`. */

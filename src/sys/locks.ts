@@ -55,7 +55,7 @@ export function isLockedByOthers(fd: number, byte: number): boolean {
 export type FileId = Pick<Stats, 'dev' | 'ino'>;
 
 /**
- * The processes with a lock on `byte` of that file; of an inode number alone, on whatever device.
+ * The processes with a lock on `byte` of that file.
  * /proc/locks names none for such locks, but each descriptor's fdinfo shows its own. Best effort:
  * only root sees everybody's.
  */
@@ -68,13 +68,12 @@ export function lockHolders(file: FileId, byte: number): number[] {
 }
 
 /** Neighbouring bytes are shown as one lock. */
-function holds(pid: number, fd: string, file: FileId | number, byte: number): boolean {
-  const inode = typeof file === 'number' ? file : file.ino;
+function holds(pid: number, fd: string, file: FileId, byte: number): boolean {
   const locks = textOf(pid, fd).matchAll(/^lock:.*:(\d+) (\d+) (\d+|EOF)$/gm);
   for (const [, ino, start, end] of locks) {
-    if (Number(ino) !== inode || Number(start) > byte) continue;
+    if (Number(ino) !== file.ino || Number(start) > byte) continue;
     if (end !== 'EOF' && Number(end) < byte) continue;
-    return typeof file === 'number' || deviceOf(pid, fd) === file.dev;
+    return deviceOf(pid, fd) === file.dev;
   }
   return false;
 }

@@ -2,7 +2,7 @@
  * Messages to whoever runs the mount. Every thread opens its own log from the same description, and
  * each message is one write of one line, so that the lines of several threads do not mix.
  */
-import { openSync, writeSync } from 'node:fs';
+import { constants, openSync, writeSync } from 'node:fs';
 import { libc, syslog } from './libc.js';
 
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug';
@@ -31,7 +31,9 @@ let threshold = PRIORITY.warning;
 
 /** Opens a file for `LogTarget`: messages are put behind what is there, for its owner to read. */
 export function openLogFile(path: string): number {
-  return openSync(path, 'a', 0o600);
+  const { O_APPEND, O_CREAT, O_NONBLOCK, O_WRONLY } = constants;
+  // A FIFO that nobody reads is refused, not waited for.
+  return openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
 }
 
 /** Sends this thread's messages there from now on. */
