@@ -108,7 +108,7 @@ export function integerOption(
     const show = (value: number) => value.toString(radix);
     throw usage(
       name,
-      `not a number within the limits: '${text}'`,
+      `not a number: '${text}'`,
       `${show(least)} to ${show(most)}`,
     );
   }
@@ -128,7 +128,7 @@ export function sizeOption(
   const unit = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 }[match?.[2]?.toUpperCase() ?? ''];
   const size = match === null ? Number.NaN : Number(match[1]) * unit!;
   if (!(size >= least && size <= most)) {
-    throw usage(name, `not a size within the limits: '${text}'`, `${least} to ${most} bytes`);
+    throw usage(name, `not a size: '${text}'`, `${least} to ${most} bytes`);
   }
   return size;
 }
