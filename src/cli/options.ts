@@ -106,11 +106,7 @@ export function integerOption(
   const number = digits.test(String(text)) ? Number.parseInt(String(text), radix) : Number.NaN;
   if (!(number >= least && number <= most)) {
     const show = (value: number) => value.toString(radix);
-    throw usage(
-      name,
-      `not a number: '${text}'`,
-      `${show(least)} to ${show(most)}`,
-    );
+    throw usage(name, `not a number: '${text}'`, `${show(least)} to ${show(most)}`);
   }
   return number;
 }
