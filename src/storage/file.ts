@@ -1,9 +1,18 @@
 /** A regular file or a block device, by its descriptor. */
-import { pread, seekExtent, sizeOf } from '../sys/file.js';
+import {
+  fdatasync,
+  pread,
+  punchHole,
+  pwrite,
+  reserve,
+  seekExtent,
+  sizeOf,
+  truncate,
+} from '../sys/file.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
-import type { Storage } from './storage.js';
+import type { MutableStorage } from './storage.js';
 
-export class FileStorage implements Storage {
+export class FileStorage implements MutableStorage {
   readonly name: string;
   readonly fd: number;
 
@@ -26,5 +35,25 @@ export class FileStorage implements Storage {
 
   nextHole(position: number, end: number): number {
     return seekExtent(this.fd, position, true, end);
+  }
+
+  write(source: IoBuffer, at: number, length: number, position: number): void {
+    pwrite(this.fd, source, at, length, position);
+  }
+
+  flush(): void {
+    fdatasync(this.fd);
+  }
+
+  punch(position: number, length: number): boolean {
+    return punchHole(this.fd, position, length);
+  }
+
+  reserve(position: number, length: number): boolean {
+    return reserve(this.fd, position, length);
+  }
+
+  truncate(size: number): void {
+    truncate(this.fd, size);
   }
 }

@@ -20,3 +20,27 @@ export interface Storage {
   /** The first byte at or after `position` that lies in a hole, at most `end`. */
   nextHole(position: number, end: number): number;
 }
+
+/** Bytes that can be changed. What is written is durable only once `flush` has returned. */
+export interface MutableStorage extends Storage {
+  /**
+   * Writes `length` bytes of `source` from byte `at` on to `position`, growing the file where it
+   * ends earlier. All of them, or it throws a SysError; how many then got there is not known.
+   */
+  write(source: IoBuffer, at: number, length: number, position: number): void;
+
+  /** Returns when all that was written before is durable. Throws a SysError: it may not be, then. */
+  flush(): void;
+
+  /**
+   * Gives the space of a range back to the host; it reads as zeroes then. False where the host cannot
+   * do that: nothing is changed.
+   */
+  punch(position: number, length: number): boolean;
+
+  /** Makes sure that writing the range will not lack space; what is read stays the same. */
+  reserve(position: number, length: number): boolean;
+
+  /** Cuts the file, or lets it grow by zeroes. */
+  truncate(size: number): void;
+}

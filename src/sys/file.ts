@@ -1,9 +1,11 @@
-/** Files by descriptor: positioned reads, sizes, holes. Descriptors are valid in every thread. */
+/** Files by descriptor: positioned reads and writes, flushes, sizes, holes. Descriptors are valid in every thread. */
 import { fstatSync } from 'node:fs';
-import { ERRNO } from '../errors.js';
+import { ERRNO, SysError } from '../errors.js';
 import type { IoBuffer } from './io-buffer.js';
 import { fail, interrupted, lastErrno, libc } from './libc.js';
 
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -28,6 +30,58 @@ export function pread(
     else if (!interrupted()) fail('pread', `${length} bytes at ${position}`);
   }
   return done;
+}
+
+/** Writes `length` bytes of `source` from byte `at` on to `position`: all of them, or it throws. */
+export function pwrite(
+  fd: number,
+  source: IoBuffer,
+  at: number,
+  length: number,
+  position: number,
+): void {
+  if (at < 0 || length < 0 || at + length > source.length) throw new RangeError('pwrite: no bytes');
+  let done = 0;
+  while (done < length) {
+    const n = libc.pwrite(fd, source.address + at + done, length - done, position + done);
+    if (n > 0) done += n;
+    // A device that takes no more answers with 0.
+    else if (n === 0) throw new SysError('pwrite', ERRNO.ENOSPC, `${length} bytes at ${position}`);
+    else if (!interrupted()) fail('pwrite', `${length} bytes at ${position}`);
+  }
+}
+
+/** Returns when the file's data is on the disk, and its size. Throws a SysError. */
+export function fdatasync(fd: number): void {
+  while (libc.fdatasync(fd) < 0) if (!interrupted()) fail('fdatasync');
+}
+
+export function truncate(fd: number, size: number): void {
+  while (libc.ftruncate(fd, size) < 0) if (!interrupted()) fail('ftruncate', `to ${size}`);
+}
+
+/** Makes a hole that reads as zeroes. False where the file system cannot; nothing is changed then. */
+export function punchHole(fd: number, position: number, length: number): boolean {
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  return fallocate(fd, mode, position, length);
+}
+
+/** Reserves space without changing what is read. False where the file system cannot. */
+export function reserve(fd: number, position: number, length: number): boolean {
+  return fallocate(fd, 0, position, length);
+}
+
+function fallocate(fd: number, mode: number, position: number, length: number): boolean {
+  while (libc.fallocate(fd, mode, position, length) < 0) {
+    const errno = lastErrno();
+    if (errno === ERRNO.EINTR) continue;
+    if (errno === ERRNO.EOPNOTSUPP || errno === ERRNO.ENOSYS || errno === ERRNO.EINVAL)
+      return false;
+    // Block devices that are not open for it, or do not know it.
+    if (errno === ERRNO.ENODEV || errno === ERRNO.EPERM) return false;
+    fail('fallocate', `${length} bytes at ${position}`);
+  }
+  return true;
 }
 
 /** Size in bytes of a regular file, or of a block device. */
