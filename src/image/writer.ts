@@ -1,0 +1,47 @@
+/**
+ * What can be done to an image that is open for writing: the one door through which the mount and
+ * the tools change it. Every call takes the locks that it needs (`shared/image-lock.ts`): the caller
+ * holds none. Any thread may call; offsets and lengths are bytes of the guest's disk.
+ *
+ * All throw an ImageError or a SysError with the errno for the caller; the image is consistent then,
+ * and how much of a write was done is not known. Once a flush has failed, or an inconsistency was
+ * found, the image is read-only, and every call throws.
+ */
+import type { IoBuffer } from '../sys/io-buffer.js';
+
+export interface ImageWriter {
+  /** Writes `length` bytes of `source` from byte `at` on to `offset`; the range lies in the disk. */
+  write(offset: number, length: number, source: IoBuffer, at: number): void;
+
+  /** Makes the range read as zeroes, and gives its space back where that is possible. */
+  discard(offset: number, length: number): void;
+
+  /** Makes the range read as zeroes; space that it has stays with it. */
+  zero(offset: number, length: number): void;
+
+  /** Sets space aside for the range; what is read stays the same. */
+  preallocate(offset: number, length: number): void;
+
+  /** Makes the disk larger (by zeroes) or smaller. A multiple of 512, else EINVAL. */
+  resize(size: number): void;
+
+  /** Returns when all that was written before is durable. */
+  flush(): void;
+
+  /**
+   * The same, and leaves the image as if it were closed: nothing held back, the dirty bit clear. For
+   * the periodic flush and for the end.
+   */
+  flushAll(): void;
+
+  /** Takes a snapshot of the disk as it is now; the disk goes on. EEXIST where the name is taken. */
+  createSnapshot(name: string): void;
+
+  /** Deletes the snapshot of that view number (`AttachedImage.snapshots`). */
+  deleteSnapshot(view: number): void;
+
+  renameSnapshot(view: number, name: string): void;
+
+  /** Makes the disk what the snapshot is, its size too. */
+  revertTo(view: number): void;
+}
