@@ -24,6 +24,8 @@ export class Piece {
   /** Of the place asked for; of the whole compressed data where it is compressed. 0: none. */
   hostOffset = 0;
   hostLength = 0;
+  /** Whether the entry says that no snapshot shares its host cluster. */
+  copied = false;
   /** What is wrong with the entry, if anything. */
   problem: string | null = null;
 }
@@ -51,6 +53,7 @@ export function standardDecoder(geometry: Geometry, externalData: boolean): Deco
     const low = words[at]!;
     const high = words[at + 1]!;
     piece.problem = null;
+    piece.copied = isCopied(high);
     piece.length = clusterSize - within;
     if (isCompressed(high)) {
       decodeCompressed(geometry, externalData, low, high, piece);
@@ -100,4 +103,39 @@ export function decodeCompressed(
   else if (hostOffset > Number.MAX_SAFE_INTEGER / 2) {
     piece.problem = `compressed cluster at impossible offset ${hostOffset}`;
   }
+}
+
+/**
+ * Whether the entry has a host cluster of its own, which can be written to: data, or set aside for a
+ * zero cluster.
+ */
+export function ownsHost(low: number, high: number): boolean {
+  return isCopied(high) && !isCompressed(high) && hostOffsetOf(low, high) !== 0;
+}
+
+/** The high half of an entry for a host cluster, or of an L1 entry for a table, of its own. */
+export function copiedHigh(hostOffset: number): number {
+  return (Math.floor(hostOffset / TWO_32) | COPIED) >>> 0;
+}
+
+/** `high` with COPIED set or clear. */
+export function withCopied(high: number, copied: boolean): number {
+  return (copied ? high | COPIED : high & ~COPIED) >>> 0;
+}
+
+/** The low half of an entry for a host offset; `zero`: the cluster reads as zeroes. */
+export function hostLow(hostOffset: number, zero = false): number {
+  return (hostOffset % TWO_32) + (zero ? ZERO : 0);
+}
+
+/** Whether a standard entry says that the cluster reads as zeroes. */
+export function isZero(low: number): boolean {
+  return (low & ZERO) !== 0;
+}
+
+/** Whether bits are set that the specification reserves: who writes keeps away from such entries. */
+export function hasReservedBits(low: number, high: number, geometry: Geometry): boolean {
+  if (isCompressed(high)) return false;
+  const lowBits = low & ~OFFSET_LOW & (geometry.extendedL2 || geometry.version < 3 ? ~0 : ~ZERO);
+  return lowBits !== 0 || (high & 0x3f00_0000) !== 0;
 }

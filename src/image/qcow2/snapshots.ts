@@ -25,8 +25,14 @@ export interface Snapshot {
   readonly problem: string | null;
 }
 
+/** What is needed of a header to read its snapshots. */
+export type SnapshotSource = Pick<
+  Qcow2Header,
+  'geometry' | 'size' | 'snapshotsOffset' | 'nbSnapshots'
+>;
+
 /** Reads all snapshots of the image in `storage`, in the table's order. */
-export function readSnapshots(storage: Storage, header: Qcow2Header): Snapshot[] {
+export function readSnapshots(storage: Storage, header: SnapshotSource): Snapshot[] {
   const snapshots: Snapshot[] = [];
   let offset = header.snapshotsOffset;
   for (let index = 0; index < header.nbSnapshots; index++) {
@@ -45,9 +51,20 @@ export function readSnapshots(storage: Storage, header: Qcow2Header): Snapshot[]
   return snapshots;
 }
 
+/** Bytes of the table at `offset` with `count` entries, which were read before. */
+export function snapshotTableSize(storage: Storage, offset: number, count: number): number {
+  let at = offset;
+  for (let index = 0; index < count; index++) {
+    const { view } = readExactly(storage, at, SNAPSHOT_HEADER.size, 'snapshot table entry');
+    const { idStrSize, nameSize, extraDataSize } = SNAPSHOT_HEADER.read(view, 0);
+    at += alignUp(SNAPSHOT_HEADER.size + extraDataSize + idStrSize + nameSize, 8);
+  }
+  return at - offset;
+}
+
 function readEntry(
   storage: Storage,
-  header: Qcow2Header,
+  header: SnapshotSource,
   offset: number,
 ): { snapshot: Snapshot; size: number } {
   const fixed = readExactly(storage, offset, SNAPSHOT_HEADER.size, 'snapshot table entry');
