@@ -45,6 +45,18 @@ export function readSnapshots(storage: Storage, header: Qcow2Header): Snapshot[]
   return snapshots;
 }
 
+/** Bytes of the snapshot table, without padding behind its last entry. */
+export function snapshotTableSize(storage: Storage, header: Qcow2Header): number {
+  let end = 0;
+  for (let index = 0; index < header.nbSnapshots; index++) {
+    const at = header.snapshotsOffset + alignUp(end, 8);
+    const { view } = readExactly(storage, at, SNAPSHOT_HEADER.size, 'snapshot table entry');
+    const { extraDataSize, idStrSize, nameSize } = SNAPSHOT_HEADER.read(view, 0);
+    end = alignUp(end, 8) + SNAPSHOT_HEADER.size + extraDataSize + idStrSize + nameSize;
+  }
+  return end;
+}
+
 function readEntry(
   storage: Storage,
   header: Qcow2Header,
