@@ -49,7 +49,9 @@ export function compareCopied(
       if (host !== 0) compareL2(host);
       return isSingle(host);
     };
-    wrong += correct(l1Reader.buffer, length, 8, position, l1Flag, report);
+    // `l1Flag` adds to `wrong`, too.
+    const flags = correct(l1Reader.buffer, length, 8, position, l1Flag, report);
+    wrong += flags;
   });
   return wrong;
 }
