@@ -108,7 +108,7 @@ function initialState(top: LayerDescription, storage: Storage, fileSize: number)
     size,
     nbSnapshots,
     snapshotsOffset,
-    snapshotTableSize: snapshotTableSize(storage, snapshotsOffset, nbSnapshots),
+    snapshotTableSize: snapshotTableSize(storage, { snapshotsOffset, nbSnapshots }),
     dirty: hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY),
   };
 }

@@ -6,7 +6,8 @@ import type { Geometry } from './geometry.js';
 import {
   copiedHigh,
   decodeCompressed,
-  hasReservedBits,
+  hasReservedL1Bits,
+  hasReservedL2Bits,
   hostLow,
   hostOffsetOf,
   isCompressed,
@@ -68,7 +69,7 @@ export class L2Tables {
       const problem = `L2 table offset 0x${offset.toString(16)} is not a multiple of ${clusterSize}`;
       throw this.#guard.corrupt(problem, at);
     }
-    if ((low & 0x1ff) !== 0 || (high & 0x7f00_0000) !== 0) {
+    if (hasReservedL1Bits(low, high)) {
       throw this.#guard.corrupt('L1 entry with reserved bits', at);
     }
     return offset;
@@ -108,7 +109,7 @@ export class L2Tables {
     const tables = this.#tables;
     tables.read(at);
     const { low, high } = tables;
-    if (hasReservedBits(low, high, this.#geometry)) {
+    if (hasReservedL2Bits(this.#geometry, low, high)) {
       throw this.#guard.corrupt('L2 entry with reserved bits', at);
     }
     if (!isCompressed(high) && hostOffsetOf(low, high) % this.#geometry.clusterSize !== 0) {

@@ -14,6 +14,11 @@ const OFFSET_HIGH = 0x00ff_ffff;
 const ZERO = 1;
 const OFFSET_LOW = 0xffff_fe00;
 
+// Bits that must be 0: 56-62 of L1 entries, 56-61 of L2 descriptors, and those below the offset.
+const L1_RESERVED_HIGH = 0x7f00_0000;
+const L2_RESERVED_HIGH = 0x3f00_0000;
+const RESERVED_LOW = 0x1ff;
+
 /** Compressed data is counted in sectors of so many bytes. */
 const COMPRESSED_SECTOR_SIZE = 512;
 
@@ -40,6 +45,24 @@ export function hostOffsetOf(low: number, high: number): number {
 
 export function isCopied(high: number): boolean {
   return (high & COPIED) !== 0;
+}
+
+/** The high half with the COPIED flag set or cleared. */
+export function withCopied(high: number, copied: boolean): number {
+  return (copied ? high | COPIED : high & ~COPIED) >>> 0;
+}
+
+/** Whether an L1 entry has bits set that the specification reserves. */
+export function hasReservedL1Bits(low: number, high: number): boolean {
+  return (low & RESERVED_LOW) !== 0 || (high & L1_RESERVED_HIGH) !== 0;
+}
+
+/** The same of an L2 entry's descriptor; compressed ones have no such bits. */
+export function hasReservedL2Bits(geometry: Geometry, low: number, high: number): boolean {
+  if (isCompressed(high)) return false;
+  // Subclusters have their own bits for zeroes.
+  const reservedLow = geometry.extendedL2 ? RESERVED_LOW : RESERVED_LOW & ~ZERO;
+  return (low & reservedLow) !== 0 || (high & L2_RESERVED_HIGH) !== 0;
 }
 
 export function isCompressed(high: number): boolean {
@@ -118,11 +141,6 @@ export function copiedHigh(hostOffset: number): number {
   return (Math.floor(hostOffset / TWO_32) | COPIED) >>> 0;
 }
 
-/** `high` with COPIED set or clear. */
-export function withCopied(high: number, copied: boolean): number {
-  return (copied ? high | COPIED : high & ~COPIED) >>> 0;
-}
-
 /** The low half of an entry for a host offset; `zero`: the cluster reads as zeroes. */
 export function hostLow(hostOffset: number, zero = false): number {
   return (hostOffset % TWO_32) + (zero ? ZERO : 0);
@@ -131,11 +149,4 @@ export function hostLow(hostOffset: number, zero = false): number {
 /** Whether a standard entry says that the cluster reads as zeroes. */
 export function isZero(low: number): boolean {
   return (low & ZERO) !== 0;
-}
-
-/** Whether bits are set that the specification reserves: who writes keeps away from such entries. */
-export function hasReservedBits(low: number, high: number, geometry: Geometry): boolean {
-  if (isCompressed(high)) return false;
-  const lowBits = low & ~OFFSET_LOW & (geometry.extendedL2 || geometry.version < 3 ? ~0 : ~ZERO);
-  return lowBits !== 0 || (high & 0x3f00_0000) !== 0;
 }

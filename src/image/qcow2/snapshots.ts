@@ -51,15 +51,19 @@ export function readSnapshots(storage: Storage, header: SnapshotSource): Snapsho
   return snapshots;
 }
 
-/** Bytes of the table at `offset` with `count` entries, which were read before. */
-export function snapshotTableSize(storage: Storage, offset: number, count: number): number {
-  let at = offset;
-  for (let index = 0; index < count; index++) {
+/** Bytes of the snapshot table, without padding behind its last entry. */
+export function snapshotTableSize(
+  storage: Storage,
+  header: Pick<SnapshotSource, 'snapshotsOffset' | 'nbSnapshots'>,
+): number {
+  let end = 0;
+  for (let index = 0; index < header.nbSnapshots; index++) {
+    const at = header.snapshotsOffset + alignUp(end, 8);
     const { view } = readExactly(storage, at, SNAPSHOT_HEADER.size, 'snapshot table entry');
-    const { idStrSize, nameSize, extraDataSize } = SNAPSHOT_HEADER.read(view, 0);
-    at += alignUp(SNAPSHOT_HEADER.size + extraDataSize + idStrSize + nameSize, 8);
+    const { extraDataSize, idStrSize, nameSize } = SNAPSHOT_HEADER.read(view, 0);
+    end = alignUp(end, 8) + SNAPSHOT_HEADER.size + extraDataSize + idStrSize + nameSize;
   }
-  return at - offset;
+  return end;
 }
 
 function readEntry(
