@@ -51,7 +51,7 @@ export interface OpenPolicy {
   readonly alone?: boolean | undefined;
   /**
    * Open the image itself for writing; the files that it names stay read-only. It must be in order:
-   * what is repaired or shown with a warning for reading is refused. Asks for locks.
+   * much that is shown with a warning for reading is refused. Asks for locks.
    */
   readonly writable?: boolean | undefined;
   /**
