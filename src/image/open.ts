@@ -177,8 +177,15 @@ class Opening {
       );
     }
     if (format === null && probed === 'raw' && this.#writes(overlay)) {
-      this.#warnings.push(
-        `${file.path}: no format stated; probed as raw, which what is written to it can change`,
+      // A guest could write another format's header into it, with names of the host's files.
+      throw new ImageError(
+        'policy',
+        'EINVAL',
+        'raw images are written to only where it is stated',
+        {
+          path: file.path,
+          limit: 'format=raw',
+        },
       );
     }
     if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };
