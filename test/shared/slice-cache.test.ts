@@ -4,6 +4,8 @@ import { expect } from 'chai';
 import {
   allocateSliceCache,
   MIN_CACHE_SIZE,
+  NO_ROOM,
+  RANK,
   SLICE_SIZE,
   SliceCache,
   type SliceCacheMemory,
@@ -51,6 +53,70 @@ describe('SliceCache', () => {
       }
     }
     expect(loads.length).to.equal(offsets.length * 3);
+  });
+
+  it('edit() keeps a slice until it is written back, by rank and place', () => {
+    const { cache, loads } = numberedCache();
+    for (const [offset, rank] of [
+      [8192, RANK.L2],
+      [0, RANK.L2],
+      [4096, RANK.REFCOUNT_BLOCK],
+    ] as const) {
+      const index = cache.edit(0, offset, rank);
+      cache.words[index] = offset + 1;
+      cache.endEdit(index);
+    }
+    for (let n = 3; n <= 20 * SLICES; n++) cache.find(0, n * SLICE_SIZE);
+    const loaded = loads.length;
+    expect(cache.words[cache.find(0, 8192)]).to.equal(8193);
+    expect(loads.length).to.equal(loaded);
+    const written: number[] = [];
+    const write = (_file: number, offset: number, bytes: Uint8Array) => {
+      expect(new Uint32Array(bytes.buffer, bytes.byteOffset, 1)[0]).to.equal(offset + 1);
+      written.push(offset);
+    };
+    cache.writeBack(RANK.REFCOUNT_BLOCK, write);
+    expect(written).to.deep.equal([4096]);
+    cache.writeBack(RANK.L2, write);
+    expect(written).to.deep.equal([4096, 0, 8192]);
+    expect(cache.dirtyCount(RANK.L2)).to.equal(0);
+  });
+
+  it('edit() says where there is no room for another dirty slice, and find() still has some', () => {
+    const { cache } = numberedCache();
+    let offset = 0;
+    for (; ; offset += SLICE_SIZE) {
+      const index = cache.edit(0, offset, RANK.L2);
+      if (index === NO_ROOM) break;
+      cache.endEdit(index);
+    }
+    expect(offset).to.be.greaterThan(0);
+    expect(cache.words[cache.find(0, offset)]).to.equal(offset / 512);
+    cache.writeBack(RANK.L2, () => {});
+    const index = cache.edit(0, offset, RANK.L2);
+    expect(index).to.not.equal(NO_ROOM);
+    cache.endEdit(index);
+  });
+
+  it('writeBack() leaves dirty what could not be written', () => {
+    const { cache } = numberedCache();
+    cache.endEdit(cache.edit(0, 0, RANK.L1));
+    const fail = () => {
+      throw new Error('no space');
+    };
+    expect(() => cache.writeBack(RANK.L1, fail)).to.throw('no space');
+    expect(cache.dirtyCount(RANK.L1)).to.equal(1);
+  });
+
+  it('forget() drops slices, dirty or not', () => {
+    const { cache, loads } = numberedCache();
+    cache.endEdit(cache.edit(0, 0, RANK.L2));
+    cache.find(0, SLICE_SIZE);
+    cache.forget(0, 0, 2 * SLICE_SIZE, SLICE_SIZE);
+    expect(cache.dirtyCount(RANK.L2)).to.equal(0);
+    cache.find(0, 0);
+    cache.find(0, SLICE_SIZE);
+    expect(loads).to.deep.equal([0, SLICE_SIZE, 0, SLICE_SIZE]);
   });
 
   it('find() evicts slices, and says so to who still holds one', () => {
