@@ -1,0 +1,140 @@
+/**
+ * Judges an image that a crash left: QEMU must find no corruption in it, and all that it reads as
+ * must be what was made certain or what was written since.
+ */
+import { spawn } from 'node:child_process';
+import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describeError, isExpected } from '#src/errors.js';
+import { INCOMPATIBLE } from '#src/image/qcow2/layout.js';
+import type { CrashState } from './crash-states.js';
+import { type DiskState, Expectation, type Problem } from './disk-history.js';
+import { qemuRead } from './qemu.js';
+import { readDisk, withImage } from './read.js';
+import { describeSector, readMarks, SECTOR_SIZE } from './sector-marks.js';
+
+export type FaultKind = 'corrupt' | 'unreadable' | 'lost' | 'snapshots' | 'readers differ';
+
+/** What is wrong with a state. */
+export interface Fault {
+  readonly kind: FaultKind;
+  readonly what: string;
+}
+
+/** How to judge. */
+export interface CheckOptions {
+  /** Folder of the image's backing file; the states are written there. */
+  readonly folder: string;
+  /** What was certain when the recording began. */
+  readonly before: DiskState;
+  /** QEMU reads the state too, and must see the same. */
+  readonly compareReaders: boolean;
+}
+
+let files = 0;
+
+/** Judges a state; null where it is as it should be. */
+export async function checkState(state: CrashState, options: CheckOptions): Promise<Fault | null> {
+  const path = join(options.folder, `state${files++}.qcow2`);
+  const repaired = `${path}.repaired`;
+  writeFileSync(path, state.bytes);
+  try {
+    const expectation = new Expectation(options.before, state.notes);
+    const fault = checkReading(path, expectation);
+    if (fault !== null) return fault;
+    if (options.compareReaders) {
+      const difference = compareReaders(path);
+      if (difference !== null) return difference;
+    }
+    if (!isDirty(state.bytes)) return await checkStructure(path);
+    copyFileSync(path, repaired);
+    return (await repair(repaired)) ?? checkReading(repaired, expectation);
+  } finally {
+    rmSync(path, { force: true });
+    rmSync(repaired, { force: true });
+  }
+}
+
+/** Whether the image says itself that its refcounts cannot be trusted. */
+function isDirty(bytes: Uint8Array): boolean {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  return view.getUint32(4) >= 3 && (view.getUint32(76) & (1 << INCOMPATIBLE.DIRTY)) !== 0;
+}
+
+async function checkStructure(path: string): Promise<Fault | null> {
+  const { status, output } = await runQemuImg(['check', path]);
+  // 3: leaked clusters, no more.
+  if (status === 0 || status === 3) return null;
+  return { kind: 'corrupt', what: `qemu-img check: status ${status}: ${brief(output)}` };
+}
+
+async function repair(path: string): Promise<Fault | null> {
+  const { status, output } = await runQemuImg(['check', '-r', 'all', path]);
+  if (status === 0) return checkStructure(path);
+  return { kind: 'corrupt', what: `qemu-img check -r all: status ${status}: ${brief(output)}` };
+}
+
+function checkReading(path: string, expectation: Expectation): Fault | null {
+  try {
+    return withImage(path, ({ image, warnings }) => {
+      const disk = readDisk(image.disk);
+      const problem = expectation.disk(readMarks(disk));
+      if (problem !== null) return lost(problem, disk);
+      const top = image.description.layers[0];
+      const snapshots = top.format === 'qcow2' ? top.snapshots : [];
+      const names = expectation.snapshotNames(snapshots.map(({ name }) => name));
+      if (names !== null) return { kind: 'snapshots', what: `${names.what} ${warnings.join()}` };
+      for (const [index, { name }] of snapshots.entries()) {
+        const bytes = readDisk(image.snapshotDisk(index));
+        const wrong = expectation.snapshot(name, readMarks(bytes));
+        if (wrong !== null) return lost(wrong, bytes);
+      }
+      return null;
+    });
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    return { kind: 'unreadable', what: describeError(error) };
+  }
+}
+
+function lost({ what, sector }: Problem, bytes: Buffer): Fault {
+  if (sector === null) return { kind: 'lost', what };
+  const found = bytes.subarray(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE);
+  return { kind: 'lost', what: `${what} (found ${describeSector(found)})` };
+}
+
+function compareReaders(path: string): Fault | null {
+  return withImage(path, ({ image }) => {
+    if (!readDisk(image.disk).equals(qemuRead(path))) {
+      return { kind: 'readers differ', what: 'qemu-img convert reads the disk differently' };
+    }
+    const top = image.description.layers[0];
+    for (const [index, { name }] of (top.format === 'qcow2' ? top.snapshots : []).entries()) {
+      if (readDisk(image.snapshotDisk(index)).equals(qemuRead(path, name))) continue;
+      return {
+        kind: 'readers differ',
+        what: `qemu-img convert reads snapshot ${name} differently`,
+      };
+    }
+    return null;
+  });
+}
+
+/** Not one after the other, as elsewhere in the tests: there are thousands of these. */
+function runQemuImg(words: string[]): Promise<{ status: number | null; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('qemu-img', words, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let output = '';
+    const collect = (text: Buffer): void => {
+      if (output.length < 4096) output += text.toString();
+    };
+    child.stdout.on('data', collect);
+    child.stderr.on('data', collect);
+    child.once('error', reject);
+    child.once('close', (status) => resolve({ status, output }));
+  });
+}
+
+function brief(output: string): string {
+  return output.trim().split('\n').slice(0, 3).join(' | ');
+}

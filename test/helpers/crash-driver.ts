@@ -1,0 +1,125 @@
+/**
+ * Uses an image as a guest would, and writes into the recording what it did: the only thing that a
+ * workload has to do with.
+ */
+import type { ImageWriter } from '#src/image/writer.js';
+import { IoBuffer } from '#src/sys/io-buffer.js';
+import {
+  type DiskState,
+  type SnapshotState,
+  withSectors,
+  withSize,
+  withSnapshots,
+} from './disk-history.js';
+import type { RecordingStorage } from './recording-storage.js';
+import { markSectors, SECTOR_SIZE, ZEROES } from './sector-marks.js';
+
+/** The calls that workloads make, so that stand-ins for the writer can be tried. */
+export type WriterCalls = Pick<ImageWriter, 'write' | 'flush'> & Partial<ImageWriter>;
+
+export class CrashDriver {
+  /** What the disk is now, as the guest sees it. */
+  state: DiskState;
+  readonly clusterSectors: number;
+  readonly #writer: WriterCalls;
+  readonly #storage: RecordingStorage;
+  #generation: number;
+
+  constructor(
+    writer: WriterCalls,
+    storage: RecordingStorage,
+    before: DiskState,
+    clusterSize: number,
+  ) {
+    this.#writer = writer;
+    this.#storage = storage;
+    this.state = before;
+    this.clusterSectors = Math.max(1, clusterSize / SECTOR_SIZE);
+    this.#generation = 1 + before.sectors.reduce((most, value) => Math.max(most, value), 1);
+  }
+
+  /** Sectors of the disk. */
+  get size(): number {
+    return this.state.sectors.length;
+  }
+
+  write(first: number, count: number): void {
+    const generation = this.#generation++;
+    const buffer = new IoBuffer(count * SECTOR_SIZE);
+    markSectors(first, count, generation).copy(buffer.bytes);
+    this.#fill(`write ${first}+${count}`, first, count, generation);
+    this.#writer.write(first * SECTOR_SIZE, count * SECTOR_SIZE, buffer, 0);
+  }
+
+  discard(first: number, count: number): void {
+    this.#fill(`discard ${first}+${count}`, first, count, ZEROES);
+    this.#writer.discard!(first * SECTOR_SIZE, count * SECTOR_SIZE);
+  }
+
+  zero(first: number, count: number): void {
+    this.#fill(`zero ${first}+${count}`, first, count, ZEROES);
+    this.#writer.zero!(first * SECTOR_SIZE, count * SECTOR_SIZE);
+  }
+
+  /** Changes nothing that is read. */
+  preallocate(first: number, count: number): void {
+    this.#writer.preallocate!(first * SECTOR_SIZE, count * SECTOR_SIZE);
+  }
+
+  resize(sectors: number): void {
+    this.#change(`resize ${sectors}`, withSize(this.state, sectors));
+    this.#writer.resize!(sectors * SECTOR_SIZE);
+  }
+
+  createSnapshot(name: string): void {
+    const { sectors, snapshots, changes } = this.state;
+    const taken: SnapshotState = { name, sectors, takenAt: changes };
+    this.#change(`snapshot ${name}`, withSnapshots(this.state, [...snapshots, taken]));
+    this.#writer.createSnapshot!(name);
+  }
+
+  deleteSnapshot(view: number): void {
+    const { snapshots } = this.state;
+    const left = snapshots.filter((_, index) => index !== view);
+    this.#change(`delete ${snapshots[view]!.name}`, withSnapshots(this.state, left));
+    this.#writer.deleteSnapshot!(view);
+  }
+
+  renameSnapshot(view: number, name: string): void {
+    const { snapshots } = this.state;
+    const renamed = snapshots.map((one, index) => (index === view ? { ...one, name } : one));
+    this.#change(`rename to ${name}`, withSnapshots(this.state, renamed));
+    this.#writer.renameSnapshot!(view, name);
+  }
+
+  revertTo(view: number): void {
+    const { sectors, name } = this.state.snapshots[view]!;
+    const sized = withSize(this.state, sectors.length);
+    this.#change(`revert to ${name}`, withSectors(sized, 0, sectors));
+    this.#writer.revertTo!(view);
+  }
+
+  flush(): void {
+    this.#writer.flush();
+    this.#acknowledge();
+  }
+
+  flushAll(): void {
+    this.#writer.flushAll!();
+    this.#acknowledge();
+  }
+
+  #acknowledge(): void {
+    this.#storage.note({ kind: 'acknowledged', state: this.state });
+  }
+
+  #fill(label: string, first: number, count: number, generation: number): void {
+    const values = new Int32Array(count).fill(generation);
+    this.#change(label, withSectors(this.state, first, values));
+  }
+
+  #change(label: string, after: DiskState): void {
+    this.state = after;
+    this.#storage.note({ kind: 'change', label, after });
+  }
+}
