@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
+import { hasBit } from '#src/image/qcow2/features.js';
 import { INCOMPATIBLE } from '#src/image/qcow2/layout.js';
 import type { CrashState } from './crash-states.js';
 import { type DiskState, Expectation, type Problem } from './disk-history.js';
@@ -36,29 +37,41 @@ let files = 0;
 /** Judges a state; null where it is as it should be. */
 export async function checkState(state: CrashState, options: CheckOptions): Promise<Fault | null> {
   const path = join(options.folder, `state${files++}.qcow2`);
-  const repaired = `${path}.repaired`;
   writeFileSync(path, state.bytes);
   try {
     const expectation = new Expectation(options.before, state.notes);
-    const fault = checkReading(path, expectation);
-    if (fault !== null) return fault;
-    if (options.compareReaders) {
-      const difference = compareReaders(path);
-      if (difference !== null) return difference;
-    }
-    if (!isDirty(state.bytes)) return await checkStructure(path);
+    return await checkImage(path, expectation, options.compareReaders);
+  } finally {
+    rmSync(path, { force: true });
+  }
+}
+
+/** Judges the image at `path`, which stays as it is. */
+export async function checkImage(
+  path: string,
+  expectation: Expectation,
+  compareReaders: boolean,
+): Promise<Fault | null> {
+  const fault = checkReading(path, expectation);
+  if (fault !== null) return fault;
+  const difference = compareReaders ? differenceOfReaders(path) : null;
+  if (difference !== null) return difference;
+  if (!isDirty(path)) return checkStructure(path);
+  const repaired = `${path}.repaired`;
+  try {
     copyFileSync(path, repaired);
     return (await repair(repaired)) ?? checkReading(repaired, expectation);
   } finally {
-    rmSync(path, { force: true });
     rmSync(repaired, { force: true });
   }
 }
 
 /** Whether the image says itself that its refcounts cannot be trusted. */
-function isDirty(bytes: Uint8Array): boolean {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  return view.getUint32(4) >= 3 && (view.getUint32(76) & (1 << INCOMPATIBLE.DIRTY)) !== 0;
+function isDirty(path: string): boolean {
+  return withImage(path, ({ image }) => {
+    const top = image.description.layers[0];
+    return top.format === 'qcow2' && hasBit(top.header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
+  });
 }
 
 async function checkStructure(path: string): Promise<Fault | null> {
@@ -103,7 +116,7 @@ function lost({ what, sector }: Problem, bytes: Buffer): Fault {
   return { kind: 'lost', what: `${what} (found ${describeSector(found)})` };
 }
 
-function compareReaders(path: string): Fault | null {
+function differenceOfReaders(path: string): Fault | null {
   return withImage(path, ({ image }) => {
     if (!readDisk(image.disk).equals(qemuRead(path))) {
       return { kind: 'readers differ', what: 'qemu-img convert reads the disk differently' };

@@ -2,6 +2,7 @@
  * Uses an image as a guest would, and writes into the recording what it did: the only thing that a
  * workload has to do with.
  */
+import { describeError, isExpected } from '#src/errors.js';
 import type { ImageWriter } from '#src/image/writer.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import {
@@ -21,6 +22,8 @@ export class CrashDriver {
   /** What the disk is now, as the guest sees it. */
   state: DiskState;
   readonly clusterSectors: number;
+  /** Calls that the image refused. */
+  readonly refused: string[] = [];
   readonly #writer: WriterCalls;
   readonly #storage: RecordingStorage;
   #generation: number;
@@ -67,36 +70,41 @@ export class CrashDriver {
   }
 
   resize(sectors: number): void {
-    this.#change(`resize ${sectors}`, withSize(this.state, sectors));
-    this.#writer.resize!(sectors * SECTOR_SIZE);
+    this.#try(`resize ${sectors}`, withSize(this.state, sectors), () =>
+      this.#writer.resize!(sectors * SECTOR_SIZE),
+    );
   }
 
   createSnapshot(name: string): void {
     const { sectors, snapshots, changes } = this.state;
     const taken: SnapshotState = { name, sectors, takenAt: changes };
-    this.#change(`snapshot ${name}`, withSnapshots(this.state, [...snapshots, taken]));
-    this.#writer.createSnapshot!(name);
+    this.#try(`snapshot ${name}`, withSnapshots(this.state, [...snapshots, taken]), () =>
+      this.#writer.createSnapshot!(name),
+    );
   }
 
   deleteSnapshot(view: number): void {
     const { snapshots } = this.state;
     const left = snapshots.filter((_, index) => index !== view);
-    this.#change(`delete ${snapshots[view]!.name}`, withSnapshots(this.state, left));
-    this.#writer.deleteSnapshot!(view);
+    this.#try(`delete ${snapshots[view]!.name}`, withSnapshots(this.state, left), () =>
+      this.#writer.deleteSnapshot!(view),
+    );
   }
 
   renameSnapshot(view: number, name: string): void {
     const { snapshots } = this.state;
     const renamed = snapshots.map((one, index) => (index === view ? { ...one, name } : one));
-    this.#change(`rename to ${name}`, withSnapshots(this.state, renamed));
-    this.#writer.renameSnapshot!(view, name);
+    this.#try(`rename to ${name}`, withSnapshots(this.state, renamed), () =>
+      this.#writer.renameSnapshot!(view, name),
+    );
   }
 
   revertTo(view: number): void {
     const { sectors, name } = this.state.snapshots[view]!;
     const sized = withSize(this.state, sectors.length);
-    this.#change(`revert to ${name}`, withSectors(sized, 0, sectors));
-    this.#writer.revertTo!(view);
+    this.#try(`revert to ${name}`, withSectors(sized, 0, sectors), () =>
+      this.#writer.revertTo!(view),
+    );
   }
 
   flush(): void {
@@ -107,6 +115,19 @@ export class CrashDriver {
   flushAll(): void {
     this.#writer.flushAll!();
     this.#acknowledge();
+  }
+
+  /** The image may refuse; its disk is as it was, then. */
+  #try(label: string, after: DiskState, call: () => void): void {
+    const before = this.state;
+    this.#change(label, after);
+    try {
+      call();
+    } catch (error) {
+      if (!isExpected(error)) throw error;
+      this.refused.push(`${label}: ${describeError(error)}`);
+      this.#change(`${label} refused`, before);
+    }
   }
 
   #acknowledge(): void {

@@ -1,9 +1,9 @@
 /** Makes states of recordings and judges them, several at a time. */
 import { checkState, type Fault } from './crash-check.js';
 import { type CrashState, crashStates } from './crash-states.js';
-import type { DiskState } from './disk-history.js';
+import { type DiskState, Expectation } from './disk-history.js';
 import { Random } from './random.js';
-import type { Recording } from './recording-storage.js';
+import type { Operation, Recording } from './recording-storage.js';
 
 /** Processes of qemu-img at a time. */
 const PARALLEL = 3;
@@ -16,6 +16,8 @@ export interface RunOptions {
   readonly folder: string;
   readonly states: number;
   readonly seed: number;
+  /** Only states in which one of these operations may be there or not. */
+  readonly focus?: ReadonlySet<Operation>;
   /** Stop at the first fault. */
   readonly first?: boolean;
   /** Judges states besides. */
@@ -26,6 +28,8 @@ export interface FoundFault extends Fault {
   /** Which state of the run, from 0. */
   readonly number: number;
   readonly state: CrashState;
+  /** What the workload was doing. */
+  readonly doing: string;
 }
 
 export interface RunResult {
@@ -35,7 +39,7 @@ export interface RunResult {
 
 export async function runStates(options: RunOptions): Promise<RunResult> {
   const { recording, before, folder, seed, first = false, also } = options;
-  const states = crashStates(recording, options.states, new Random(seed));
+  const states = crashStates(recording, options.states, new Random(seed), options.focus);
   const faults: FoundFault[] = [];
   let count = 0;
   const judge = async (): Promise<void> => {
@@ -44,7 +48,9 @@ export async function runStates(options: RunOptions): Promise<RunResult> {
       const compareReaders = number % COMPARE_EVERY === 0;
       const fault =
         (await checkState(state, { folder, before, compareReaders })) ?? (await also?.(state));
-      if (fault !== null && fault !== undefined) faults.push({ ...fault, number, state });
+      if (fault !== null && fault !== undefined) {
+        faults.push({ ...fault, number, state, doing: new Expectation(before, state.notes).doing });
+      }
       if (first && faults.length > 0) return;
     }
   };

@@ -41,14 +41,22 @@ interface Epoch {
   readonly writers: readonly number[];
 }
 
-/** Samples states, in the order of the recording. The number is a wish: no state comes twice. */
+/**
+ * Samples states, in the order of the recording. The number is a wish: no state comes twice. `focus`:
+ * only states in which one of these operations is between two flushes.
+ */
 export function* crashStates(
   recording: Recording,
   wanted: number,
   random: Random,
+  focus: ReadonlySet<Operation> | null = null,
 ): Generator<CrashState> {
   const { operations } = recording;
   const epochs = epochsOf(operations);
+  const weightOf = ({ writers }: Epoch): number => {
+    const chosen = focus === null || writers.some((index) => focus.has(operations[index]!));
+    return chosen && writers.length > 0 ? 1 + writers.length : 0;
+  };
   const weight = epochs.reduce((sum, epoch) => sum + weightOf(epoch), 0);
   let base: Uint8Array = recording.initial;
   let owed = 0;
@@ -56,7 +64,8 @@ export function* crashStates(
     owed += (wanted * weightOf(epoch)) / weight;
     const seen = new Set<string>();
     // An epoch of few operations has few states: what it cannot use, the next ones get.
-    for (let tries = Math.ceil(2 * owed); owed >= 1 && tries > 0; tries--) {
+    const weighs = weightOf(epoch) > 0;
+    for (let tries = Math.ceil(2 * owed); weighs && owed >= 1 && tries > 0; tries--) {
       const choice = choose(epoch, random);
       const key = `${choice.at} ${choice.size} ${[...choice.last].join(' ')}`;
       if (seen.has(key)) continue;
@@ -71,10 +80,6 @@ export function* crashStates(
     }
     base = apply(base, epoch.pieces, everything(epoch));
   }
-}
-
-function weightOf({ writers }: Epoch): number {
-  return writers.length === 0 ? 0 : 1 + writers.length;
 }
 
 function epochsOf(operations: readonly Operation[]): Epoch[] {

@@ -3,9 +3,11 @@ import { expect } from 'chai';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import { CrashDriver } from '../helpers/crash-driver.js';
 import { type RunResult, runStates } from '../helpers/crash-run.js';
-import { emptyState } from '../helpers/disk-history.js';
+import { type DiskState, emptyState } from '../helpers/disk-history.js';
+import type { Role } from '../helpers/host-roles.js';
+import { unordered } from '../helpers/planted-faults.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
-import { RecordingStorage } from '../helpers/recording-storage.js';
+import { type Recording, RecordingStorage } from '../helpers/recording-storage.js';
 import { markSectors } from '../helpers/sector-marks.js';
 import { useTempFolder } from '../helpers/temp.js';
 import {
@@ -13,8 +15,8 @@ import {
   TOY_CLUSTER_SIZE,
   TOY_SECTORS,
   type ToyOrder,
-  toyImage,
   ToyWriter,
+  toyImage,
 } from '../helpers/toy-writer.js';
 
 const STATES = 150;
@@ -23,7 +25,10 @@ describe('crash simulation', () => {
   printSeed();
   const folder = useTempFolder();
 
-  async function simulate(order: ToyOrder, forgetFlush = false): Promise<RunResult> {
+  function record(
+    order: ToyOrder,
+    forgetFlush = false,
+  ): { recording: Recording; before: DiskState } {
     const random = new Random(SEED);
     const image = toyImage(markSectors(0, 1, 1));
     const storage = new RecordingStorage(image.bytes, 'toy');
@@ -38,9 +43,12 @@ describe('crash simulation', () => {
       if (random.chance(0.2)) driver.flush();
     }
     driver.flush();
-    const { recording } = storage;
-    const path = folder.path;
-    return runStates({ recording, before, folder: path, states: STATES, seed: SEED });
+    return { recording: storage.recording, before };
+  }
+
+  function simulate(order: ToyOrder, forgetFlush = false): Promise<RunResult> {
+    const recorded = record(order, forgetFlush);
+    return runStates({ ...recorded, folder: folder.path, states: STATES, seed: SEED });
   }
 
   it('passes what keeps the order', async () => {
@@ -75,6 +83,25 @@ describe('crash simulation', () => {
   for (const [name, order, kinds] of wrong) {
     it(`catches ${name}`, async () => {
       const { faults } = await simulate(order);
+      expect(faults.map(({ kind }) => kind).join()).to.match(kinds);
+    });
+  }
+
+  const planted: [Role, Role, RegExp][] = [
+    ['data', 'l2', /lost/],
+    ['refcount block', 'l2', /corrupt/],
+    ['l2', 'refcount block', /corrupt/],
+  ];
+  for (const [first, second, kinds] of planted) {
+    it(`catches a ${second} write that is put before the ${first} write`, async () => {
+      const { recording, before } = record(RIGHT_ORDER);
+      const broken = unordered(first, second)(recording);
+      const words = { before, folder: folder.path, states: STATES, seed: SEED };
+      const { faults } = await runStates({
+        ...words,
+        recording: broken.recording,
+        focus: broken.moved,
+      });
       expect(faults.map(({ kind }) => kind).join()).to.match(kinds);
     });
   }
