@@ -2,7 +2,6 @@
  * Judges an image that a crash left: QEMU must find no corruption in it, and all that it reads as
  * must be what was made certain or what was written since.
  */
-import { spawn } from 'node:child_process';
 import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
@@ -11,6 +10,7 @@ import { INCOMPATIBLE } from '#src/image/qcow2/layout.js';
 import type { CrashState } from './crash-states.js';
 import { type DiskState, Expectation, type Problem } from './disk-history.js';
 import { qemuRead } from './qemu.js';
+import { qemuCheck } from './qemu-checks.js';
 import { readDisk, withImage } from './read.js';
 import { describeSector, readMarks, SECTOR_SIZE } from './sector-marks.js';
 
@@ -75,14 +75,14 @@ function isDirty(path: string): boolean {
 }
 
 async function checkStructure(path: string): Promise<Fault | null> {
-  const { status, output } = await runQemuImg(['check', path]);
+  const { status, output } = await qemuCheck('check', path);
   // 3: leaked clusters, no more.
   if (status === 0 || status === 3) return null;
   return { kind: 'corrupt', what: `qemu-img check: status ${status}: ${brief(output)}` };
 }
 
 async function repair(path: string): Promise<Fault | null> {
-  const { status, output } = await runQemuImg(['check', '-r', 'all', path]);
+  const { status, output } = await qemuCheck('repair', path);
   if (status === 0) return checkStructure(path);
   return { kind: 'corrupt', what: `qemu-img check -r all: status ${status}: ${brief(output)}` };
 }
@@ -130,21 +130,6 @@ function differenceOfReaders(path: string): Fault | null {
       };
     }
     return null;
-  });
-}
-
-/** Not one after the other, as elsewhere in the tests: there are thousands of these. */
-function runQemuImg(words: string[]): Promise<{ status: number | null; output: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('qemu-img', words, { stdio: ['ignore', 'pipe', 'pipe'] });
-    let output = '';
-    const collect = (text: Buffer): void => {
-      if (output.length < 4096) output += text.toString();
-    };
-    child.stdout.on('data', collect);
-    child.stderr.on('data', collect);
-    child.once('error', reject);
-    child.once('close', (status) => resolve({ status, output }));
   });
 }
 
