@@ -23,7 +23,10 @@ export interface Qcow2Description {
   readonly dataFile: FileDescription | null;
   readonly header: Qcow2Header;
   readonly snapshots: readonly Snapshot[];
+  /** None of an image that is open for writing: they are no longer kept up to date. */
   readonly bitmaps: readonly Bitmap[];
+  /** The dirty bit was set: its refcounts are to be rebuilt before anything is written. */
+  readonly needsRepair: boolean;
 }
 
 export type LayerDescription = RawDescription | Qcow2Description;
@@ -31,4 +34,6 @@ export type LayerDescription = RawDescription | Qcow2Description;
 /** A chain of layers: the image itself first, its deepest backing file last. */
 export interface ImageDescription {
   readonly layers: readonly [LayerDescription, ...LayerDescription[]];
+  /** Whether the first layer's file is open for writing; the others never are. */
+  readonly writable: boolean;
 }

@@ -29,33 +29,37 @@ const LOCKS = {
   read: { uses: [CONSISTENT_READ], refuses: [WRITE, RESIZE] },
   /** Looks at the header alone, as `info` does. */
   info: { uses: [], refuses: [WRITE, RESIZE] },
+  /** Writes the data: lets others look at the header, and nothing else. */
+  write: { uses: [CONSISTENT_READ, WRITE, RESIZE], refuses: [WRITE, RESIZE] },
 } as const satisfies Record<string, LockSet>;
 
 export type LockKind = keyof typeof LOCKS;
 
 /**
  * Locks the open file until its descriptor is closed. Throws EAGAIN, with the process where it can be
- * found, if another uses the image in a way that does not go with this one.
+ * found, if another uses the image in a way that does not go with this one. `advice`: what the user
+ * could do then, said behind the process.
  */
-export function lockImage(fd: number, path: string, kind: LockKind): void {
+export function lockImage(fd: number, path: string, kind: LockKind, advice?: string): void {
   const { uses, refuses }: LockSet = LOCKS[kind];
   const own = [...uses.map((i) => USES + i), ...refuses.map((i) => REFUSES + i)];
   const taken: number[] = [];
   try {
     for (const byte of own) {
-      if (!lockByte(fd, byte)) throw conflict(fd, path, byte);
+      if (!lockByte(fd, byte)) throw conflict(fd, path, byte, advice);
       taken.push(byte);
     }
     for (const i of uses)
-      if (isLockedByOthers(fd, REFUSES + i)) throw conflict(fd, path, REFUSES + i);
-    for (const i of refuses) if (isLockedByOthers(fd, USES + i)) throw conflict(fd, path, USES + i);
+      if (isLockedByOthers(fd, REFUSES + i)) throw conflict(fd, path, REFUSES + i, advice);
+    for (const i of refuses)
+      if (isLockedByOthers(fd, USES + i)) throw conflict(fd, path, USES + i, advice);
   } catch (error) {
     for (const byte of taken) unlockByte(fd, byte);
     throw error;
   }
 }
 
-function conflict(fd: number, path: string, byte: number): ImageError {
+function conflict(fd: number, path: string, byte: number, advice?: string): ImageError {
   const shared = byte < REFUSES ? 'shared ' : '';
   const name = NAMES[(byte % 100) as 0];
   const holders = lockHolders(fstatSync(fd), byte).map(
@@ -64,6 +68,6 @@ function conflict(fd: number, path: string, byte: number): ImageError {
   const by = holders.length === 0 ? 'another process' : holders.join(', ');
   return new ImageError('policy', 'EAGAIN', `Failed to get ${shared}"${name}" lock`, {
     path,
-    limit: `in use by ${by}; force-share reads it all the same`,
+    limit: `in use by ${by}${advice === undefined ? '' : `; ${advice}`}`,
   });
 }

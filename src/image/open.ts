@@ -1,6 +1,6 @@
 /**
- * Opening an image and the chain of its backing files, under a policy. Everything is read-only, and
- * everything that an image names is checked before it is opened.
+ * Opening an image and the chain of its backing files, under a policy. Everything is read-only but the
+ * image itself, where it is asked for; what an image names is checked before it is opened.
  */
 import {
   closeSync,
@@ -14,27 +14,21 @@ import {
   statSync,
 } from 'node:fs';
 import { sep } from 'node:path';
-import {
-  describeError,
-  ERRNO,
-  type ErrnoName,
-  errnoName,
-  errnoOf,
-  ImageError,
-  isExpected,
-} from '../errors.js';
+import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
 import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
-import { strerror } from '../sys/libc.js';
 import type { FileDescription, ImageDescription, LayerDescription } from './description.js';
 import { resolveName } from './file-names.js';
 import { type LockKind, lockImage } from './lock.js';
+import { systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
 import { readBitmaps } from './qcow2/bitmaps.js';
 import { hasBit } from './qcow2/features.js';
+import { prepareForWriting } from './qcow2/header-edit.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
+import { checkFeaturesForWriting, checkTablesForWriting } from './qcow2/writable.js';
 
 /** Layers of a chain at most: deeper ones are taken for an attack. */
 export const MAX_LAYERS = 256;
@@ -49,7 +43,15 @@ export interface OpenPolicy {
   readonly backingRoot?: string | undefined;
   /** Open the image alone, as if it had no backing file; for looking at its header. */
   readonly alone?: boolean | undefined;
-  /** QEMU's locks to take on each file of the chain; none where it is not given. */
+  /**
+   * Open the image itself for writing; the files that it names stay read-only. It must be in order:
+   * what is repaired or shown with a warning for reading is refused. Asks for locks.
+   */
+  readonly writable?: boolean | undefined;
+  /**
+   * QEMU's locks to take on each file of the chain; none where it is not given. Where the image is
+   * opened for writing, its own is 'write' and the others' are 'read', whatever is given.
+   */
   readonly lock?: LockKind | undefined;
   /** Allow encrypted images; for looking at the header. */
   readonly allowEncrypted?: boolean | undefined;
@@ -91,6 +93,10 @@ class Opening {
 
   constructor(policy: OpenPolicy) {
     this.#policy = policy;
+    if (policy.writable === true && policy.lock === undefined) {
+      const message = 'force-share can only be used with read-only images';
+      throw new ImageError('policy', 'EINVAL', message);
+    }
     this.#root = policy.backingRoot === undefined ? undefined : rootOf(policy.backingRoot);
   }
 
@@ -119,7 +125,25 @@ class Opening {
       next = this.#policy.alone === true ? null : this.#backingOf(layer);
     }
     const [top, ...below] = layers;
-    return { description: { layers: [top!, ...below] }, warnings: this.#warnings };
+    const writable = this.#policy.writable === true;
+    const first = writable ? this.#prepareForWriting(top!) : top!;
+    return { description: { layers: [first, ...below], writable }, warnings: this.#warnings };
+  }
+
+  /** Last of all: an image that cannot be opened stays as it is. */
+  #prepareForWriting(layer: LayerDescription): LayerDescription {
+    if (layer.format !== 'qcow2') return layer;
+    const { fd, path } = layer.file;
+    return within(path, undefined, () => {
+      const { header, warnings } = prepareForWriting(new FileStorage(fd, path), layer.header);
+      this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
+      return { ...layer, header };
+    });
+  }
+
+  /** Whether a file is the one to be written to: the image itself, which no other names. */
+  #writes(by: string | undefined): boolean {
+    return by === undefined && this.#policy.writable === true;
   }
 
   #openLayer(
@@ -135,15 +159,20 @@ class Opening {
         `${overlay}: backing file '${file.path}' has no stated format; probed as ${probed}`,
       );
     }
+    if (format === null && probed === 'raw' && this.#writes(overlay)) {
+      this.#warnings.push(
+        `${file.path}: no format stated; probed as raw, which what is written to it can change`,
+      );
+    }
     if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };
-    if (probed === 'qcow2') return this.#openQcow2(file, storage);
+    if (probed === 'qcow2') return this.#openQcow2(file, storage, this.#writes(overlay));
     throw new ImageError('unsupported', 'ENOTSUP', `Format '${probed}' is not supported`, {
       path: file.path,
       limit: 'supported: qcow2, raw',
     });
   }
 
-  #openQcow2(file: FileDescription, storage: Storage): LayerDescription {
+  #openQcow2(file: FileDescription, storage: Storage, writes: boolean): LayerDescription {
     const header = readHeader(storage);
     if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
       const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
@@ -153,7 +182,9 @@ class Opening {
         `Encrypted images (${method}) are not supported`,
       );
     }
-    if (hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY)) {
+    if (writes) checkFeaturesForWriting(header);
+    const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
+    if (needsRepair) {
       this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
     }
     if (hasBit(header.incompatibleFeatures, INCOMPATIBLE.CORRUPT)) {
@@ -165,12 +196,15 @@ class Opening {
       external && wanted
         ? this.#openFile(dataFilePath(file.path, header.extensions.dataFile!), file.path)
         : null;
-    const snapshots = this.#readSnapshots(file, storage, header);
+    const snapshots = writes
+      ? readSnapshots(storage, header)
+      : this.#readSnapshots(file, storage, header);
+    if (writes) checkTablesForWriting(storage, header, snapshots);
     for (const { name, problem } of snapshots) {
       if (problem !== null) this.#warnings.push(`${file.path}: snapshot '${name}': ${problem}`);
     }
-    const bitmaps = readBitmaps(storage, header);
-    return { format: 'qcow2', file, dataFile, header, snapshots, bitmaps };
+    const bitmaps = writes ? [] : readBitmaps(storage, header);
+    return { format: 'qcow2', file, dataFile, header, snapshots, bitmaps, needsRepair };
   }
 
   /** A table that is cut off takes nothing from the disk itself: it is shown without snapshots. */
@@ -199,8 +233,9 @@ class Opening {
         throw new ImageError('policy', 'EPERM', "other files are not opened ('no-backing')");
       }
       // Looked at first: opening a FIFO or a device can block or have effects.
-      checkKind(statSync(path));
-      const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      const looked = statSync(path);
+      checkKind(looked);
+      const fd = this.#writes(by) ? openForWriting(path, looked) : openForReading(path);
       this.#fds.push(fd);
       const stat = fstatSync(fd);
       checkKind(stat);
@@ -211,9 +246,20 @@ class Opening {
         throw new ImageError('invalid', 'ELOOP', 'the chain of files comes back to this one');
       }
       this.#seen.add(identity);
-      if (this.#policy.lock !== undefined) lockImage(fd, path, this.#policy.lock);
+      this.#lock(fd, path, by);
       return { path, fd };
     });
+  }
+
+  #lock(fd: number, path: string, by: string | undefined): void {
+    const { lock, writable } = this.#policy;
+    if (lock === undefined) return;
+    if (this.#writes(by)) lockImage(fd, path, 'write');
+    else if (writable === true) lockImage(fd, path, 'read');
+    else {
+      const kind = lock === 'write' ? 'read' : lock;
+      lockImage(fd, path, kind, 'force-share reads it all the same');
+    }
   }
 
   /** The file behind the descriptor: a link changed since cannot lead elsewhere. */
@@ -221,6 +267,23 @@ class Opening {
     const real = readlinkSync(`/proc/self/fd/${fd}`);
     if (real.startsWith(this.#root === sep ? sep : `${this.#root}${sep}`)) return;
     throw new ImageError('policy', 'EPERM', `lies outside of backing-root '${this.#root}'`);
+  }
+}
+
+function openForReading(path: string): number {
+  return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+}
+
+function openForWriting(path: string, looked: Stats): number {
+  const { O_RDWR, O_NONBLOCK, O_EXCL } = constants;
+  // A block device that is mounted, or part of another one, is the kernel's: O_EXCL asks.
+  const exclusive = looked.isBlockDevice() ? O_EXCL : 0;
+  try {
+    return openSync(path, O_RDWR | O_NONBLOCK | exclusive);
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    const { kind, code, message } = systemError(error);
+    throw new ImageError(kind, code, message, { limit: 'opened for writing' }, error);
   }
 }
 
@@ -247,37 +310,4 @@ function checkKind(stat: Stats): void {
   if (stat.isFile() || stat.isBlockDevice()) return;
   const code = stat.isDirectory() ? 'EISDIR' : 'EINVAL';
   throw new ImageError('invalid', code, 'not a regular file or block device');
-}
-
-/** Errors that carry their file's name already. */
-const named = new WeakSet<Error>();
-
-/** Errors of one file carry its name, and the name of the image that names it. */
-function within<T>(path: string, by: string | undefined, body: () => T): T {
-  try {
-    return body();
-  } catch (error) {
-    throw nameError(path, by, error);
-  }
-}
-
-function nameError(path: string, by: string | undefined, error: unknown): unknown {
-  if (!isExpected(error) || named.has(error)) return error;
-  const whole = error instanceof ImageError ? error : systemError(error);
-  const result = new ImageError(
-    whole.kind,
-    whole.code,
-    `Could not open '${path}': ${whole.message}${by === undefined ? '' : ` (named by '${by}')`}`,
-    { ...whole.context, path },
-    error,
-  );
-  named.add(result);
-  return result;
-}
-
-/** A failed system call as an error of the image, in the C library's words. */
-function systemError(error: Error): ImageError {
-  const errno = errnoOf(error);
-  const code = errnoName(errno) as ErrnoName;
-  return new ImageError(code === 'ENOENT' ? 'missing' : 'invalid', code, strerror(errno));
 }

@@ -39,6 +39,11 @@ export function tryQemuImg(...words: string[]): ToolResult {
   return run('qemu-img', words);
 }
 
+/** Runs qemu-io, whatever comes of it. */
+export function tryQemuIo(...words: string[]): ToolResult {
+  return run('qemu-io', words);
+}
+
 /** Runs commands of qemu-io on the image at `path`. Throws where one of them fails. */
 export function qemuIo(path: string, ...commands: string[]): string {
   return mustRun('qemu-io', [...commands.flatMap((command) => ['-c', command]), path]);

@@ -1,0 +1,118 @@
+/**
+ * Writing single fields of a header in place. Fields that belong together go in one write, which
+ * lies in one sector: a crash leaves all of them old or all new. Nothing is flushed but where it is
+ * said: what must be durable before and after is the caller's order to keep.
+ */
+import type { FieldTable, Struct, ValuesOf } from '../../codec/struct.js';
+import { ImageError } from '../../errors.js';
+import type { MutableStorage } from '../../storage/storage.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import { hasBit } from './features.js';
+import type { Qcow2Header } from './header.js';
+import { AUTOCLEAR, HEADER, HEADER_V3 } from './layout.js';
+
+/** What editing needs of an image's file. */
+export type HeaderStorage = Pick<MutableStorage, 'name' | 'size' | 'read' | 'write' | 'flush'>;
+
+/** What `prepareForWriting` did. */
+export interface Prepared {
+  /** The header as it is now. */
+  readonly header: Qcow2Header;
+  /** What the user should know of it. */
+  readonly warnings: readonly string[];
+}
+
+/** Masks of feature bits: those given are written, the others stay. */
+export interface FeatureMasks {
+  readonly incompatible?: bigint;
+  readonly compatible?: bigint;
+  readonly autoclear?: bigint;
+}
+
+/** Autoclear bits that stay true though clusters are written: the others promise what is not kept. */
+const KEPT_AUTOCLEAR = 1n << BigInt(AUTOCLEAR.DATA_FILE_RAW);
+
+const scratch = new IoBuffer(HEADER.size + HEADER_V3.size);
+
+/**
+ * Writes feature masks, bytes 72-95. Only version 3 has them: in a version 2 image other things lie
+ * there, so it is asked first.
+ */
+export function setFeatures(storage: HeaderStorage, masks: FeatureMasks): void {
+  const { view, length } = scratch;
+  if (storage.read(scratch, 0, length, 0) < length) {
+    throw new ImageError('corrupt', 'EIO', `${storage.name}: header is cut off`);
+  }
+  const version = HEADER.get(view, 0, 'version');
+  if (version < 3) throw new RangeError(`features of a version ${version} image`);
+  const now = HEADER_V3.read(view, HEADER.size);
+  writeFields(storage, HEADER_V3, HEADER.size, {
+    incompatibleFeatures: masks.incompatible ?? now.incompatibleFeatures,
+    compatibleFeatures: masks.compatible ?? now.compatibleFeatures,
+    autoclearFeatures: masks.autoclear ?? now.autoclearFeatures,
+  });
+}
+
+/** Writes the disk's size in bytes, bytes 24-31. */
+export function setSize(storage: HeaderStorage, size: number): void {
+  writeFields(storage, HEADER, 0, { size });
+}
+
+/** Writes where the active L1 table lies and how many entries it has, bytes 36-47. */
+export function setL1(
+  storage: HeaderStorage,
+  { l1Size, l1TableOffset }: Pick<Qcow2Header, 'l1Size' | 'l1TableOffset'>,
+): void {
+  writeFields(storage, HEADER, 0, { l1Size, l1TableOffset });
+}
+
+/** Writes where the refcount table lies and how many clusters it has, bytes 48-59. */
+export function setRefcountTable(
+  storage: HeaderStorage,
+  table: Pick<Qcow2Header, 'refcountTableOffset' | 'refcountTableClusters'>,
+): void {
+  const { refcountTableOffset, refcountTableClusters } = table;
+  writeFields(storage, HEADER, 0, { refcountTableOffset, refcountTableClusters });
+}
+
+/** Writes how many snapshots there are and where their table lies, bytes 60-71. */
+export function setSnapshots(
+  storage: HeaderStorage,
+  { nbSnapshots, snapshotsOffset }: Pick<Qcow2Header, 'nbSnapshots' | 'snapshotsOffset'>,
+): void {
+  writeFields(storage, HEADER, 0, { nbSnapshots, snapshotsOffset });
+}
+
+/**
+ * Clears the autoclear bits of what this program does not keep up to date, and flushes: on return
+ * the image may be written to. That includes its bitmaps, whose space stays taken.
+ */
+export function prepareForWriting(storage: HeaderStorage, header: Qcow2Header): Prepared {
+  const before = header.autoclearFeatures;
+  const autoclearFeatures = before & KEPT_AUTOCLEAR;
+  if (before === autoclearFeatures) return { header, warnings: [] };
+  setFeatures(storage, { autoclear: autoclearFeatures });
+  // Were a cluster to be durable before the bit is, a bitmap would be believed that lacks it.
+  storage.flush();
+  const { bitmaps } = header.extensions;
+  const lost = hasBit(before, AUTOCLEAR.BITMAPS) && bitmaps !== null ? bitmaps.nbBitmaps : 0;
+  const warnings =
+    lost === 0 ? [] : [`bitmaps are not kept up to date: its ${lost} are lost by writing`];
+  return { header: { ...header, autoclearFeatures }, warnings };
+}
+
+/** Writes adjacent fields of `table`, which begins at byte `start` of the file, in one write. */
+function writeFields<T extends FieldTable>(
+  storage: HeaderStorage,
+  table: Struct<T>,
+  start: number,
+  values: Partial<ValuesOf<T>>,
+): void {
+  const keys = Object.keys(values) as (keyof T)[];
+  const from = Math.min(...keys.map((key) => table.offsets[key]));
+  const to = Math.max(...keys.map((key) => table.offsets[key] + table.fields[key]!.size));
+  const size = keys.reduce((sum, key) => sum + table.fields[key]!.size, 0);
+  if (size !== to - from) throw new RangeError(`${table.name}: fields that are not adjacent`);
+  table.write(scratch.view, 0, values);
+  storage.write(scratch, from, size, start + from);
+}
