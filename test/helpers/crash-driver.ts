@@ -26,6 +26,8 @@ export class CrashDriver {
   readonly refused: string[] = [];
   readonly #writer: WriterCalls;
   readonly #storage: RecordingStorage;
+  /** The writer's number of the snapshot that is at `index` of the table. */
+  readonly #viewAt: (index: number) => number;
   #generation: number;
 
   constructor(
@@ -33,8 +35,10 @@ export class CrashDriver {
     storage: RecordingStorage,
     before: DiskState,
     clusterSize: number,
+    viewAt: (index: number) => number = (index) => index,
   ) {
     this.#writer = writer;
+    this.#viewAt = viewAt;
     this.#storage = storage;
     this.state = before;
     this.clusterSectors = Math.max(1, clusterSize / SECTOR_SIZE);
@@ -83,27 +87,27 @@ export class CrashDriver {
     );
   }
 
-  deleteSnapshot(view: number): void {
+  deleteSnapshot(index: number): void {
     const { snapshots } = this.state;
-    const left = snapshots.filter((_, index) => index !== view);
-    this.#try(`delete ${snapshots[view]!.name}`, withSnapshots(this.state, left), () =>
-      this.#writer.deleteSnapshot!(view),
+    const left = snapshots.filter((_, at) => at !== index);
+    this.#try(`delete ${snapshots[index]!.name}`, withSnapshots(this.state, left), () =>
+      this.#writer.deleteSnapshot!(this.#viewAt(index)),
     );
   }
 
-  renameSnapshot(view: number, name: string): void {
+  renameSnapshot(index: number, name: string): void {
     const { snapshots } = this.state;
-    const renamed = snapshots.map((one, index) => (index === view ? { ...one, name } : one));
+    const renamed = snapshots.map((one, at) => (at === index ? { ...one, name } : one));
     this.#try(`rename to ${name}`, withSnapshots(this.state, renamed), () =>
-      this.#writer.renameSnapshot!(view, name),
+      this.#writer.renameSnapshot!(this.#viewAt(index), name),
     );
   }
 
-  revertTo(view: number): void {
-    const { sectors, name } = this.state.snapshots[view]!;
+  revertTo(index: number): void {
+    const { sectors, name } = this.state.snapshots[index]!;
     const sized = withSize(this.state, sectors.length);
     this.#try(`revert to ${name}`, withSectors(sized, 0, sectors), () =>
-      this.#writer.revertTo!(view),
+      this.#writer.revertTo!(this.#viewAt(index)),
     );
   }
 

@@ -27,8 +27,9 @@ export class RecordingStorage extends MemoryStorage {
 
   constructor(bytes: Uint8Array, name: string) {
     super(bytes, name);
-    this.#initial = bytes.slice();
-    this.#room = bytes.slice();
+    // No slices: those of a Buffer are the same bytes.
+    this.#initial = Uint8Array.from(bytes);
+    this.#room = Uint8Array.from(bytes);
     this.bytes = this.#room.subarray(0, bytes.length);
   }
 

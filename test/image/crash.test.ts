@@ -1,0 +1,61 @@
+/**
+ * Power failures: what a crash can leave of an image is made from a recording of all writes, QEMU
+ * checks it, and what it reads is held against what was made certain. `npm run crash` does more of it.
+ */
+import { rmSync } from 'node:fs';
+import { expect } from 'chai';
+import { goOn } from '../helpers/crash-recovery.js';
+import { runStates } from '../helpers/crash-run.js';
+import { makeStateFolder, recordWorkload } from '../helpers/crash-session.js';
+import { selectWorkloads, WORKLOADS } from '../helpers/crash-workloads.js';
+import { PLANTED_FAULTS } from '../helpers/planted-faults.js';
+import { printSeed, SEED } from '../helpers/random.js';
+
+/** Of each workload. */
+const STATES = 12;
+/** That a planted fault may hide in, at most. */
+const STATES_OF_FAULT = 600;
+
+describe('an image after a crash', () => {
+  printSeed();
+  let folder = '';
+  beforeEach(() => {
+    folder = makeStateFolder();
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  for (const workload of WORKLOADS) {
+    it(`is whole, and holds what was made certain: ${workload.name}`, async () => {
+      const { recording, before, problem } = recordWorkload(workload, SEED, folder);
+      expect(problem).to.equal(null);
+      const also = goOn(folder, before);
+      const words = { recording, before, folder, states: STATES, seed: SEED, also };
+      const { faults } = await runStates(words);
+      const told = faults.map(({ kind, what, state }) => `${kind}: ${what}\n${state.description}`);
+      expect(told).to.deep.equal([]);
+    });
+  }
+
+  for (const fault of PLANTED_FAULTS) {
+    it(`is broken, and is seen to be, by: ${fault.name}`, async () => {
+      let found = false;
+      for (const workload of selectWorkloads(fault.workloads)) {
+        const { recording, before } = recordWorkload(workload, SEED, folder);
+        const planted = fault.plant(recording);
+        if (planted.moved.size === 0) continue;
+        const { faults } = await runStates({
+          recording: planted.recording,
+          before,
+          folder,
+          states: STATES_OF_FAULT,
+          seed: SEED,
+          focus: planted.moved,
+          first: true,
+        });
+        found ||= faults.length > 0;
+        if (found) break;
+      }
+      expect(found).to.equal(true);
+    });
+  }
+});
