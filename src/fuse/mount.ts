@@ -3,9 +3,9 @@ import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
 import { describeError } from '../errors.js';
+import { allocateImageMemory } from '../image/memory.js';
 import { closeImage, type OpenedImage } from '../image/open.js';
 import { gatherFacts, type Ownership } from '../mount/facts.js';
-import { allocateSliceCache } from '../shared/slice-cache.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { type LogDescription, log } from '../sys/log.js';
 import { type MountOptions, mountDevice } from './device.js';
@@ -86,7 +86,10 @@ export async function mountImage(input: MountInput): Promise<LiveMount> {
       input: {
         fd,
         image: description,
-        cache: allocateSliceCache(input.cacheSize),
+        memory: allocateImageMemory(description, {
+          cacheSize: input.cacheSize,
+          owners: input.workers + 1,
+        }),
         status: allocateWorkerStatus(input.workers),
         facts,
         log: input.log,

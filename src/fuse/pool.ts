@@ -4,7 +4,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { ERRNO } from '../errors.js';
-import { SliceCache } from '../shared/slice-cache.js';
+import { recoverOwner } from '../image/memory.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { OUT_HEADER } from './abi.js';
@@ -126,7 +126,7 @@ export class WorkerPool {
   #bury(index: number, failure: unknown, progress: Progress): void {
     const { input, log } = this.#options;
     const words = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
-    new SliceCache(input.cache, index + 1, unused).recover(index + 1);
+    recoverOwner(input.memory, index + 1);
     this.#answer(index);
     const restarts = this.#restarts[index]!;
     const delay = restarts.died(progress);
@@ -171,8 +171,4 @@ export class WorkerPool {
     writeReply(this.#options.input.fd, reply, reply.length);
     status.end();
   }
-}
-
-function unused(): never {
-  throw new Error('the main thread loads no slices');
 }

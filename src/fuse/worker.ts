@@ -5,10 +5,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { AttachedImage, prepareToAttach } from '../image/attach.js';
 import type { ImageDescription } from '../image/description.js';
+import type { ImageMemory } from '../image/memory.js';
 import type { MountFacts } from '../mount/facts.js';
 import { Operations } from '../mount/operations.js';
 import { Tree } from '../mount/tree.js';
-import type { SliceCacheMemory } from '../shared/slice-cache.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { type LogDescription, log, openLog } from '../sys/log.js';
@@ -23,7 +23,7 @@ export interface WorkerInput {
   /** From 0; its number as an owner of locks is one more. */
   readonly index: number;
   readonly image: ImageDescription;
-  readonly cache: SliceCacheMemory;
+  readonly memory: ImageMemory;
   readonly status: SharedArrayBuffer;
   readonly facts: MountFacts;
   readonly log: LogDescription;
@@ -64,7 +64,7 @@ export function serve(input: WorkerInput, operations: Operations): void {
 
 /** The operations of the mount that `input` describes. */
 export function operationsOf(input: WorkerInput): Operations {
-  const image = new AttachedImage(input.image, input.cache, input.index + 1);
+  const image = new AttachedImage(input.image, input.memory, input.index + 1);
   return new Operations(new Tree(image, input.facts));
 }
 

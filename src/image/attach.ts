@@ -1,25 +1,27 @@
-/** One thread's use of an opened image: its disks, made on first use. */
+/** One thread's use of an opened image: its disks, made on first use, and its writer. */
 import { LRUCache } from 'lru-cache';
 import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
-import {
-  type LoadSlice,
-  SLICE_SIZE,
-  SliceCache,
-  type SliceCacheMemory,
-} from '../shared/slice-cache.js';
+import { ImageLock } from '../shared/image-lock.js';
+import { ImageState } from '../shared/image-state.js';
+import { type LoadSlice, SLICE_SIZE, SliceCache } from '../shared/slice-cache.js';
 import { FileStorage } from '../storage/file.js';
-import type { Storage } from '../storage/storage.js';
+import type { MutableStorage, Storage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { ImageDescription, LayerDescription, Qcow2Description } from './description.js';
 import { Disk } from './disk.js';
+import type { ImageMemory, WriteMemory } from './memory.js';
 import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
+import type { Qcow2Header } from './qcow2/header.js';
 import { COMPRESSION_TYPE } from './qcow2/layout.js';
 import { type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
-import type { Snapshot } from './qcow2/snapshots.js';
+import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
+import { Qcow2Writer } from './qcow2/writer.js';
 import { RawMapping } from './raw.js';
+import { RawWriter } from './raw-writer.js';
+import type { ImageWriter } from './writer.js';
 
 /** Snapshots' disks that a thread keeps: an image can have 65,536. */
 const DISKS_KEPT = 256;
@@ -32,57 +34,111 @@ export async function prepareToAttach({ layers }: ImageDescription): Promise<voi
   if (zstd) await loadZstd();
 }
 
+/** A snapshot as it is shown: the view's number is never another one's. */
+export interface SnapshotView {
+  readonly view: number;
+  readonly snapshot: Snapshot;
+}
+
+export interface AttachOptions {
+  /** Instead of the file of the top layer; in tests. */
+  readonly storage?: MutableStorage;
+}
+
 /** The disks of one image. */
 export class AttachedImage {
   readonly description: ImageDescription;
-  /** The disk as the guest sees it now. */
+  /** The disk as the guest sees it now. Its size changes. */
   readonly disk: Disk;
+  /** Null where the image is read-only. */
+  readonly writer: ImageWriter | null;
+  readonly #state: ImageState | null;
+  readonly #lock: ImageLock | null;
   readonly #backing: Disk | null;
   readonly #top: Qcow2Layer | null;
   readonly #snapshots = new LRUCache<number, Disk>({ max: DISKS_KEPT });
   readonly #vmStates = new LRUCache<number, Disk>({ max: DISKS_KEPT });
+  #views: readonly SnapshotView[] | undefined;
+  #viewsGeneration = 0;
 
   /** `owner`: this thread's number, from 1. */
-  constructor(description: ImageDescription, memory: SliceCacheMemory, owner: number) {
+  constructor(
+    description: ImageDescription,
+    memory: ImageMemory,
+    owner: number,
+    options: AttachOptions = {},
+  ) {
     this.description = description;
-    const storages: Storage[] = description.layers.map(
-      (layer) => new FileStorage(layer.file.fd, layer.file.path),
-    );
+    const files = description.layers.map(({ file }) => new FileStorage(file.fd, file.path));
+    const top: MutableStorage = options.storage ?? files[0]!;
+    const storages: Storage[] = [top, ...files.slice(1)];
     const units = description.layers.map((layer) =>
       layer.format === 'qcow2' ? layer.header.geometry.clusterSize : 1,
     );
-    const cache = new SliceCache(memory, owner, sliceLoader(storages, units));
+    const cache = new SliceCache(memory.cache, owner, sliceLoader(storages, units));
     const decompressor = new ClusterDecompressor();
+    const qcow2 = description.layers.map((layer, index) =>
+      layer.format === 'qcow2'
+        ? qcow2Layer(layer, storages[index]!, index, cache, decompressor)
+        : null,
+    );
+    this.#state = memory.write === null ? null : new ImageState(memory.write.state);
+    this.#lock = memory.write === null ? null : new ImageLock(memory.write.lock, owner);
     let below: Disk | null = null;
-    let backing: Disk | null = null;
-    let top: Qcow2Layer | null = null;
-    for (let index = description.layers.length - 1; index >= 0; index--) {
+    for (let index = description.layers.length - 1; index > 0; index--) {
       const layer = description.layers[index]!;
-      backing = below;
-      top =
-        layer.format === 'qcow2'
-          ? qcow2Layer(layer, storages[index]!, index, cache, decompressor)
-          : null;
-      below = new Disk(activeMapping(layer, storages[index]!, top), backing);
+      below = new Disk(activeMapping(layer, storages[index]!, qcow2[index]!, null), below);
     }
-    this.disk = below!;
-    this.#backing = backing;
-    this.#top = top;
+    this.#backing = below;
+    this.#top = qcow2[0]!;
+    const mapping = activeMapping(description.layers[0], top, this.#top, this.#state);
+    this.disk = new Disk(mapping, below);
+    this.writer = memory.write === null ? null : this.#makeWriter(memory.write, cache, top);
   }
 
-  /** The disk of the snapshot at `index` of the description's list. */
-  snapshotDisk(index: number): Disk {
-    return remember(this.#snapshots, index, () => {
-      const { snapshot, layer } = this.#snapshot(index);
+  /**
+   * To be called before disks or tables are read, and `leave` after: no cluster is used for something
+   * else between. Not nested, and never around a call of the writer.
+   */
+  enter(): void {
+    this.#lock?.enterShared();
+  }
+
+  leave(): void {
+    this.#lock?.leaveShared();
+  }
+
+  /** Grows whenever the snapshots or the disk's size change, by any thread. */
+  get generation(): number {
+    return this.#state?.generation ?? 0;
+  }
+
+  /** The snapshots as they are now, in the table's order: the same object while nothing changes. */
+  snapshots(): readonly SnapshotView[] {
+    const top = this.description.layers[0];
+    if (top.format !== 'qcow2') return [];
+    if (this.#views === undefined || this.#viewsGeneration !== this.generation) {
+      this.#viewsGeneration = this.generation;
+      this.#views = this.#readViews(top.header, top.snapshots);
+      this.#snapshots.clear();
+      this.#vmStates.clear();
+    }
+    return this.#views;
+  }
+
+  /** The disk of the snapshot with that view number. */
+  snapshotDisk(view: number): Disk {
+    const { snapshot, layer } = this.#snapshot(view);
+    return remember(this.#snapshots, view, () => {
       const size = snapshot.diskSize - (snapshot.diskSize % SECTOR_SIZE);
       return new Disk(new Qcow2Mapping(layer, { ...snapshot, size }), this.#backing);
     });
   }
 
   /** The VM state saved with that snapshot: it lies behind the disk, in the same L1 table. */
-  vmState(index: number): Disk {
-    return remember(this.#vmStates, index, () => {
-      const { snapshot, layer } = this.#snapshot(index);
+  vmState(view: number): Disk {
+    const { snapshot, layer } = this.#snapshot(view);
+    return remember(this.#vmStates, view, () => {
       const { geometry } = layer;
       const start = l1EntriesFor(geometry, snapshot.diskSize) * geometry.l2Coverage;
       const size = start + snapshot.vmStateSize;
@@ -91,14 +147,39 @@ export class AttachedImage {
     });
   }
 
-  #snapshot(index: number): { snapshot: Snapshot; layer: Qcow2Layer } {
+  #snapshot(view: number): { snapshot: Snapshot; layer: Qcow2Layer } {
     const top = this.description.layers[0];
-    const snapshot = top.format === 'qcow2' ? top.snapshots[index] : undefined;
-    if (snapshot === undefined || this.#top === null) throw new RangeError(`snapshot ${index}`);
+    const snapshot = this.snapshots().find((shown) => shown.view === view)?.snapshot;
+    if (snapshot === undefined || this.#top === null) {
+      throw new ImageError('missing', 'ENOENT', `${top.file.path}: no snapshot ${view}`);
+    }
     if (snapshot.problem !== null) {
       throw new ImageError('corrupt', 'EIO', `${top.file.path}: ${snapshot.problem}`);
     }
     return { snapshot, layer: this.#top };
+  }
+
+  #readViews(header: Qcow2Header, opened: readonly Snapshot[]): SnapshotView[] {
+    const state = this.#state;
+    if (state === null || state.generation === 0) {
+      return opened.map((snapshot, index) => ({ view: index + 1, snapshot }));
+    }
+    const { geometry } = header;
+    const { size, snapshotsOffset, nbSnapshots } = state;
+    const source = { geometry, size, snapshotsOffset, nbSnapshots };
+    return readSnapshots(this.#top!.storage, source).map((snapshot, index) => ({
+      view: state.viewAt(index),
+      snapshot,
+    }));
+  }
+
+  #makeWriter(memory: WriteMemory, cache: SliceCache, storage: MutableStorage): ImageWriter {
+    const top = this.description.layers[0];
+    const [lock, state, disk] = [this.#lock!, this.#state!, this.disk];
+    if (top.format === 'raw') return new RawWriter(storage, state, lock, memory.options);
+    const { header } = top;
+    const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
+    return new Qcow2Writer({ header, storage, cache, memory, lock, state, disk, snapshots });
   }
 }
 
@@ -125,10 +206,16 @@ class TailMapping implements Mapping {
   }
 }
 
-function activeMapping(layer: LayerDescription, storage: Storage, qcow2: Qcow2Layer | null) {
-  if (layer.format === 'raw') return new RawMapping(storage, layer.fileSize);
+/** `state`: where the layer is written to. */
+function activeMapping(
+  layer: LayerDescription,
+  storage: Storage,
+  qcow2: Qcow2Layer | null,
+  state: ImageState | null,
+): Mapping {
+  if (layer.format === 'raw') return new RawMapping(storage, state ?? { size: layer.fileSize });
   const { l1TableOffset, l1Size, size } = layer.header;
-  return new Qcow2Mapping(qcow2!, { l1TableOffset, l1Size, size });
+  return new Qcow2Mapping(qcow2!, state ?? { l1TableOffset, l1Size, size });
 }
 
 function qcow2Layer(

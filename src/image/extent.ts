@@ -35,6 +35,8 @@ export class Extent {
   skip = 0;
   /** ZERO, UNALLOCATED: whether host clusters are set aside for it. */
   preallocated = false;
+  /** DATA: whether nobody else shares these host clusters: they may be written to in place. */
+  copied = false;
 }
 
 /** The map of one layer's disk, or of one snapshot's. */

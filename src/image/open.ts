@@ -17,7 +17,12 @@ import { sep } from 'node:path';
 import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
 import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
-import type { FileDescription, ImageDescription, LayerDescription } from './description.js';
+import type {
+  FileDescription,
+  ImageDescription,
+  LayerDescription,
+  Qcow2Description,
+} from './description.js';
 import { resolveName } from './file-names.js';
 import { type LockKind, lockImage } from './lock.js';
 import { systemError, within } from './open-errors.js';
@@ -27,6 +32,7 @@ import { hasBit } from './qcow2/features.js';
 import { prepareForWriting } from './qcow2/header-edit.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
+import { rebuildRefcounts } from './qcow2/rebuild.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 import { checkFeaturesForWriting, checkTablesForWriting } from './qcow2/writable.js';
 
@@ -135,10 +141,21 @@ class Opening {
     if (layer.format !== 'qcow2') return layer;
     const { fd, path } = layer.file;
     return within(path, undefined, () => {
-      const { header, warnings } = prepareForWriting(new FileStorage(fd, path), layer.header);
+      const storage = new FileStorage(fd, path);
+      const repaired = layer.needsRepair ? this.#repair(storage, layer) : layer.header;
+      const { header, warnings } = prepareForWriting(storage, repaired);
       this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
-      return { ...layer, header };
+      return { ...layer, header, needsRepair: false };
     });
+  }
+
+  /** Counts the references of a dirty image anew; answers its header, which that changes. */
+  #repair(storage: FileStorage, { header, snapshots }: Qcow2Description): Qcow2Header {
+    const bitmaps = readBitmaps(storage, header);
+    const { leaksFixed, corruptionsFixed } = rebuildRefcounts(storage, header, snapshots, bitmaps);
+    const fixed = `${leaksFixed} leaks and ${corruptionsFixed} errors in its refcounts are repaired`;
+    this.#warnings.push(`${storage.name}: image was not closed cleanly: ${fixed}`);
+    return readHeader(storage);
   }
 
   /** Whether a file is the one to be written to: the image itself, which no other names. */
@@ -184,7 +201,7 @@ class Opening {
     }
     if (writes) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
-    if (needsRepair) {
+    if (needsRepair && !writes) {
       this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
     }
     if (hasBit(header.incompatibleFeatures, INCOMPATIBLE.CORRUPT)) {

@@ -4,20 +4,24 @@ import type { Storage } from '../storage/storage.js';
 import { EXTENT, type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 
 export class RawMapping implements Mapping {
-  readonly size: number;
   readonly unit = 1;
   readonly #storage: Storage;
-  readonly #fileSize: number;
+  readonly #file: { readonly size: number };
 
-  constructor(storage: Storage, fileSize: number) {
+  /** `file`: its size in bytes, which may change. */
+  constructor(storage: Storage, file: { readonly size: number }) {
     this.#storage = storage;
-    this.#fileSize = fileSize;
-    this.size = alignUp(fileSize, SECTOR_SIZE);
+    this.#file = file;
+  }
+
+  get size(): number {
+    return alignUp(this.#file.size, SECTOR_SIZE);
   }
 
   map(offset: number, length: number, extent: Extent): void {
-    const present = this.#fileSize - offset;
+    const present = this.#file.size - offset;
     extent.preallocated = false;
+    extent.copied = true;
     if (present <= 0) {
       extent.kind = EXTENT.ZERO;
       extent.length = length;

@@ -227,7 +227,7 @@ export class Tree {
     if (disk !== undefined) return this.#maker.file(id, folder, disk, origin);
     switch (slotOf(id)) {
       case SLOT.VMSTATE:
-        return this.#maker.file(id, folder, this.#image.vmState(view - 1), origin);
+        return this.#maker.file(id, folder, this.#image.vmState(view), origin);
       case SLOT.INFO: {
         const content = new BytesContent(Buffer.from(this.#facts.info));
         return this.#maker.file(id, folder, content, origin);
@@ -247,8 +247,8 @@ export class Tree {
 
   #disk(view: number): Disk {
     const mounted = this.#facts.snapshot;
-    if (view > 0) return this.#image.snapshotDisk(view - 1);
-    return mounted === null ? this.#image.disk : this.#image.snapshotDisk(mounted);
+    if (view > 0) return this.#image.snapshotDisk(view);
+    return mounted === null ? this.#image.disk : this.#image.snapshotDisk(mounted + 1);
   }
 
   #warn(view: number, message: string): void {

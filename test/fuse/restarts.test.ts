@@ -41,7 +41,7 @@ describe('WorkerPool without a mount', function () {
       log: { error: (line) => lines.push(line), debug: () => {} },
       input: {
         fd,
-        cache: allocateSliceCache(256 << 10),
+        memory: { cache: allocateSliceCache(256 << 10), write: null },
         status: allocateWorkerStatus(workers),
       } as unknown as Omit<WorkerInput, 'index'>,
       workerUrl: new URL(`data:text/javascript,${encodeURIComponent(script)}`),

@@ -3,7 +3,8 @@ import { AttachedImage } from '#src/image/attach.js';
 import type { Disk } from '#src/image/disk.js';
 import { closeImage, type OpenPolicy, openImage } from '#src/image/open.js';
 import { loadZstd } from '#src/image/qcow2/compression.js';
-import { allocateSliceCache, MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
+import { allocateImageMemory } from '#src/image/memory.js';
+import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 
 // What `prepareToAttach` would load for an image that needs it.
@@ -25,7 +26,7 @@ export function withImage<T>(
 ): T {
   const { description, warnings } = openImage(path, policy);
   try {
-    const memory = allocateSliceCache(MIN_CACHE_SIZE);
+    const memory = allocateImageMemory(description, { cacheSize: MIN_CACHE_SIZE, owners: 1 });
     return use({ image: new AttachedImage(description, memory, 1), warnings });
   } finally {
     closeImage(description);

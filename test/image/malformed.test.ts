@@ -186,9 +186,9 @@ describe('malformed images', () => {
     const path = temp.write('image', build({ snapshots }).bytes);
     withImage(path, ({ image, warnings }) => {
       expect(warnings.join()).to.match(/snapshot 'bad': Snapshot L1 table too large/);
-      expectImageError('EIO', /too large/, () => image.snapshotDisk(0));
-      expectImageError('EIO', /too large/, () => image.vmState(0));
-      const good = readDisk(image.snapshotDisk(1), 0, CLUSTER_SIZE);
+      expectImageError('EIO', /too large/, () => image.snapshotDisk(1));
+      expectImageError('EIO', /too large/, () => image.vmState(1));
+      const good = readDisk(image.snapshotDisk(2), 0, CLUSTER_SIZE);
       expect(good.equals(pattern(1, CLUSTER_SIZE))).to.equal(true);
     });
   });
@@ -200,9 +200,9 @@ describe('malformed images', () => {
     ];
     const path = temp.write('image', build({ snapshots }).bytes);
     withImage(path, ({ image }) => {
-      const found = readDisk(image.snapshotDisk(0), 16000 * CLUSTER_SIZE, CLUSTER_SIZE);
+      const found = readDisk(image.snapshotDisk(1), 16000 * CLUSTER_SIZE, CLUSTER_SIZE);
       expect(found.equals(pattern(1, CLUSTER_SIZE))).to.equal(true);
-      expect(readDisk(image.snapshotDisk(1)).every((byte) => byte === 0)).to.equal(true);
+      expect(readDisk(image.snapshotDisk(2)).every((byte) => byte === 0)).to.equal(true);
     });
   });
 
@@ -216,8 +216,8 @@ describe('malformed images', () => {
     });
     bytes.writeBigUInt64BE(BigInt(places.snapshotL1Tables[1]!), places.snapshotEntries[0]!);
     withImage(temp.write('image', bytes), ({ image }) => {
-      expect(readDisk(image.snapshotDisk(0)).every((byte) => byte === 0)).to.equal(true);
-      const found = readDisk(image.snapshotDisk(1), 16000 * CLUSTER_SIZE, CLUSTER_SIZE);
+      expect(readDisk(image.snapshotDisk(1)).every((byte) => byte === 0)).to.equal(true);
+      const found = readDisk(image.snapshotDisk(2), 16000 * CLUSTER_SIZE, CLUSTER_SIZE);
       expect(found.equals(pattern(1, CLUSTER_SIZE))).to.equal(true);
     });
   });

@@ -147,8 +147,8 @@ function readEverything(image: AttachedImage, path: string): void {
   const top = image.description.layers[0];
   if (top.format === 'qcow2') {
     for (let index = 0; index < Math.min(top.snapshots.length, 20); index++) {
-      tolerate(() => readSome(image.snapshotDisk(index)));
-      tolerate(() => readSome(image.vmState(index)));
+      tolerate(() => readSome(image.snapshotDisk(index + 1)));
+      tolerate(() => readSome(image.vmState(index + 1)));
     }
   }
   tolerate(() => void collectInfo(top, path));

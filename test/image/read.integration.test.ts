@@ -189,7 +189,7 @@ describe('images of QEMU', () => {
       expectAsQemu(path);
       withImage(path, ({ image }) => {
         for (const [n, expected] of kept.entries()) {
-          const disk = image.snapshotDisk(n);
+          const disk = image.snapshotDisk(n + 1);
           expectSame(readDisk(disk), expected);
           // With -l, QEMU gives the snapshot the size of the disk.
           const converted = qemuRead(path, `snapshot.name=snapshot ${n}`);

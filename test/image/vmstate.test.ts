@@ -34,10 +34,10 @@ describe('vmState()', () => {
       });
       qemuImg('check', path);
       withImage(path, ({ image }) => {
-        const state = readDisk(image.vmState(0));
+        const state = readDisk(image.vmState(1));
         const expected = [0x11, 0x22, 0, 0x33].map((fill) => Buffer.alloc(clusterSize, fill));
         expect(state.equals(Buffer.concat(expected).subarray(0, vmStateSize))).to.equal(true);
-        expect(readDisk(image.snapshotDisk(0)).every((byte) => byte === 0)).to.equal(true);
+        expect(readDisk(image.snapshotDisk(1)).every((byte) => byte === 0)).to.equal(true);
         expect(image.disk.size).to.equal(3 * MIB + 512);
       });
       qemuImg('snapshot', '-a', 'vm', path);
@@ -58,7 +58,7 @@ describe('vmState()', () => {
     ]);
     writeImage(path, { size: MIB, snapshots: [{ id: '1', name: 'vm', vmStateSize, vmState }] });
     withImage(path, ({ image }) => {
-      const state = image.vmState(0);
+      const state = image.vmState(1);
       expect(state.size).to.equal(vmStateSize);
       expect(readDisk(state, 4 * GIB, 65536).equals(pattern(1, 65536))).to.equal(true);
       expect(readDisk(state, 5 * GIB).equals(pattern(2, 65536).subarray(0, 7))).to.equal(true);
@@ -76,8 +76,8 @@ describe('vmState()', () => {
     const snapshot = { id: '1', name: 'vm', vmStateSize: 65536, vmState, diskSize: 2 * GIB };
     writeImage(path, { size: MIB, snapshots: [snapshot] });
     withImage(path, ({ image }) => {
-      expect(image.snapshotDisk(0).size).to.equal(2 * GIB);
-      expect(readDisk(image.vmState(0)).equals(pattern(3, 65536))).to.equal(true);
+      expect(image.snapshotDisk(1).size).to.equal(2 * GIB);
+      expect(readDisk(image.vmState(1)).equals(pattern(3, 65536))).to.equal(true);
     });
   });
 
@@ -87,7 +87,7 @@ describe('vmState()', () => {
     const snapshots = [{ id: '1', name: 'vm', vmStateSize: 65536 }];
     writeImage(path, { size: MIB, backing: { name: 'base', format: 'raw' }, snapshots });
     withImage(path, ({ image }) => {
-      expect(readDisk(image.vmState(0)).every((byte) => byte === 0)).to.equal(true);
+      expect(readDisk(image.vmState(1)).every((byte) => byte === 0)).to.equal(true);
     });
   });
 });

@@ -7,7 +7,8 @@ import { closeImage, openImage } from '#src/image/open.js';
 import { gatherFacts, type MountFacts } from '#src/mount/facts.js';
 import { Operations } from '#src/mount/operations.js';
 import { Tree } from '#src/mount/tree.js';
-import { allocateSliceCache, MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
+import { allocateImageMemory } from '#src/image/memory.js';
+import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
 import { expectImageError } from '../helpers/errors.js';
 import { writeImage } from '../helpers/image-builder.js';
 import type { ClusterSpec, ImageSpec } from '../helpers/image-spec.js';
@@ -44,7 +45,11 @@ describe('Tree', () => {
     opened.push(description);
     const rest = { info: '{}', pid: 1, snapshot: null, rootIsFile: false, stem: 'vm' };
     const facts = { ...gatherFacts(description, {}, { ...rest, ...change }), ...change };
-    const image = new AttachedImage(description, allocateSliceCache(MIN_CACHE_SIZE), 1);
+    const image = new AttachedImage(
+      description,
+      allocateImageMemory(description, { cacheSize: MIN_CACHE_SIZE, owners: 1 }),
+      1,
+    );
     const operations = new Operations(new Tree(image, facts));
     return { operations, image, facts, description };
   }

@@ -15,6 +15,10 @@ const KNOWN_FLAGS = BITMAP_FLAG.IN_USE | BITMAP_FLAG.AUTO | BITMAP_FLAG.EXTRA_DA
 /** The only type of bitmap there is. */
 const DIRTY_TRACKING = 1;
 
+// Bits of a table entry that must be 0, by halves; bit 0 means ones where there is no cluster.
+const RESERVED_HIGH = 0xff00_0000;
+const RESERVED_LOW = 0x1fe;
+
 /** QEMU's limits on an entry. The bitmap's own size is bytes. */
 const MIN_GRANULARITY_BITS = 9;
 const MAX_GRANULARITY_BITS = 31;
@@ -26,6 +30,10 @@ export interface Bitmap {
   readonly flags: number;
   /** Bytes of the disk that one bit stands for. */
   readonly granularity: number;
+  /** Where its table lies in the file, in bytes. */
+  readonly tableOffset: number;
+  /** Entries of the table: clusters of the bitmap. */
+  readonly tableSize: number;
 }
 
 /** The bitmaps of the image; none where the autoclear bit says that they are out of date. */
@@ -50,6 +58,12 @@ export function readBitmaps(storage: Storage, header: Qcow2Header): Bitmap[] {
   return readDirectory(directory, nbBitmaps, header.geometry.clusterSize);
 }
 
+/** What is wrong with a bitmap table's entry of that host offset, or null. */
+export function bitmapEntryProblem(low: number, high: number, host: number): string | null {
+  if ((low & RESERVED_LOW) !== 0 || (high & RESERVED_HIGH) !== 0) return 'reserved bits set';
+  return (low & 1) !== 0 && host !== 0 ? 'both a cluster and all ones' : null;
+}
+
 function readDirectory(directory: DataView, nbBitmaps: number, clusterSize: number): Bitmap[] {
   const bitmaps: Bitmap[] = [];
   let at = 0;
@@ -64,6 +78,8 @@ function readDirectory(directory: DataView, nbBitmaps: number, clusterSize: numb
       name: name.toString(),
       flags: entry.flags,
       granularity: 2 ** entry.granularityBits,
+      tableOffset: entry.bitmapTableOffset,
+      tableSize: entry.bitmapTableSize,
     });
     at = alignUp(end, 8);
   }

@@ -9,7 +9,7 @@ import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { hasBit } from './features.js';
 import type { Qcow2Header } from './header.js';
-import { AUTOCLEAR, HEADER, HEADER_V3 } from './layout.js';
+import { AUTOCLEAR, CRYPT_METHOD, HEADER, HEADER_V3 } from './layout.js';
 
 /** What editing needs of an image's file. */
 export type HeaderStorage = Pick<MutableStorage, 'name' | 'size' | 'read' | 'write' | 'flush'>;
@@ -64,6 +64,14 @@ export function setL1(
   { l1Size, l1TableOffset }: Pick<Qcow2Header, 'l1Size' | 'l1TableOffset'>,
 ): void {
   writeFields(storage, HEADER, 0, { l1Size, l1TableOffset });
+}
+
+/** Switches to another L1 table and the size of its disk, bytes 24-47 in one write; not encrypted. */
+export function setActiveDisk(
+  storage: HeaderStorage,
+  { size, l1Size, l1TableOffset }: Pick<Qcow2Header, 'size' | 'l1Size' | 'l1TableOffset'>,
+): void {
+  writeFields(storage, HEADER, 0, { size, cryptMethod: CRYPT_METHOD.NONE, l1Size, l1TableOffset });
 }
 
 /** Writes where the refcount table lies and how many clusters it has, bytes 48-59. */

@@ -14,6 +14,11 @@ const OFFSET_HIGH = 0x00ff_ffff;
 const ZERO = 1;
 const OFFSET_LOW = 0xffff_fe00;
 
+// Bits that must be 0: 56-62 of L1 entries, 56-61 of L2 descriptors, and those below the offset.
+const L1_RESERVED_HIGH = 0x7f00_0000;
+const L2_RESERVED_HIGH = 0x3f00_0000;
+const RESERVED_LOW = 0x1ff;
+
 /** Compressed data is counted in sectors of so many bytes. */
 const COMPRESSED_SECTOR_SIZE = 512;
 
@@ -24,6 +29,8 @@ export class Piece {
   /** Of the place asked for; of the whole compressed data where it is compressed. 0: none. */
   hostOffset = 0;
   hostLength = 0;
+  /** Whether the entry says that no snapshot shares its host cluster. */
+  copied = false;
   /** What is wrong with the entry, if anything. */
   problem: string | null = null;
 }
@@ -40,6 +47,24 @@ export function isCopied(high: number): boolean {
   return (high & COPIED) !== 0;
 }
 
+/** The high half with the COPIED flag set or cleared. */
+export function withCopied(high: number, copied: boolean): number {
+  return (copied ? high | COPIED : high & ~COPIED) >>> 0;
+}
+
+/** Whether an L1 entry has bits set that the specification reserves. */
+export function hasReservedL1Bits(low: number, high: number): boolean {
+  return (low & RESERVED_LOW) !== 0 || (high & L1_RESERVED_HIGH) !== 0;
+}
+
+/** The same of an L2 entry's descriptor; compressed ones have no such bits. */
+export function hasReservedL2Bits(geometry: Geometry, low: number, high: number): boolean {
+  if (isCompressed(high)) return false;
+  // Subclusters have their own bits for zeroes.
+  const reservedLow = geometry.extendedL2 ? RESERVED_LOW : RESERVED_LOW & ~ZERO;
+  return (low & reservedLow) !== 0 || (high & L2_RESERVED_HIGH) !== 0;
+}
+
 export function isCompressed(high: number): boolean {
   return (high & COMPRESSED) !== 0;
 }
@@ -51,6 +76,7 @@ export function standardDecoder(geometry: Geometry, externalData: boolean): Deco
     const low = words[at]!;
     const high = words[at + 1]!;
     piece.problem = null;
+    piece.copied = isCopied(high);
     piece.length = clusterSize - within;
     if (isCompressed(high)) {
       decodeCompressed(geometry, externalData, low, high, piece);
@@ -100,4 +126,27 @@ export function decodeCompressed(
   else if (hostOffset > Number.MAX_SAFE_INTEGER / 2) {
     piece.problem = `compressed cluster at impossible offset ${hostOffset}`;
   }
+}
+
+/**
+ * Whether the entry has a host cluster of its own, which can be written to: data, or set aside for a
+ * zero cluster.
+ */
+export function ownsHost(low: number, high: number): boolean {
+  return isCopied(high) && !isCompressed(high) && hostOffsetOf(low, high) !== 0;
+}
+
+/** The high half of an entry for a host cluster, or of an L1 entry for a table, of its own. */
+export function copiedHigh(hostOffset: number): number {
+  return (Math.floor(hostOffset / TWO_32) | COPIED) >>> 0;
+}
+
+/** The low half of an entry for a host offset; `zero`: the cluster reads as zeroes. */
+export function hostLow(hostOffset: number, zero = false): number {
+  return (hostOffset % TWO_32) + (zero ? ZERO : 0);
+}
+
+/** Whether a standard entry says that the cluster reads as zeroes. */
+export function isZero(low: number): boolean {
+  return (low & ZERO) !== 0;
 }

@@ -8,7 +8,7 @@ import type { Storage } from '../../storage/storage.js';
 import { EXTENT, type Extent, type Mapping } from '../extent.js';
 import type { ClusterDecompressor, CompressedSource } from './compression.js';
 import type { Geometry } from './geometry.js';
-import { type DecodePiece, hostOffsetOf, Piece, standardDecoder } from './l2.js';
+import { type DecodePiece, hostOffsetOf, isCopied, Piece, standardDecoder } from './l2.js';
 import { subclusterDecoder } from './subclusters.js';
 
 /** What the mappings of one image file have in common, in one thread. */
@@ -20,7 +20,7 @@ export interface Qcow2Layer extends CompressedSource {
   readonly decompressor: ClusterDecompressor;
 }
 
-/** An L1 table and what it maps. */
+/** An L1 table and what it maps. Getters, where it changes. */
 export interface L1Table {
   readonly l1TableOffset: number;
   /** Entries. */
@@ -32,7 +32,6 @@ export interface L1Table {
 const L1_ENTRY_SIZE = 8;
 
 export class Qcow2Mapping implements Mapping {
-  readonly size: number;
   readonly unit: number;
   readonly #layer: Qcow2Layer;
   readonly #l1: L1Table;
@@ -41,11 +40,11 @@ export class Qcow2Mapping implements Mapping {
   readonly #piece = new Piece();
   /** What the last look at the L1 table found. */
   #l2TableOffset = 0;
+  #l2TableCopied = false;
 
   constructor(layer: Qcow2Layer, l1: L1Table) {
     const { geometry } = layer;
     const externalData = layer.dataStorage !== layer.storage;
-    this.size = l1.size;
     this.unit = geometry.clusterSize;
     this.#layer = layer;
     this.#l1 = l1;
@@ -53,6 +52,10 @@ export class Qcow2Mapping implements Mapping {
       ? subclusterDecoder(geometry, externalData)
       : standardDecoder(geometry, externalData);
     this.#entriesPerSlice = geometry.sliceSize / geometry.l2EntrySize;
+  }
+
+  get size(): number {
+    return this.#l1.size;
   }
 
   map(offset: number, length: number, extent: Extent): void {
@@ -102,7 +105,9 @@ export class Qcow2Mapping implements Mapping {
       absent = 0;
       for (let entry = first; entry < last; entry++) {
         const at = index + entry * (L1_ENTRY_SIZE / 4);
-        this.#l2TableOffset = hostOffsetOf(cache.words[at]!, cache.words[at + 1]!);
+        const high = cache.words[at + 1]!;
+        this.#l2TableOffset = hostOffsetOf(cache.words[at]!, high);
+        this.#l2TableCopied = isCopied(high);
         if (this.#l2TableOffset !== 0) break;
         absent++;
       }
@@ -164,8 +169,9 @@ export class Qcow2Mapping implements Mapping {
     const { clusterSize } = this.#layer.geometry;
     this.#decode(words, index + first * entryWords, within, piece);
     const hostOffset = piece.hostOffset;
-    const kind = piece.kind;
+    const { kind, copied } = piece;
     extent.kind = kind;
+    extent.copied = copied && this.#l2TableCopied;
     extent.storage = this.#layer.dataStorage;
     extent.hostOffset = hostOffset;
     extent.hostLength = piece.hostLength;
@@ -179,7 +185,8 @@ export class Qcow2Mapping implements Mapping {
       if (kind === EXTENT.COMPRESSED || piece.problem !== null) break;
       entry++;
       this.#decode(words, index + entry * entryWords, 0, piece);
-      if (piece.kind !== kind || !continues(kind, hostOffset, run, piece.hostOffset)) {
+      const alike = piece.kind === kind && piece.copied === copied;
+      if (!alike || !continues(kind, hostOffset, run, piece.hostOffset)) {
         // What comes next is the next call's; its problems, too.
         piece.problem = null;
         break;

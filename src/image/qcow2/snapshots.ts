@@ -25,8 +25,14 @@ export interface Snapshot {
   readonly problem: string | null;
 }
 
+/** What is needed of a header to read its snapshots. */
+export type SnapshotSource = Pick<
+  Qcow2Header,
+  'geometry' | 'size' | 'snapshotsOffset' | 'nbSnapshots'
+>;
+
 /** Reads all snapshots of the image in `storage`, in the table's order. */
-export function readSnapshots(storage: Storage, header: Qcow2Header): Snapshot[] {
+export function readSnapshots(storage: Storage, header: SnapshotSource): Snapshot[] {
   const snapshots: Snapshot[] = [];
   let offset = header.snapshotsOffset;
   for (let index = 0; index < header.nbSnapshots; index++) {
@@ -45,9 +51,24 @@ export function readSnapshots(storage: Storage, header: Qcow2Header): Snapshot[]
   return snapshots;
 }
 
+/** Bytes of the snapshot table, without padding behind its last entry. */
+export function snapshotTableSize(
+  storage: Storage,
+  header: Pick<SnapshotSource, 'snapshotsOffset' | 'nbSnapshots'>,
+): number {
+  let end = 0;
+  for (let index = 0; index < header.nbSnapshots; index++) {
+    const at = header.snapshotsOffset + alignUp(end, 8);
+    const { view } = readExactly(storage, at, SNAPSHOT_HEADER.size, 'snapshot table entry');
+    const { extraDataSize, idStrSize, nameSize } = SNAPSHOT_HEADER.read(view, 0);
+    end = alignUp(end, 8) + SNAPSHOT_HEADER.size + extraDataSize + idStrSize + nameSize;
+  }
+  return end;
+}
+
 function readEntry(
   storage: Storage,
-  header: Qcow2Header,
+  header: SnapshotSource,
   offset: number,
 ): { snapshot: Snapshot; size: number } {
   const fixed = readExactly(storage, offset, SNAPSHOT_HEADER.size, 'snapshot table entry');

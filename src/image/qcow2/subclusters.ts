@@ -11,6 +11,7 @@ import {
   hostOffsetOf,
   isAllocated,
   isCompressed,
+  isCopied,
   unaligned,
 } from './l2.js';
 
@@ -20,6 +21,7 @@ export function subclusterDecoder(geometry: Geometry, externalData: boolean): De
     const low = words[at]!;
     const high = words[at + 1]!;
     piece.problem = null;
+    piece.copied = isCopied(high);
     if (isCompressed(high)) {
       piece.length = clusterSize - within;
       decodeCompressed(geometry, externalData, low, high, piece);
@@ -43,4 +45,10 @@ export function subclusterDecoder(geometry: Geometry, externalData: boolean): De
       piece.problem = 'allocated subcluster of an unallocated cluster';
     }
   };
+}
+
+/** The bits of subclusters `first` to `end` - 1. */
+export function subclusterMask(first: number, end: number): number {
+  const below = (n: number): number => (n >= 32 ? 0xffff_ffff : (1 << n) - 1);
+  return (below(end) & ~below(first)) >>> 0;
 }

@@ -38,8 +38,14 @@ describe('readBitmaps()', () => {
       { name: 'b'.repeat(1023), granularityBits: 31, fields: { flags: BITMAP_FLAG.AUTO } },
     ];
     expect(read(build({ bitmaps }))).to.deep.equal([
-      { name: 'a', flags: 0, granularity: 512 },
-      { name: 'b'.repeat(1023), flags: 2, granularity: 2 ** 31 },
+      { name: 'a', flags: 0, granularity: 512, tableOffset: 0x20000, tableSize: 1 },
+      {
+        name: 'b'.repeat(1023),
+        flags: 2,
+        granularity: 2 ** 31,
+        tableOffset: 0x30000,
+        tableSize: 1,
+      },
     ]);
   });
 

@@ -1,0 +1,114 @@
+/** The shared memory of one image: made by the main thread, handed to every thread that attaches. */
+import { fstatSync } from 'node:fs';
+import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
+import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
+import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
+import { FileStorage } from '../storage/file.js';
+import type { Storage } from '../storage/storage.js';
+import type { ImageDescription, LayerDescription } from './description.js';
+import { hasBit } from './qcow2/features.js';
+import { INCOMPATIBLE } from './qcow2/layout.js';
+import { allocateMetadataMap } from './qcow2/overlap.js';
+import { snapshotTableSize } from './qcow2/snapshots.js';
+
+/** How writes are done. */
+export interface WriteOptions {
+  /**
+   * `writeback`: flushes make durable. `writethrough`: each write does. `none`: as writeback, past
+   * the host's page cache. `unsafe`: nothing does.
+   */
+  readonly cache: 'writeback' | 'writethrough' | 'none' | 'unsafe';
+  /** Whether freed clusters become holes of the host's file. */
+  readonly discard: 'unmap' | 'ignore';
+  /** Whether writes of zeroes become zero clusters: `on` keeps their space, `unmap` gives it back. */
+  readonly detectZeroes: 'off' | 'on' | 'unmap';
+}
+
+export const DEFAULT_WRITE_OPTIONS: WriteOptions = {
+  cache: 'writeback',
+  discard: 'unmap',
+  detectZeroes: 'off',
+};
+
+/** What writing needs. */
+export interface WriteMemory {
+  readonly options: WriteOptions;
+  readonly lock: SharedArrayBuffer;
+  readonly state: ImageStateMemory;
+  /** The bitmap of the overlap guard. */
+  readonly metadata: SharedArrayBuffer;
+  /** Clusters that the file can have: Infinity but for block devices. */
+  readonly clusterLimit: number;
+}
+
+export interface ImageMemory {
+  readonly cache: SliceCacheMemory;
+  /** Null where the image is read-only. */
+  readonly write: WriteMemory | null;
+}
+
+export interface MemoryOptions {
+  readonly cacheSize: number;
+  /** Threads that attach; their numbers are 1 to `owners`. */
+  readonly owners: number;
+  readonly write?: WriteOptions;
+  /** Instead of the file of the top layer; in tests. */
+  readonly storage?: Storage;
+}
+
+export function allocateImageMemory(
+  description: ImageDescription,
+  { cacheSize, owners, write = DEFAULT_WRITE_OPTIONS, storage }: MemoryOptions,
+): ImageMemory {
+  const cache = allocateSliceCache(cacheSize);
+  if (!description.writable) return { cache, write: null };
+  const top = description.layers[0];
+  const { fd, path } = top.file;
+  const size = (storage ?? new FileStorage(fd, path)).size();
+  const isDevice = storage === undefined && fstatSync(fd).isBlockDevice();
+  const clusterSize = top.format === 'qcow2' ? top.header.geometry.clusterSize : 1;
+  return {
+    cache,
+    write: {
+      options: write,
+      lock: allocateImageLock(owners),
+      state: allocateImageState({
+        ...initialState(top, storage ?? new FileStorage(fd, path), size),
+        virginFrom: isDevice ? Number.POSITIVE_INFINITY : Math.ceil(size / clusterSize),
+      }),
+      metadata: allocateMetadataMap(),
+      clusterLimit: isDevice ? Math.floor(size / clusterSize) : Number.POSITIVE_INFINITY,
+    },
+  };
+}
+
+/** Frees what the dead thread `owner` held; what it was changing ends all writing. */
+export function recoverOwner(memory: ImageMemory, owner: number): void {
+  new SliceCache(memory.cache, owner, () => {
+    throw new Error('nothing is loaded for the dead');
+  }).recover(owner);
+  if (memory.write === null) return;
+  const wasChanging = new ImageLock(memory.write.lock, owner).recover(owner);
+  if (wasChanging) new ImageState(memory.write.state).fail(5);
+}
+
+function initialState(top: LayerDescription, storage: Storage, fileSize: number) {
+  if (top.format === 'raw') {
+    const none = { l1TableOffset: 0, l1Size: 0, refcountTableOffset: 0, refcountTableClusters: 0 };
+    const snapshots = { snapshotsOffset: 0, nbSnapshots: 0, snapshotTableSize: 0 };
+    return { ...none, ...snapshots, size: fileSize, dirty: false };
+  }
+  const { header } = top;
+  const { size, l1TableOffset, l1Size, refcountTableOffset, refcountTableClusters } = header;
+  const tables = { l1TableOffset, l1Size, refcountTableOffset, refcountTableClusters };
+  const nbSnapshots = top.snapshots.length;
+  const snapshotsOffset = nbSnapshots === 0 ? 0 : header.snapshotsOffset;
+  return {
+    ...tables,
+    size,
+    nbSnapshots,
+    snapshotsOffset,
+    snapshotTableSize: snapshotTableSize(storage, { snapshotsOffset, nbSnapshots }),
+    dirty: hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY),
+  };
+}

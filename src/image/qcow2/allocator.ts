@@ -1,0 +1,84 @@
+/**
+ * Host clusters for what is written, and back. A cluster that lost its reference stays as it is, and
+ * is not used for anything else, until the entry that let go of it is durable: a crash before that
+ * finds it in place. The flush then lowers its count, and if nobody else has it, gives it back to the
+ * host as a hole.
+ */
+import type { ImageState } from '../../shared/image-state.js';
+import type { OverlapGuard } from './overlap.js';
+import type { Refcounts, Run } from './refcount.js';
+import type { Tables } from './tables.js';
+
+export class Allocator {
+  readonly #tables: Tables;
+  readonly #refcounts: Refcounts;
+  readonly #guard: OverlapGuard;
+  readonly #state: ImageState;
+  readonly #clusterSize: number;
+  readonly #punch: boolean;
+
+  /** `punch`: whether freed clusters become holes of the host's file. */
+  constructor(tables: Tables, refcounts: Refcounts, guard: OverlapGuard, punch: boolean) {
+    this.#tables = tables;
+    this.#refcounts = refcounts;
+    this.#guard = guard;
+    this.#state = tables.state;
+    this.#clusterSize = tables.geometry.clusterSize;
+    this.#punch = punch;
+  }
+
+  /** Adjacent free clusters for data, `most` at most; their count is 1 now. */
+  allocate(most: number): Run {
+    const run = this.#refcounts.findFree(this.#state.freeHint, most);
+    this.#guard.check(run.first, run.count);
+    this.#refcounts.add(run.first, run.count, 1);
+    this.#state.freeHint = run.first + run.count;
+    return run;
+  }
+
+  /** Exactly `count` adjacent clusters for metadata. Answers the offset of the first one. */
+  allocateTable(count = 1): number {
+    const { first } = this.#refcounts.findFreeRun(this.#state.freeHint, count);
+    this.#guard.claim(first, count);
+    this.#refcounts.add(first, count, 1);
+    if (count === 1) this.#state.freeHint = first + 1;
+    return first * this.#clusterSize;
+  }
+
+  /** Takes an allocation back that nothing refers to, nor did. */
+  undo(run: Run): void {
+    this.release(run.first, run.count);
+  }
+
+  /** These clusters lost one reference, in an entry that is not durable yet. */
+  free(first: number, count: number): void {
+    while (!this.#state.addFreedRun(first, count)) this.#tables.makeRoom();
+  }
+
+  /** The same for a table: the cache forgets it at once. */
+  freeTable(offset: number, size: number): void {
+    this.#tables.forget(offset, size);
+    const first = offset / this.#clusterSize;
+    const count = Math.ceil(size / this.#clusterSize);
+    this.#guard.disclaim(first, count);
+    this.free(first, count);
+  }
+
+  /** Lowers the counts of clusters that nothing durable refers to; those that reach 0 are free. */
+  release(first: number, count: number): void {
+    this.#refcounts.add(first, count, -1);
+    for (let cluster = first; cluster < first + count; ) {
+      if (this.#refcounts.get(cluster) !== 0) {
+        cluster++;
+        continue;
+      }
+      const start = cluster;
+      while (cluster < first + count && this.#refcounts.get(cluster) === 0) cluster++;
+      this.#state.freeHint = Math.min(this.#state.freeHint, start);
+      if (this.#punch) {
+        const length = (cluster - start) * this.#clusterSize;
+        this.#tables.storage.punch(start * this.#clusterSize, length);
+      }
+    }
+  }
+}

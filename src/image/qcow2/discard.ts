@@ -1,0 +1,207 @@
+/**
+ * Making ranges of the active disk zero: with their space given back (discard), or kept; and setting
+ * space aside. Whole clusters change by their entries alone; what a range covers of others is written
+ * as zeroes. With the reservation.
+ *
+ * An entry says `zero` where a backing file has bytes below; without one it says nothing at all. Version
+ * 2 has no zero flag: over a backing file, zeroes are written there.
+ */
+import { alignDown, alignUp } from '../../codec/bits.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import type { Disk } from '../disk.js';
+import { EXTENT, Extent } from '../extent.js';
+import type { Allocator } from './allocator.js';
+import type { Geometry } from './geometry.js';
+import { copiedHigh, hostLow, hostOffsetOf, isCompressed, isZero, ownsHost } from './l2.js';
+import { L2Entry, type L2Tables } from './l2-tables.js';
+import type { Tables } from './tables.js';
+import type { ClusterWriter } from './write.js';
+
+export class Zeroer {
+  readonly #tables: Tables;
+  readonly #l2: L2Tables;
+  readonly #allocator: Allocator;
+  readonly #writer: ClusterWriter;
+  readonly #geometry: Geometry;
+  readonly #disk: Disk;
+  readonly #zeroes: IoBuffer;
+  readonly #extent = new Extent();
+  readonly #entry = new L2Entry();
+  readonly #changed = new L2Entry();
+
+  constructor(
+    tables: Tables,
+    l2: L2Tables,
+    allocator: Allocator,
+    writer: ClusterWriter,
+    disk: Disk,
+    zeroes: IoBuffer,
+  ) {
+    this.#tables = tables;
+    this.#l2 = l2;
+    this.#allocator = allocator;
+    this.#writer = writer;
+    this.#geometry = tables.geometry;
+    this.#disk = disk;
+    this.#zeroes = zeroes;
+  }
+
+  /** Makes [offset, offset + length) zero; `keep`: clusters of the disk's own stay set aside for it. */
+  zero(offset: number, length: number, keep: boolean): void {
+    const { clusterSize } = this.#geometry;
+    const end = offset + length;
+    // The last cluster may be longer than the disk: nobody sees what lies behind.
+    const to = end === this.#disk.size ? alignUp(end, clusterSize) : alignDown(end, clusterSize);
+    const from = alignUp(offset, clusterSize);
+    if (from >= to) {
+      this.#writeZeroes(offset, end);
+      return;
+    }
+    this.#writeZeroes(offset, from);
+    this.#zeroClusters(from, to, keep);
+    this.#writeZeroes(Math.min(to, end), end);
+  }
+
+  /** Frees every cluster of [from, to), whole clusters beyond the new end of the disk. */
+  cutOff(from: number, to: number): void {
+    this.#eachCluster(from, to, (table, index) => {
+      this.#l2.read(table, index, this.#entry);
+      this.#replace(table, index, this.#changed.set(0, 0));
+    });
+  }
+
+  /** Makes [from, to) read as zeroes where nothing but a backing file has bytes there. */
+  hideBelow(from: number, to: number): void {
+    const below = this.#disk.backing === null ? 0 : this.#disk.backing.size;
+    const end = Math.min(to, alignUp(below, this.#geometry.clusterSize));
+    if (from < end) this.zero(from, end - from, false);
+  }
+
+  /** Gives each cluster of the range a host cluster of its own; what is read stays the same. */
+  preallocate(offset: number, length: number): void {
+    const end = offset + length;
+    const extent = this.#extent;
+    for (let at = offset; at < end; ) {
+      this.#disk.mapping.map(at, end - at, extent);
+      const { kind, preallocated, length: run } = extent;
+      if (kind === EXTENT.UNALLOCATED || (kind === EXTENT.ZERO && !preallocated)) {
+        this.#setAside(at, at + run);
+      }
+      at += run;
+    }
+  }
+
+  /** Zeroes where something else is read. */
+  #writeZeroes(from: number, to: number): void {
+    const extent = this.#extent;
+    for (let at = from; at < to; ) {
+      this.#disk.mapping.map(at, to - at, extent);
+      const stop = at + extent.length;
+      if (extent.kind === EXTENT.UNALLOCATED) {
+        const below = this.#disk.backing === null ? 0 : this.#disk.backing.size;
+        this.#put(at, Math.min(stop, below));
+      } else if (extent.kind !== EXTENT.ZERO) this.#put(at, stop);
+      at = stop;
+    }
+  }
+
+  #put(from: number, to: number): void {
+    for (let at = from; at < to; ) {
+      const n = Math.min(to - at, this.#zeroes.length);
+      this.#writer.write(at, n, this.#zeroes, 0);
+      at += n;
+    }
+  }
+
+  #zeroClusters(from: number, to: number, keep: boolean): void {
+    const { clusterSize, extendedL2, version } = this.#geometry;
+    const size = this.#disk.size;
+    const below = this.#disk.backing === null ? 0 : this.#disk.backing.size;
+    // Without a zero flag, only writing hides what lies below.
+    const hidden = version < 3 ? alignUp(Math.min(below, to), clusterSize) : from;
+    if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size));
+    this.#eachClusterOrBelow(Math.max(from, hidden), to, below, (table, index, guest) => {
+      this.#l2.read(table, index, this.#entry);
+      const { low, high } = this.#entry;
+      const entry = this.#changed.set(0, 0);
+      const kept = keep && version >= 3 && ownsHost(low, high);
+      const host = kept ? hostOffsetOf(low, high) : 0;
+      const flag = kept || (version >= 3 && guest < below);
+      entry.low = hostLow(host, flag && !extendedL2);
+      if (kept) entry.high = copiedHigh(host);
+      if (flag && extendedL2) entry.zero = 0xffff_ffff;
+      this.#replace(table, index, entry);
+    });
+  }
+
+  /** Changes the entry that was read; host clusters that the new one does not have are let go of. */
+  #replace(table: number, index: number, entry: L2Entry): void {
+    const old = this.#entry;
+    if (entry.equals(old)) return;
+    const kept =
+      !isCompressed(old.high) &&
+      hostOffsetOf(old.low, old.high) === hostOffsetOf(entry.low, entry.high);
+    this.#l2.write(table, index, entry);
+    if (!kept) this.#l2.freeClusters(old);
+  }
+
+  /** All clusters of [from, to) for which there is an L2 table. */
+  #eachCluster(from: number, to: number, visit: VisitCluster): void {
+    this.#eachClusterOrBelow(from, to, 0, visit);
+  }
+
+  /** The same, and those without, where they lie below `below`: they get one. */
+  #eachClusterOrBelow(from: number, to: number, below: number, visit: VisitCluster): void {
+    const { clusterSize, l2Coverage } = this.#geometry;
+    for (let guest = from; guest < to; ) {
+      const l1Index = Math.floor(guest / l2Coverage);
+      const stop = Math.min(to, (l1Index + 1) * l2Coverage);
+      if (this.#l2.find(l1Index) !== 0 || guest < below) {
+        const table = this.#l2.forWriting(l1Index);
+        for (; guest < stop; guest += clusterSize) {
+          visit(table, Math.floor((guest % l2Coverage) / clusterSize), guest);
+        }
+      }
+      guest = stop;
+    }
+  }
+
+  /** Host clusters for whole clusters that hold nothing yet, or, over other bytes, a copy of them. */
+  #setAside(from: number, to: number): void {
+    const { clusterSize, version } = this.#geometry;
+    const below = this.#disk.backing === null ? 0 : this.#disk.backing.size;
+    const start = alignDown(from, clusterSize);
+    for (let guest = start; guest < to; guest += clusterSize) {
+      const end = Math.min(guest + clusterSize, this.#disk.size);
+      if (version < 3 || guest < below || this.#geometry.extendedL2) this.#rewrite(guest, end);
+      else this.#setAsideZero(guest);
+    }
+  }
+
+  /** Writes what is there: into clusters of the disk's own, then. */
+  #rewrite(from: number, to: number): void {
+    const buffer = new IoBuffer(to - from);
+    this.#disk.read(from, to - from, buffer, 0);
+    this.#writer.write(from, to - from, buffer, 0);
+  }
+
+  #setAsideZero(guest: number): void {
+    const { clusterSize, l2Coverage } = this.#geometry;
+    const table = this.#l2.forWriting(Math.floor(guest / l2Coverage));
+    const index = Math.floor((guest % l2Coverage) / clusterSize);
+    this.#l2.read(table, index, this.#entry);
+    const { low, high } = this.#entry;
+    if (ownsHost(low, high) || !(isZero(low) || hostOffsetOf(low, high) === 0)) return;
+    const run = this.#allocator.allocate(1);
+    const host = run.first * clusterSize;
+    try {
+      this.#tables.storage.reserve(host, clusterSize);
+      this.#replace(table, index, this.#changed.set(hostLow(host, true), copiedHigh(host)));
+    } catch (error) {
+      this.#allocator.undo(run);
+      throw error;
+    }
+  }
+}
+
+type VisitCluster = (table: number, index: number, guest: number) => void;

@@ -1,0 +1,168 @@
+/**
+ * Writing back, in the order that a crash at any point can be survived:
+ *
+ *   1. refcount blocks       with them all data is durable; a crash leaves clusters counted but unused
+ *   2. the refcount table    names blocks that are durable
+ *   3. L2 tables             refer to data and counts that are durable
+ *   4. the L1 table          refers to L2 tables that are durable
+ *   5. freed clusters        nothing durable refers to them any more: their counts go down, and only
+ *                            now can they be used again, or become holes
+ *
+ * Each step ends with a flush of the file where a later one depends on it. Step 5's counts go out with
+ * the next flush: until then a crash leaks those clusters.
+ *
+ * With lazy refcounts, steps 1 and 2 wait for `flushAll`: the dirty bit, set before the first count
+ * changed, says that the counts on disk mean nothing.
+ */
+import { ERRNO, errnoOf, ImageError } from '../../errors.js';
+import type { ImageLock } from '../../shared/image-lock.js';
+import { RANK, type Rank } from '../../shared/slice-cache.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import type { Allocator } from './allocator.js';
+import type { DirtyBit } from './dirty-bit.js';
+import type { Tables } from './tables.js';
+
+export interface FlushOptions {
+  /** Refcounts may wait: the image has the feature. */
+  readonly lazy: boolean;
+  /** Nothing is made durable: `cache=unsafe`. */
+  readonly unsafe: boolean;
+}
+
+export class Flusher {
+  readonly #tables: Tables;
+  readonly #allocator: Allocator;
+  readonly #dirtyBit: DirtyBit;
+  readonly #lock: ImageLock;
+  readonly #options: FlushOptions;
+  readonly #scratch: IoBuffer;
+  #applying = false;
+
+  constructor(
+    tables: Tables,
+    allocator: Allocator,
+    dirtyBit: DirtyBit,
+    lock: ImageLock,
+    options: FlushOptions,
+  ) {
+    this.#tables = tables;
+    this.#allocator = allocator;
+    this.#dirtyBit = dirtyBit;
+    this.#lock = lock;
+    this.#options = options;
+    this.#scratch = new IoBuffer(tables.geometry.sliceSize);
+  }
+
+  /** Makes durable all that was written before. With the reservation. */
+  flush(): void {
+    this.#writeBack(!this.#options.lazy || !this.#dirtyBit.isSet);
+  }
+
+  /** The same, the counts included, and nothing is left to be freed. */
+  flushCounts(): void {
+    this.#writeBack(true);
+    // Freeing changes counts, and may free what was freed only now.
+    while (this.#isDirty(RANK.REFCOUNT_BLOCK)) this.#writeBack(true);
+  }
+
+  /** The same, and the dirty bit is clear. */
+  flushAll(): void {
+    this.flushCounts();
+    this.#dirtyBit.clear();
+  }
+
+  /** Whether a flush has anything to do. */
+  get needed(): boolean {
+    const { state, cache } = this.#tables;
+    if (state.unflushed || state.freedRuns > 0) return true;
+    return RANKS.some((rank) => cache.dirtyCount(rank) > 0);
+  }
+
+  #writeBack(counts: boolean): void {
+    const { state } = this.#tables;
+    this.#refuseAfterFailure();
+    const late = this.#isDirty(RANK.L2) || this.#isDirty(RANK.L1) || state.freedRuns > 0;
+    let pending = state.unflushed || late;
+    state.unflushed = false;
+    try {
+      if (counts) {
+        pending = this.#write(RANK.REFCOUNT_BLOCK) || pending;
+        if (this.#isDirty(RANK.REFCOUNT_TABLE)) {
+          this.sync();
+          this.#write(RANK.REFCOUNT_TABLE);
+          pending = true;
+        }
+      }
+      if (pending) this.sync();
+      if (this.#write(RANK.L2)) this.sync();
+      if (this.#write(RANK.L1)) this.sync();
+    } catch (error) {
+      state.unflushed = true;
+      throw error;
+    }
+    this.#applyFreed();
+  }
+
+  /** Lowers the counts of what was freed before, once nobody can still be reading it. */
+  #applyFreed(): void {
+    const { state } = this.#tables;
+    const runs = state.freedRuns;
+    if (runs === 0 || this.#applying) return;
+    this.#applying = true;
+    this.#lock.beAlone();
+    let done = 0;
+    try {
+      while (done < runs) {
+        const { first, count } = state.freedRun(done);
+        // Counted as done before it is: if it fails in the middle, the rest of it is leaked.
+        done++;
+        this.#allocator.release(first, count);
+      }
+    } finally {
+      state.dropFreedRuns(done);
+      this.#lock.letIn();
+      this.#applying = false;
+    }
+  }
+
+  #isDirty(rank: Rank): boolean {
+    return this.#tables.cache.dirtyCount(rank) > 0;
+  }
+
+  #write(rank: Rank): boolean {
+    if (!this.#isDirty(rank)) return false;
+    const { cache, geometry, storage } = this.#tables;
+    const { sliceSize } = geometry;
+    cache.writeBack(rank, (_file, offset, bytes) => {
+      this.#scratch.bytes.set(bytes.subarray(0, sliceSize));
+      this.#scratch.bytes.swap64();
+      storage.write(this.#scratch, 0, sliceSize, offset);
+    });
+    return true;
+  }
+
+  /**
+   * Flushes the file alone. One that failed may have lost anything: no later one can promise what was
+   * before it.
+   */
+  sync(): void {
+    if (this.#options.unsafe) return;
+    try {
+      this.#tables.storage.flush();
+    } catch (error) {
+      this.#tables.state.fail(errnoOf(error));
+      throw error;
+    }
+  }
+
+  #refuseAfterFailure(): void {
+    const { failed } = this.#tables.state;
+    if (failed === 0) return;
+    const { name } = this.#tables.storage;
+    throw new ImageError('corrupt', 'EIO', `${name}: writing has ended after an error`, {
+      limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
+    });
+  }
+}
+
+const RANKS = Object.values(RANK);

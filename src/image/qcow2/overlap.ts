@@ -1,0 +1,159 @@
+/**
+ * The guard against damage that is there already: what is to be written must not lie over metadata.
+ * QEMU's default checks: the header, the L1 tables (snapshots' too), active L2 tables, the refcount
+ * table and blocks, the snapshot table. On a hit the image is marked corrupt, and writing ends.
+ *
+ * A bitmap with a bit for each cluster (in files of 2^23 clusters and more, several share one) answers
+ * most questions; where it says yes, the tables themselves are asked.
+ */
+import type { ImageError } from '../../errors.js';
+import type { ImageState } from '../../shared/image-state.js';
+import { hostOffsetOf } from './l2.js';
+import type { Tables } from './tables.js';
+
+const BITS = 1 << 23;
+const ENTRY_SIZE = 8;
+
+/** Memory for the bitmap, shared by all threads. */
+export function allocateMetadataMap(): SharedArrayBuffer {
+  return new SharedArrayBuffer(BITS / 8);
+}
+
+/** A table that lies where its snapshot says. Bytes. */
+export interface Place {
+  readonly offset: number;
+  readonly size: number;
+}
+
+export class OverlapGuard {
+  readonly #tables: Tables;
+  readonly #state: ImageState;
+  readonly #bits: Uint8Array;
+  readonly #clusterSize: number;
+  /** Sets the corrupt bit in the file. */
+  readonly #mark: () => void;
+  /** L1 tables of the snapshots there are. */
+  readonly #inactiveL1: () => readonly Place[];
+
+  constructor(
+    tables: Tables,
+    bitmap: SharedArrayBuffer,
+    mark: () => void,
+    inactiveL1: () => readonly Place[],
+  ) {
+    this.#tables = tables;
+    this.#state = tables.state;
+    this.#bits = new Uint8Array(bitmap);
+    this.#clusterSize = tables.geometry.clusterSize;
+    this.#mark = mark;
+    this.#inactiveL1 = inactiveL1;
+  }
+
+  /** Notes all metadata that the tables name; once, by the thread that opens the image. */
+  gather(): void {
+    const { state } = this.#tables;
+    this.#note({ offset: 0, size: this.#clusterSize });
+    this.#note({ offset: state.l1TableOffset, size: state.l1Size * ENTRY_SIZE });
+    this.#note(this.#refcountTable());
+    this.#note({ offset: state.snapshotsOffset, size: state.snapshotTableSize });
+    for (const place of this.#inactiveL1()) this.#note(place);
+    this.#entries(this.#refcountTable(), (offset) => this.#set(offset / this.#clusterSize));
+    const l1 = { offset: state.l1TableOffset, size: state.l1Size * ENTRY_SIZE };
+    this.#entries(l1, (offset) => this.#set(offset / this.#clusterSize));
+  }
+
+  /** Throws, and ends all writing, where one of the clusters is metadata. */
+  check(first: number, count: number): void {
+    for (let cluster = first; cluster < first + count; cluster++) {
+      if (this.#has(cluster)) this.#checkTables(cluster);
+    }
+  }
+
+  /** Checks clusters that become metadata, and notes them. */
+  claim(first: number, count: number): void {
+    this.check(first, count);
+    for (let cluster = first; cluster < first + count; cluster++) this.#set(cluster);
+  }
+
+  /** These clusters are no metadata any more. */
+  disclaim(first: number, count: number): void {
+    for (let cluster = first; cluster < first + count; cluster++) {
+      // Another one may share the bit where the file is that long; then it stays.
+      if (this.#state.virginFrom <= BITS) this.#bits[cluster >> 3]! &= ~(1 << (cluster & 7));
+    }
+  }
+
+  /** Marks the image corrupt, ends all writing, and answers the error to throw. */
+  corrupt(problem: string, offset: number): ImageError {
+    const error = this.#tables.corrupt(`${problem}: the image is marked corrupt`, offset);
+    if (this.#state.failed === 0) {
+      this.#state.fail(error.errno);
+      this.#mark();
+    }
+    return error;
+  }
+
+  #checkTables(cluster: number): void {
+    const offset = cluster * this.#clusterSize;
+    const name = this.#metadataAt(offset);
+    if (name === null) {
+      this.disclaim(cluster, 1);
+      return;
+    }
+    throw this.corrupt(`write would overwrite metadata (${name})`, offset);
+  }
+
+  #metadataAt(offset: number): string | null {
+    const { state } = this.#tables;
+    const l1 = { offset: state.l1TableOffset, size: state.l1Size * ENTRY_SIZE };
+    const snapshots = { offset: state.snapshotsOffset, size: state.snapshotTableSize };
+    if (offset === 0) return 'main header';
+    if (this.#within(offset, l1)) return 'active L1 table';
+    if (this.#within(offset, this.#refcountTable())) return 'refcount table';
+    if (this.#within(offset, snapshots)) return 'snapshot table';
+    if (this.#inactiveL1().some((place) => this.#within(offset, place))) return 'inactive L1 table';
+    let name: string | null = null;
+    this.#entries(this.#refcountTable(), (block) => {
+      if (block === offset) name = 'refcount block';
+    });
+    this.#entries(l1, (table) => {
+      if (table === offset) name = 'active L2 table';
+    });
+    return name;
+  }
+
+  #refcountTable(): Place {
+    const { state } = this.#tables;
+    const size = state.refcountTableClusters * this.#clusterSize;
+    return { offset: state.refcountTableOffset, size };
+  }
+
+  #entries(table: Place, visit: (offset: number) => void): void {
+    const tables = this.#tables;
+    for (let at = table.offset; at < table.offset + table.size; at += ENTRY_SIZE) {
+      tables.read(at);
+      const offset = hostOffsetOf(tables.low, tables.high);
+      if (offset !== 0) visit(offset);
+    }
+  }
+
+  #within(offset: number, { offset: start, size }: Place): boolean {
+    return size > 0 && offset >= start && offset < start + size;
+  }
+
+  #note({ offset, size }: Place): void {
+    const first = Math.floor(offset / this.#clusterSize);
+    const end = Math.ceil((offset + size) / this.#clusterSize);
+    for (let cluster = first; cluster < end; cluster++) this.#set(cluster);
+  }
+
+  #set(cluster: number): void {
+    const bit = cluster % BITS;
+    this.#bits[bit >> 3]! |= 1 << (bit & 7);
+  }
+
+  #has(cluster: number): boolean {
+    const bit = cluster % BITS;
+    return (this.#bits[bit >> 3]! & (1 << (bit & 7))) !== 0;
+  }
+}

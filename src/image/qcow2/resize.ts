@@ -1,0 +1,135 @@
+/**
+ * The disk's size. Growing: a longer L1 table first, if it takes one, and the size last; the new part
+ * reads as zeroes, whatever a backing file has there. Cutting: the size goes down first, so that no
+ * crash shows a disk with holes at its end; then what lies behind is freed. A crash between leaves
+ * clusters behind the end, which growing frees before anybody sees them. With the reservation, alone.
+ */
+import { alignUp } from '../../codec/bits.js';
+import { ImageError } from '../../errors.js';
+import { RANK } from '../../shared/slice-cache.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import { SECTOR_SIZE } from '../extent.js';
+import type { Allocator } from './allocator.js';
+import type { Zeroer } from './discard.js';
+import type { Flusher } from './flush.js';
+import { l1EntriesFor } from './geometry.js';
+import { setL1, setSize } from './header-edit.js';
+import { LIMIT } from './layout.js';
+import type { L2Tables } from './l2-tables.js';
+import type { Tables } from './tables.js';
+
+const L1_ENTRY_SIZE = 8;
+
+export class Resizer {
+  readonly #tables: Tables;
+  readonly #l2: L2Tables;
+  readonly #allocator: Allocator;
+  readonly #flusher: Flusher;
+  readonly #zeroer: Zeroer;
+
+  constructor(
+    tables: Tables,
+    l2: L2Tables,
+    allocator: Allocator,
+    flusher: Flusher,
+    zeroer: Zeroer,
+  ) {
+    this.#tables = tables;
+    this.#l2 = l2;
+    this.#allocator = allocator;
+    this.#flusher = flusher;
+    this.#zeroer = zeroer;
+  }
+
+  resize(size: number): void {
+    const { state } = this.#tables;
+    this.#check(size);
+    if (size > state.size) this.#grow(size);
+    else if (size < state.size) this.#cut(size);
+  }
+
+  /** Puts the active L1 table where it has at least `entries` entries. */
+  growL1(entries: number): void {
+    const { geometry, state, storage } = this.#tables;
+    if (entries <= state.l1Size) return;
+    this.#checkL1(entries);
+    // All entries are in the file then.
+    this.#flusher.flush();
+    const table = new IoBuffer(entries * L1_ENTRY_SIZE);
+    storage.read(table, 0, state.l1Size * L1_ENTRY_SIZE, state.l1TableOffset);
+    const clusters = Math.ceil(table.length / geometry.clusterSize);
+    const offset = this.#allocator.allocateTable(clusters);
+    // The whole clusters, so that the entries behind the last one are zero too.
+    this.#tables.clear(offset, clusters * geometry.clusterSize);
+    this.#tables.writeTable(offset, table, table.length);
+    this.#flusher.flushCounts();
+    setL1(storage, { l1TableOffset: offset, l1Size: entries });
+    this.#flusher.sync();
+    const old = { offset: state.l1TableOffset, size: state.l1Size * L1_ENTRY_SIZE };
+    state.l1TableOffset = offset;
+    state.l1Size = entries;
+    if (old.size > 0) this.#allocator.freeTable(old.offset, old.size);
+  }
+
+  #check(size: number): void {
+    const { geometry, storage } = this.#tables;
+    if (size % SECTOR_SIZE !== 0) {
+      throw new ImageError('invalid', 'EINVAL', `${storage.name}: cannot resize to ${size} bytes`, {
+        limit: `a multiple of ${SECTOR_SIZE}`,
+      });
+    }
+    this.#checkL1(l1EntriesFor(geometry, size));
+  }
+
+  #checkL1(entries: number): void {
+    if (entries * L1_ENTRY_SIZE <= LIMIT.MAX_L1_SIZE) return;
+    const { geometry, storage } = this.#tables;
+    const most = (LIMIT.MAX_L1_SIZE / L1_ENTRY_SIZE) * geometry.l2Coverage;
+    throw new ImageError('invalid', 'EFBIG', `${storage.name}: the disk cannot become that large`, {
+      limit: `at most ${most} bytes with clusters of ${geometry.clusterSize}`,
+    });
+  }
+
+  #grow(size: number): void {
+    const { geometry, state, storage } = this.#tables;
+    const old = state.size;
+    this.growL1(l1EntriesFor(geometry, size));
+    this.#zeroer.cutOff(alignUp(old, geometry.clusterSize), alignUp(size, geometry.clusterSize));
+    state.size = size;
+    try {
+      // What the last cluster holds behind the old end, and what a longer backing file has there.
+      const stale = Math.min(size, alignUp(old, geometry.clusterSize));
+      if (stale > old) this.#zeroer.zero(old, stale - old, false);
+      this.#zeroer.hideBelow(stale, size);
+      this.#flusher.flush();
+      setSize(storage, size);
+    } catch (error) {
+      state.size = old;
+      throw error;
+    }
+    this.#flusher.sync();
+    state.bumpGeneration();
+  }
+
+  #cut(size: number): void {
+    const { geometry, state, storage } = this.#tables;
+    const old = state.size;
+    this.#flusher.flush();
+    setSize(storage, size);
+    this.#flusher.sync();
+    state.size = size;
+    state.bumpGeneration();
+    this.#zeroer.cutOff(alignUp(size, geometry.clusterSize), alignUp(old, geometry.clusterSize));
+    const first = l1EntriesFor(geometry, size);
+    for (let index = first; index < l1EntriesFor(geometry, old); index++) this.#freeTable(index);
+  }
+
+  /** Lets go of an L2 table whose entries are gone. */
+  #freeTable(l1Index: number): void {
+    const table = this.#l2.find(l1Index);
+    if (table === 0) return;
+    const at = this.#tables.state.l1TableOffset + l1Index * L1_ENTRY_SIZE;
+    this.#tables.write(at, 0, 0, RANK.L1);
+    this.#allocator.freeTable(table, this.#tables.geometry.clusterSize);
+  }
+}

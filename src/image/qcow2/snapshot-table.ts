@@ -1,0 +1,111 @@
+/**
+ * The snapshot table as it is written: entry by entry, each as its bytes, so that what is not known
+ * here (further extra data) stays as it is.
+ */
+import { alignUp, TWO_32 } from '../../codec/bits.js';
+import { ImageError } from '../../errors.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import { readExactly } from '../read-bytes.js';
+import { LIMIT, SNAPSHOT_EXTRA, SNAPSHOT_HEADER } from './layout.js';
+import type { Tables } from './tables.js';
+
+/** Bytes of extra data that new entries have: the VM state's size, the disk's, no icount. */
+const NEW_EXTRA_SIZE = SNAPSHOT_EXTRA.size;
+const NO_ICOUNT = 2n ** 64n - 1n;
+const MAX_NAME_SIZE = 255;
+
+/** One entry's bytes, padded to a multiple of 8. */
+export type RawEntry = Buffer;
+
+export interface NewSnapshot {
+  readonly id: string;
+  readonly name: string;
+  readonly l1TableOffset: number;
+  readonly l1Size: number;
+  readonly diskSize: number;
+  readonly vmStateSize: number;
+  /** Milliseconds since 1970. */
+  readonly date: number;
+}
+
+/** The entries of the table as it is in the file, in order. */
+export function readRawEntries(tables: Tables): RawEntry[] {
+  const { state, storage } = tables;
+  const entries: RawEntry[] = [];
+  let at = state.snapshotsOffset;
+  for (let index = 0; index < state.nbSnapshots; index++) {
+    const { view } = readExactly(storage, at, SNAPSHOT_HEADER.size, 'snapshot table entry');
+    const { idStrSize, nameSize, extraDataSize } = SNAPSHOT_HEADER.read(view, 0);
+    const used = SNAPSHOT_HEADER.size + extraDataSize + idStrSize + nameSize;
+    const entry = Buffer.alloc(alignUp(used, 8));
+    readExactly(storage, at, used, 'snapshot table entry').bytes.copy(entry);
+    entries.push(entry);
+    at += entry.length;
+  }
+  return entries;
+}
+
+export function newEntry(snapshot: NewSnapshot): RawEntry {
+  const { id, name, l1TableOffset, l1Size, diskSize, vmStateSize, date } = snapshot;
+  const [idBytes, nameBytes] = [Buffer.from(id), nameOf(name)];
+  const used = SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE + idBytes.length + nameBytes.length;
+  const entry = Buffer.alloc(alignUp(used, 8));
+  const view = viewOf(entry);
+  SNAPSHOT_HEADER.write(view, 0, {
+    l1TableOffset,
+    l1Size,
+    idStrSize: idBytes.length,
+    nameSize: nameBytes.length,
+    dateSec: Math.floor(date / 1000),
+    dateNsec: (date % 1000) * 1_000_000,
+    vmClockNsec: 0n,
+    vmStateSize: vmStateSize < TWO_32 ? vmStateSize : 0,
+    extraDataSize: NEW_EXTRA_SIZE,
+  });
+  const extra = { vmStateSizeLarge: vmStateSize, diskSize, icount: NO_ICOUNT };
+  SNAPSHOT_EXTRA.write(view, SNAPSHOT_HEADER.size, extra);
+  idBytes.copy(entry, SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE);
+  nameBytes.copy(entry, SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE + idBytes.length);
+  return entry;
+}
+
+/** The same entry with another name. */
+export function renamedEntry(entry: RawEntry, name: string): RawEntry {
+  const { idStrSize, extraDataSize } = SNAPSHOT_HEADER.read(viewOf(entry), 0);
+  const nameBytes = nameOf(name);
+  const nameAt = SNAPSHOT_HEADER.size + extraDataSize + idStrSize;
+  const renamed = Buffer.alloc(alignUp(nameAt + nameBytes.length, 8));
+  entry.copy(renamed, 0, 0, nameAt);
+  nameBytes.copy(renamed, nameAt);
+  SNAPSHOT_HEADER.set(viewOf(renamed), 0, 'nameSize', nameBytes.length);
+  return renamed;
+}
+
+/** All entries as one table. Throws EFBIG where it is larger than readers accept. */
+export function tableOf(entries: readonly RawEntry[]): IoBuffer {
+  const size = entries.reduce((sum, { length }) => sum + length, 0);
+  if (entries.length > LIMIT.MAX_SNAPSHOTS || size > LIMIT.MAX_SNAPSHOT_TABLE_SIZE) {
+    throw new ImageError('invalid', 'EFBIG', 'Too many snapshots', {
+      limit: `at most ${LIMIT.MAX_SNAPSHOTS}, and ${LIMIT.MAX_SNAPSHOT_TABLE_SIZE} bytes of table`,
+    });
+  }
+  const table = new IoBuffer(size);
+  let at = 0;
+  for (const entry of entries) {
+    table.bytes.set(entry, at);
+    at += entry.length;
+  }
+  return table;
+}
+
+function nameOf(name: string): Buffer {
+  const bytes = Buffer.from(name);
+  if (bytes.length > 0 && bytes.length <= MAX_NAME_SIZE) return bytes;
+  throw new ImageError('invalid', 'ENAMETOOLONG', `a snapshot's name of ${bytes.length} bytes`, {
+    limit: `1 to ${MAX_NAME_SIZE}`,
+  });
+}
+
+function viewOf(entry: Buffer): DataView {
+  return new DataView(entry.buffer, entry.byteOffset, entry.length);
+}

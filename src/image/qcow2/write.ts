@@ -1,0 +1,286 @@
+/**
+ * Writing to the active disk. Where the clusters are the disk's own, bytes go straight to them, many
+ * writers at once. Everything else allocates, one at a time: data goes to clusters that nothing refers
+ * to, then entries in the cache refer to them, and the flush makes both durable in that order.
+ *
+ * Only what the write leaves of a cluster is copied (of a subcluster, where the image has them), and
+ * nothing where that reads as zeroes and the host's file has none there yet.
+ */
+import { alignDown, alignUp } from '../../codec/bits.js';
+import type { ImageLock } from '../../shared/image-lock.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import type { Disk } from '../disk.js';
+import { EXTENT, Extent } from '../extent.js';
+import type { Allocator } from './allocator.js';
+import type { Geometry } from './geometry.js';
+import { copiedHigh, hostLow, hostOffsetOf, isCompressed, ownsHost } from './l2.js';
+import { L2Entry, type L2Tables } from './l2-tables.js';
+import type { OverlapGuard } from './overlap.js';
+import { subclusterMask } from './subclusters.js';
+import type { Tables } from './tables.js';
+
+/** Bytes to be written: `length` bytes of `source` from byte `at` on. */
+interface Bytes {
+  readonly source: IoBuffer;
+  readonly at: number;
+}
+
+export class ClusterWriter {
+  readonly #tables: Tables;
+  readonly #l2: L2Tables;
+  readonly #allocator: Allocator;
+  readonly #guard: OverlapGuard;
+  readonly #geometry: Geometry;
+  readonly #disk: Disk;
+  readonly #extent = new Extent();
+  readonly #entry = new L2Entry();
+  readonly #changed = new L2Entry();
+  /** A cluster that is put together of old and new bytes. */
+  readonly #scratch: IoBuffer;
+
+  constructor(tables: Tables, l2: L2Tables, allocator: Allocator, guard: OverlapGuard, disk: Disk) {
+    this.#tables = tables;
+    this.#l2 = l2;
+    this.#allocator = allocator;
+    this.#guard = guard;
+    this.#geometry = tables.geometry;
+    this.#disk = disk;
+    this.#scratch = new IoBuffer(tables.geometry.clusterSize);
+  }
+
+  /**
+   * Writes as far as the clusters are there and the disk's own, with the lock held in the shared way.
+   * Answers how many bytes that was.
+   */
+  writeInPlace(
+    offset: number,
+    length: number,
+    source: IoBuffer,
+    at: number,
+    lock: ImageLock,
+  ): number {
+    const extent = this.#extent;
+    let done = 0;
+    lock.enterShared();
+    try {
+      while (done < length) {
+        this.#disk.mapping.map(offset + done, length - done, extent);
+        if (extent.kind !== EXTENT.DATA || !extent.copied) break;
+        this.#writeData(extent.hostOffset, extent.length, { source, at: at + done });
+        done += extent.length;
+      }
+    } finally {
+      // Only now: a flush that began before the bytes were there must not count them in.
+      this.#tables.state.unflushed = true;
+      lock.leaveShared();
+    }
+    return done;
+  }
+
+  /** Writes all of it, with the reservation. What was written before an error stays. */
+  write(offset: number, length: number, source: IoBuffer, at: number): void {
+    for (let done = 0; done < length; ) {
+      done += this.#writeSome(offset + done, length - done, { source, at: at + done });
+    }
+  }
+
+  /** Writes a first part of the range; answers its length. */
+  #writeSome(offset: number, length: number, bytes: Bytes): number {
+    const { clusterSize, l2Coverage } = this.#geometry;
+    const l1Index = Math.floor(offset / l2Coverage);
+    const within = offset - l1Index * l2Coverage;
+    const table = this.#l2.forWriting(l1Index);
+    const most = Math.min(length, l2Coverage - within);
+    const index = Math.floor(within / clusterSize);
+    this.#l2.read(table, index, this.#entry);
+    if (ownsHost(this.#entry.low, this.#entry.high)) {
+      const n = Math.min(most, clusterSize - (within % clusterSize));
+      this.#writeToOwn(table, index, offset, n, bytes);
+      return n;
+    }
+    const wanted = this.#countWithoutOwn(table, index, Math.ceil((within + most) / clusterSize));
+    const run = this.#allocator.allocate(wanted);
+    const end = Math.min(within + most, (index + run.count) * clusterSize);
+    let linked = 0;
+    try {
+      const masks = this.#writeToNew(table, index, run, offset, end - within, bytes);
+      for (; linked < run.count; linked++) {
+        const host = (run.first + linked) * clusterSize;
+        this.#link(table, index + linked, host, masks.get(linked));
+      }
+    } catch (error) {
+      this.#allocator.undo({ first: run.first + linked, count: run.count - linked });
+      throw error;
+    }
+    return end - within;
+  }
+
+  /** How many entries from `index` on, up to `end`, have no host cluster of their own. */
+  #countWithoutOwn(table: number, index: number, end: number): number {
+    let at = index + 1;
+    for (; at < end; at++) {
+      this.#l2.read(table, at, this.#entry);
+      if (ownsHost(this.#entry.low, this.#entry.high)) break;
+    }
+    return at - index;
+  }
+
+  /** A cluster that has its host cluster, of which not all need be data. */
+  #writeToOwn(table: number, index: number, offset: number, length: number, bytes: Bytes): void {
+    const { low, high } = this.#entry;
+    const host = hostOffsetOf(low, high);
+    const entry = this.#changed.set(low, high, this.#entry.allocated, this.#entry.zero);
+    this.#fillAndWrite(host, offset, length, bytes, { moving: false, virgin: false }, entry);
+    entry.low = hostLow(host);
+    if (!entry.equals(this.#entry)) this.#l2.write(table, index, entry);
+  }
+
+  /**
+   * Fills new host clusters, which are linked after that. Answers the masks of those, by their place in
+   * the run, that the write covers in part.
+   */
+  #writeToNew(
+    table: number,
+    index: number,
+    run: { first: number; count: number },
+    offset: number,
+    length: number,
+    bytes: Bytes,
+  ): Map<number, L2Entry> {
+    const { clusterSize } = this.#geometry;
+    const { state } = this.#tables;
+    const host = run.first * clusterSize;
+    const start = alignDown(offset, clusterSize);
+    const end = offset + length;
+    const virgin = run.first >= state.virginFrom;
+    state.virginFrom = Math.max(state.virginFrom, run.first + run.count);
+    const edges = { moving: true, virgin };
+    const masks = new Map<number, L2Entry>();
+    const partial = (from: number, to: number): void => {
+      const n = Math.floor((from - start) / clusterSize);
+      this.#l2.read(table, index + n, this.#entry);
+      const { allocated, zero, high } = this.#entry;
+      // Of a compressed cluster all subclusters are copied.
+      const entry = isCompressed(high) ? new L2Entry() : new L2Entry().set(0, 0, allocated, zero);
+      const part = { source: bytes.source, at: bytes.at + from - offset };
+      this.#fillAndWrite(host + n * clusterSize, from, to - from, part, edges, entry);
+      masks.set(n, entry);
+    };
+    // The clusters that the write covers go out at once; the first and last may be covered in part.
+    let from = offset;
+    let to = end;
+    if (from % clusterSize !== 0 || end < alignUp(from + 1, clusterSize)) {
+      from = Math.min(end, alignUp(from + 1, clusterSize));
+      partial(offset, from);
+    }
+    if (to > from && to % clusterSize !== 0) {
+      to = alignDown(to, clusterSize);
+      partial(to, end);
+    }
+    if (to > from) {
+      const part = { source: bytes.source, at: bytes.at + from - offset };
+      this.#writeData(host + (from - start), to - from, part);
+    }
+    state.unflushed = true;
+    return masks;
+  }
+
+  /** Makes an entry refer to a new host cluster, and lets go of the old one. */
+  #link(table: number, index: number, host: number, masks: L2Entry | undefined): void {
+    const { extendedL2 } = this.#geometry;
+    const all = extendedL2 ? 0xffff_ffff : 0;
+    this.#l2.read(table, index, this.#entry);
+    const allocated = extendedL2 && masks !== undefined ? masks.allocated : all;
+    const zero = extendedL2 && masks !== undefined ? masks.zero : 0;
+    const entry = this.#changed.set(hostLow(host), copiedHigh(host), allocated, zero);
+    this.#l2.write(table, index, entry);
+    this.#l2.freeClusters(this.#entry);
+  }
+
+  /**
+   * Writes a part of one cluster to its host cluster at `host`, with what must come along: the rest of
+   * the units at its ends, and when the cluster is moving, all else that it holds. `entry`'s masks are
+   * changed to say what the host cluster then has.
+   */
+  #fillAndWrite(
+    host: number,
+    offset: number,
+    length: number,
+    { source, at }: Bytes,
+    how: { readonly moving: boolean; readonly virgin: boolean },
+    entry: L2Entry,
+  ): void {
+    const { clusterSize, subclusterSize } = this.#geometry;
+    const start = alignDown(offset, clusterSize);
+    const end = offset + length;
+    const low = alignDown(offset, subclusterSize);
+    const high = alignUp(end, subclusterSize);
+    let from = offset;
+    let to = end;
+    if (low < from && this.#mustFill(low, how)) from = low;
+    if (to < high && this.#mustFill(high - subclusterSize, how)) to = high;
+    const scratch = this.#scratch;
+    if (from < offset || to > end) {
+      this.#readOld(from, offset, start);
+      this.#readOld(end, to, start);
+      source.bytes.copy(scratch.bytes, offset - start, at, at + length);
+      this.#writeData(host + (from - start), to - from, { source: scratch, at: from - start });
+    } else this.#writeData(host + (offset - start), length, { source, at });
+    if (how.moving) {
+      this.#moveOthers(host, start, start, low, entry);
+      this.#moveOthers(host, start, high, start + clusterSize, entry);
+    }
+    const mask = subclusterMask((low - start) / subclusterSize, (high - start) / subclusterSize);
+    if (!this.#geometry.extendedL2) return;
+    entry.set(entry.low, entry.high, entry.allocated | mask, entry.zero & ~mask);
+  }
+
+  /** Whether what the write leaves of the unit at `offset` has to be put into the host cluster. */
+  #mustFill(offset: number, { moving, virgin }: { moving: boolean; virgin: boolean }): boolean {
+    const extent = this.#extent;
+    this.#disk.mapping.map(offset, 1, extent);
+    if (extent.kind === EXTENT.DATA) return moving;
+    return extent.kind === EXTENT.COMPRESSED || !virgin || !this.#readsZero(extent, offset);
+  }
+
+  #readsZero(extent: Extent, offset: number): boolean {
+    if (extent.kind === EXTENT.ZERO) return true;
+    const below = this.#disk.backing;
+    return extent.kind === EXTENT.UNALLOCATED && (below === null || offset >= below.size);
+  }
+
+  /** Reads old bytes [from, to) into the scratch cluster, which begins at `start`. */
+  #readOld(from: number, to: number, start: number): void {
+    const there = Math.max(from, Math.min(to, this.#disk.size));
+    if (there > from) this.#disk.read(from, there - from, this.#scratch, from - start);
+    if (to > there) this.#scratch.bytes.fill(0, there - start, to - start);
+  }
+
+  /** Copies the units of [from, to) that the old host cluster holds, into the new one. */
+  #moveOthers(host: number, start: number, from: number, to: number, entry: L2Entry): void {
+    const { subclusterSize } = this.#geometry;
+    const extent = this.#extent;
+    const stop = Math.min(to, this.#disk.size);
+    for (let at = from; at < stop; ) {
+      this.#disk.mapping.map(at, stop - at, extent);
+      const { kind, length } = extent;
+      if (kind === EXTENT.DATA || kind === EXTENT.COMPRESSED) {
+        this.#readOld(at, at + length, start);
+        const part = { source: this.#scratch, at: at - start };
+        this.#writeData(host + (at - start), length, part);
+        const last = alignUp(at + length, subclusterSize);
+        const mask = subclusterMask((at - start) / subclusterSize, (last - start) / subclusterSize);
+        entry.set(entry.low, entry.high, entry.allocated | mask, entry.zero & ~mask);
+      }
+      at += length;
+    }
+  }
+
+  /** All data goes out here: never over metadata. */
+  #writeData(host: number, length: number, { source, at }: Bytes): void {
+    const { clusterSize } = this.#geometry;
+    const first = Math.floor(host / clusterSize);
+    this.#guard.check(first, Math.floor((host + length - 1) / clusterSize) - first + 1);
+    this.#tables.storage.write(source, at, length, host);
+  }
+}

@@ -1,0 +1,235 @@
+/** A qcow2 image that is open for writing, in one thread: the locks, and who does what behind them. */
+import { ERRNO, ImageError } from '../../errors.js';
+import type { ImageLock } from '../../shared/image-lock.js';
+import type { ImageState } from '../../shared/image-state.js';
+import type { SliceCache } from '../../shared/slice-cache.js';
+import type { MutableStorage } from '../../storage/storage.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import type { Disk } from '../disk.js';
+import type { WriteMemory, WriteOptions } from '../memory.js';
+import type { ImageWriter } from '../writer.js';
+import { Allocator } from './allocator.js';
+import { DirtyBit } from './dirty-bit.js';
+import { Zeroer } from './discard.js';
+import { hasBit } from './features.js';
+import { Flusher } from './flush.js';
+import type { Qcow2Header } from './header.js';
+import { L2Tables } from './l2-tables.js';
+import { COMPATIBLE } from './layout.js';
+import { OverlapGuard } from './overlap.js';
+import { Refcounts } from './refcount.js';
+import { Resizer } from './resize.js';
+import { SharedReferences } from './shared-references.js';
+import { SnapshotEditor } from './snapshot-edit.js';
+import type { Snapshot } from './snapshots.js';
+import { Tables } from './tables.js';
+import { ClusterWriter } from './write.js';
+
+const ZEROES_SIZE = 1 << 20;
+
+export interface Qcow2WriterInput {
+  readonly header: Qcow2Header;
+  readonly storage: MutableStorage;
+  readonly cache: SliceCache;
+  readonly memory: WriteMemory;
+  readonly lock: ImageLock;
+  readonly state: ImageState;
+  /** The active disk, with what lies below it. */
+  readonly disk: Disk;
+  /** The snapshots as they are now, in the table's order. */
+  readonly snapshots: () => readonly Snapshot[];
+}
+
+export class Qcow2Writer implements ImageWriter {
+  readonly #input: Qcow2WriterInput;
+  readonly #state: ImageState;
+  readonly #lock: ImageLock;
+  readonly #options: WriteOptions;
+  readonly #lazy: boolean;
+  readonly #guard: OverlapGuard;
+  readonly #dirtyBit: DirtyBit;
+  readonly #flusher: Flusher;
+  readonly #clusters: ClusterWriter;
+  readonly #zeroer: Zeroer;
+  readonly #resizer: Resizer;
+  readonly #snapshots: SnapshotEditor;
+  readonly #zeroes = new IoBuffer(ZEROES_SIZE);
+
+  constructor(input: Qcow2WriterInput) {
+    const { header, storage, cache, memory, lock, state, disk } = input;
+    const { geometry } = header;
+    this.#input = input;
+    this.#state = state;
+    this.#lock = lock;
+    this.#options = memory.options;
+    this.#lazy =
+      geometry.version >= 3 && hasBit(header.compatibleFeatures, COMPATIBLE.LAZY_REFCOUNTS);
+    const tables = new Tables(geometry, storage, cache, state, this.#zeroes);
+    this.#dirtyBit = new DirtyBit(storage, state, header);
+    const inactive = () =>
+      input.snapshots().map((one) => ({ offset: one.l1TableOffset, size: one.l1Size * 8 }));
+    const mark = () => this.#dirtyBit.markCorrupt();
+    this.#guard = new OverlapGuard(tables, memory.metadata, mark, inactive);
+    const refcounts = new Refcounts(tables, this.#guard, memory.clusterLimit);
+    const punch = memory.options.discard === 'unmap';
+    const allocator = new Allocator(tables, refcounts, this.#guard, punch);
+    const l2 = new L2Tables(tables, allocator, this.#guard);
+    const flush = { lazy: this.#lazy, unsafe: memory.options.cache === 'unsafe' };
+    this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, flush);
+    tables.makeRoom = () => this.#flusher.flushCounts();
+    this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
+    this.#zeroer = new Zeroer(tables, l2, allocator, this.#clusters, disk, this.#zeroes);
+    this.#resizer = new Resizer(tables, l2, allocator, this.#flusher, this.#zeroer);
+    const references = new SharedReferences(tables, refcounts, allocator, l2);
+    this.#snapshots = new SnapshotEditor(
+      tables,
+      refcounts,
+      allocator,
+      references,
+      this.#flusher,
+      this.#dirtyBit,
+      this.#guard,
+    );
+  }
+
+  write(offset: number, length: number, source: IoBuffer, at: number): void {
+    this.#checkAlive();
+    const { detectZeroes } = this.#options;
+    if (detectZeroes !== 'off' && this.#isZero(source, at, length)) {
+      this.#reserved(() => this.#zeroer.zero(offset, length, detectZeroes === 'on'));
+    } else {
+      if (!this.#state.gathered) this.#reserved(() => {});
+      const done = this.#clusters.writeInPlace(offset, length, source, at, this.#lock);
+      if (done < length) {
+        this.#reserved(() => {
+          this.#clusters.write(offset + done, length - done, source, at + done);
+        });
+      }
+    }
+    if (this.#options.cache === 'writethrough') this.flush();
+  }
+
+  discard(offset: number, length: number): void {
+    this.#reserved(() => this.#zeroer.zero(offset, length, false));
+  }
+
+  zero(offset: number, length: number): void {
+    this.#reserved(() => this.#zeroer.zero(offset, length, true));
+  }
+
+  preallocate(offset: number, length: number): void {
+    this.#reserved(() => this.#zeroer.preallocate(offset, length));
+  }
+
+  resize(size: number): void {
+    this.#alone(() => this.#resizer.resize(size));
+  }
+
+  flush(): void {
+    this.#checkAlive();
+    this.#lock.reserve();
+    try {
+      if (this.#flusher.needed) this.#flusher.flush();
+      else this.#checkAlive();
+    } finally {
+      this.#lock.release();
+    }
+  }
+
+  flushAll(): void {
+    this.#checkAlive();
+    this.#lock.reserve();
+    try {
+      if (this.#flusher.needed || this.#dirtyBit.isSet) this.#flusher.flushAll();
+    } finally {
+      this.#lock.release();
+    }
+  }
+
+  createSnapshot(name: string): void {
+    this.#alone(() => {
+      this.#refuseTaken(name);
+      this.#snapshots.create(name, this.#input.snapshots());
+    });
+  }
+
+  deleteSnapshot(view: number): void {
+    this.#alone(() => {
+      const { index, snapshot } = this.#find(view);
+      this.#snapshots.delete(index, snapshot);
+    });
+  }
+
+  renameSnapshot(view: number, name: string): void {
+    this.#alone(() => {
+      const { index } = this.#find(view);
+      this.#refuseTaken(name);
+      this.#snapshots.rename(index, name);
+    });
+  }
+
+  revertTo(view: number): void {
+    this.#alone(() => {
+      const { snapshot } = this.#find(view);
+      this.#snapshots.revertTo(snapshot);
+    });
+  }
+
+  #find(view: number): { index: number; snapshot: Snapshot } {
+    const index = this.#state.indexOfView(view);
+    const snapshot = index < 0 ? undefined : this.#input.snapshots()[index];
+    if (snapshot === undefined) throw new ImageError('missing', 'ENOENT', 'no such snapshot');
+    return { index, snapshot };
+  }
+
+  #refuseTaken(name: string): void {
+    if (!this.#input.snapshots().some((other) => other.name === name)) return;
+    throw new ImageError('invalid', 'EEXIST', `there is a snapshot '${name}' already`);
+  }
+
+  /** Runs `body` with the image's reservation: it may change metadata. */
+  #reserved(body: () => void): void {
+    this.#lock.reserve();
+    try {
+      this.#checkAlive();
+      if (!this.#state.gathered) {
+        this.#guard.gather();
+        this.#state.gathered = true;
+      }
+      if (this.#lazy) this.#dirtyBit.set();
+      body();
+    } finally {
+      this.#lock.release();
+    }
+  }
+
+  /** The same, while nobody reads or writes. */
+  #alone(body: () => void): void {
+    this.#reserved(() => {
+      this.#lock.beAlone();
+      try {
+        body();
+      } finally {
+        this.#lock.letIn();
+      }
+    });
+  }
+
+  #checkAlive(): void {
+    const { failed } = this.#state;
+    if (failed === 0) return;
+    const { name } = this.#input.storage;
+    throw new ImageError('corrupt', 'EIO', `${name}: writing has ended after an error`, {
+      limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
+    });
+  }
+
+  #isZero({ bytes }: IoBuffer, at: number, length: number): boolean {
+    for (let done = 0; done < length; ) {
+      const n = Math.min(length - done, ZEROES_SIZE);
+      if (bytes.compare(this.#zeroes.bytes, 0, n, at + done, at + done + n) !== 0) return false;
+      done += n;
+    }
+    return true;
+  }
+}

@@ -1,0 +1,133 @@
+/** Writing to a raw image: the file is the disk, and the host keeps its order. */
+import { alignUp } from '../codec/bits.js';
+import { ERRNO, ImageError, errnoOf } from '../errors.js';
+import type { ImageLock } from '../shared/image-lock.js';
+import type { ImageState } from '../shared/image-state.js';
+import type { MutableStorage } from '../storage/storage.js';
+import { IoBuffer } from '../sys/io-buffer.js';
+import { SECTOR_SIZE } from './extent.js';
+import type { WriteOptions } from './memory.js';
+import type { ImageWriter } from './writer.js';
+
+const ZEROES_SIZE = 1 << 20;
+
+export class RawWriter implements ImageWriter {
+  readonly #storage: MutableStorage;
+  readonly #state: ImageState;
+  readonly #lock: ImageLock;
+  readonly #options: WriteOptions;
+
+  constructor(storage: MutableStorage, state: ImageState, lock: ImageLock, options: WriteOptions) {
+    this.#storage = storage;
+    this.#state = state;
+    this.#lock = lock;
+    this.#options = options;
+  }
+
+  write(offset: number, length: number, source: IoBuffer, at: number): void {
+    this.#checkAlive();
+    this.#lock.enterShared();
+    try {
+      this.#storage.write(source, at, length, offset);
+    } finally {
+      this.#state.unflushed = true;
+      this.#lock.leaveShared();
+    }
+    // A file of no whole number of sectors ends in one that is filled up.
+    if (offset + length > this.#state.size) this.#state.size = offset + length;
+    if (this.#options.cache === 'writethrough') this.flush();
+  }
+
+  discard(offset: number, length: number): void {
+    const end = Math.min(offset + length, this.#state.size);
+    if (end <= offset) return;
+    const punched = this.#options.discard === 'unmap' && this.#storage.punch(offset, end - offset);
+    if (!punched) this.zero(offset, length);
+  }
+
+  zero(offset: number, length: number): void {
+    const zeroes = new IoBuffer(Math.min(length, ZEROES_SIZE));
+    const end = Math.min(offset + length, this.#state.size);
+    for (let at = offset; at < end; at += zeroes.length) {
+      this.write(at, Math.min(zeroes.length, end - at), zeroes, 0);
+    }
+  }
+
+  preallocate(offset: number, length: number): void {
+    this.#storage.reserve(
+      offset,
+      Math.min(length, alignUp(this.#state.size, SECTOR_SIZE) - offset),
+    );
+  }
+
+  resize(size: number): void {
+    if (size % SECTOR_SIZE !== 0) {
+      throw new ImageError('invalid', 'EINVAL', `cannot resize to ${size} bytes`, {
+        limit: `a multiple of ${SECTOR_SIZE}`,
+      });
+    }
+    this.#lock.reserve();
+    this.#lock.beAlone();
+    try {
+      this.#storage.truncate(size);
+      this.#state.size = size;
+      this.#state.unflushed = true;
+      this.#state.bumpGeneration();
+    } finally {
+      this.#lock.letIn();
+      this.#lock.release();
+    }
+  }
+
+  flush(): void {
+    this.#lock.reserve();
+    try {
+      this.#checkAlive();
+      if (!this.#state.unflushed || this.#options.cache === 'unsafe') return;
+      this.#state.unflushed = false;
+      this.#storage.flush();
+    } catch (error) {
+      this.#state.fail(errnoOf(error));
+      throw error;
+    } finally {
+      this.#lock.release();
+    }
+  }
+
+  flushAll(): void {
+    this.flush();
+  }
+
+  createSnapshot(): never {
+    return refuse();
+  }
+
+  deleteSnapshot(): never {
+    return refuse();
+  }
+
+  renameSnapshot(): never {
+    return refuse();
+  }
+
+  revertTo(): never {
+    return refuse();
+  }
+
+  #checkAlive(): void {
+    const { failed } = this.#state;
+    if (failed === 0) return;
+    throw new ImageError(
+      'corrupt',
+      'EIO',
+      `${this.#storage.name}: writing has ended after an error`,
+      {
+        limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
+      },
+    );
+  }
+}
+
+function refuse(): never {
+  throw new ImageError('unsupported', 'ENOTSUP', 'raw images hold no snapshots');
+}

@@ -1,0 +1,180 @@
+/**
+ * Random changes to an image against a shadow copy in memory: writes, zeroes, discards, resizes,
+ * snapshots, reverts, and opening it again; QEMU checks and reads the result.
+ */
+import { expect } from 'chai';
+import { AttachedImage } from '#src/image/attach.js';
+import {
+  allocateImageMemory,
+  DEFAULT_WRITE_OPTIONS,
+  type WriteOptions,
+} from '#src/image/memory.js';
+import { closeImage, openImage } from '#src/image/open.js';
+import type { ImageWriter } from '#src/image/writer.js';
+import { IoBuffer } from '#src/sys/io-buffer.js';
+import { qemuImg, qemuRead } from './qemu.js';
+import type { Random } from './random.js';
+
+const SECTOR = 512;
+
+export interface ModelOptions {
+  readonly path: string;
+  readonly random: Random;
+  readonly steps: number;
+  /** What the image holds at first. */
+  readonly start: Buffer;
+  /** The disk never grows beyond. */
+  readonly maxSize: number;
+  /** Not everywhere: counts of 1 bit have no room for them. */
+  readonly snapshots: boolean;
+  readonly write?: Partial<WriteOptions>;
+  readonly cacheSize?: number;
+}
+
+interface Shadow {
+  disk: Buffer;
+  readonly snapshots: Map<string, Buffer>;
+}
+
+/** Runs the steps, and compares everything at the end, and now and then between. */
+export function runModel(options: ModelOptions): void {
+  const { path, random, steps } = options;
+  const shadow: Shadow = { disk: Buffer.from(options.start), snapshots: new Map() };
+  let session = new Session(options);
+  for (let step = 0; step < steps; step++) {
+    changeOnce(session, shadow, options);
+    session.expectDisk(shadow.disk, `step ${step}`);
+    if (random.below(40) === 0) {
+      session.close();
+      expectImage(path, shadow);
+      session = new Session(options);
+    }
+  }
+  session.close();
+  expectImage(path, shadow);
+}
+
+class Session {
+  readonly image: AttachedImage;
+  readonly writer: ImageWriter;
+
+  constructor({ path, write, cacheSize = 256 << 10 }: ModelOptions) {
+    const { description } = openImage(path, { writable: true, lock: 'write' });
+    const memory = allocateImageMemory(description, {
+      cacheSize,
+      owners: 1,
+      write: { ...DEFAULT_WRITE_OPTIONS, ...write },
+    });
+    this.image = new AttachedImage(description, memory, 1);
+    this.writer = this.image.writer!;
+  }
+
+  close(): void {
+    this.writer.flushAll();
+    closeImage(this.image.description);
+  }
+
+  expectDisk(wanted: Buffer, when: string): void {
+    this.image.enter();
+    try {
+      const { disk } = this.image;
+      expect(disk.size, when).to.equal(wanted.length);
+      const found = new IoBuffer(wanted.length);
+      disk.read(0, wanted.length, found, 0);
+      if (found.bytes.equals(wanted)) return;
+      const at = found.bytes.findIndex((byte, place) => byte !== wanted[place]);
+      throw new Error(`${when}: byte ${at} is ${found.bytes[at]}, not ${wanted[at]}`);
+    } finally {
+      this.image.leave();
+    }
+  }
+}
+
+function changeOnce({ image, writer }: Session, shadow: Shadow, options: ModelOptions): void {
+  const { random, maxSize, snapshots } = options;
+  const { disk } = shadow;
+  const { offset, length } = rangeIn(disk.length, random);
+  const choice = random.below(snapshots ? 24 : 19);
+  if (choice < 10) {
+    const bytes = new IoBuffer(length + 16);
+    bytes.bytes.fill(random.below(4) === 0 ? 0 : 1 + random.below(255));
+    writer.write(offset, length, bytes, 16);
+    bytes.bytes.copy(disk, offset, 16);
+  } else if (choice < 13) {
+    writer.discard(offset, length);
+    disk.fill(0, offset, offset + length);
+  } else if (choice < 15) {
+    writer.zero(offset, length);
+    disk.fill(0, offset, offset + length);
+  } else if (choice === 15) writer.preallocate(offset, length);
+  else if (choice === 16) writer.flush();
+  else if (choice === 17) writer.flushAll();
+  else if (choice === 18) {
+    const size = SECTOR * (1 + random.below(maxSize / SECTOR));
+    writer.resize(size);
+    const resized = Buffer.alloc(size);
+    disk.copy(resized);
+    shadow.disk = resized;
+  } else changeSnapshots(image, writer, shadow, random);
+}
+
+function changeSnapshots(
+  image: AttachedImage,
+  writer: ImageWriter,
+  shadow: Shadow,
+  random: Random,
+): void {
+  const views = image.snapshots();
+  if (views.length === 0 || (views.length < 4 && random.below(3) === 0)) {
+    const name = `s${random.below(1e9)}`;
+    writer.createSnapshot(name);
+    shadow.snapshots.set(name, Buffer.from(shadow.disk));
+    return;
+  }
+  const { view, snapshot } = views[random.below(views.length)]!;
+  const held = shadow.snapshots.get(snapshot.name)!;
+  switch (random.below(3)) {
+    case 0:
+      writer.deleteSnapshot(view);
+      shadow.snapshots.delete(snapshot.name);
+      break;
+    case 1: {
+      const name = `renamed ${random.below(1e9)}`;
+      writer.renameSnapshot(view, name);
+      shadow.snapshots.delete(snapshot.name);
+      shadow.snapshots.set(name, held);
+      break;
+    }
+    default:
+      writer.revertTo(view);
+      shadow.disk = Buffer.from(held);
+  }
+}
+
+/** Often a few sectors, at times much; at times not even whole sectors. */
+function rangeIn(size: number, random: Random): { offset: number; length: number } {
+  const unit = random.below(8) === 0 ? 1 : SECTOR;
+  const units = size / unit;
+  const first = random.below(units);
+  const most = Math.min(units - first, random.below(3) === 0 ? units : Math.ceil(65536 / unit));
+  return { offset: first * unit, length: (1 + random.below(most)) * unit };
+}
+
+/** What QEMU says of the image, and reads of it. */
+function expectImage(path: string, { disk, snapshots }: Shadow): void {
+  qemuImg('check', path);
+  expectSame(qemuRead(path), disk, 'disk');
+  for (const [name, held] of snapshots) {
+    // qemu-img reads a snapshot with the disk's size where that is another one.
+    const found = qemuRead(path, name);
+    const shared = Math.min(found.length, held.length);
+    expectSame(found.subarray(0, shared), held.subarray(0, shared), `snapshot ${name}`);
+  }
+}
+
+function expectSame(found: Buffer, wanted: Buffer, what: string): void {
+  expect(found.length, what).to.equal(wanted.length);
+  if (found.equals(wanted)) return;
+  const at = found.findIndex((byte, place) => byte !== wanted[place]);
+  throw new Error(`${what}: byte ${at} is ${found[at]} for QEMU, not ${wanted[at]}`);
+}

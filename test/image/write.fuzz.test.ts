@@ -1,0 +1,84 @@
+import { runModel } from '../helpers/model-run.js';
+import { qemuImg, qemuIo } from '../helpers/qemu.js';
+import { printSeed, Random, SEED } from '../helpers/random.js';
+import { useTempFolder } from '../helpers/temp.js';
+
+interface Feature {
+  readonly name: string;
+  readonly options: string;
+  readonly backing?: boolean;
+  readonly compressed?: boolean;
+  readonly snapshots?: boolean;
+}
+
+const SIZE = 3 << 20;
+
+const FEATURES: readonly Feature[] = [
+  { name: 'as QEMU makes it', options: 'compat=1.1' },
+  { name: 'version 2', options: 'compat=0.10' },
+  { name: 'version 2 over a backing file', options: 'compat=0.10', backing: true },
+  { name: 'over a backing file', options: 'compat=1.1', backing: true },
+  { name: 'lazy refcounts', options: 'compat=1.1,lazy_refcounts=on' },
+  { name: 'clusters of 512', options: 'cluster_size=512' },
+  { name: 'clusters of 512, 64-bit counts', options: 'cluster_size=512,refcount_bits=64' },
+  { name: 'clusters of 4K over a backing file', options: 'cluster_size=4096', backing: true },
+  { name: 'clusters of 2M', options: 'cluster_size=2M' },
+  { name: 'counts of 1 bit', options: 'refcount_bits=1,cluster_size=4096', snapshots: false },
+  { name: 'counts of 4 bits', options: 'refcount_bits=4,cluster_size=4096' },
+  { name: 'counts of 8 bits', options: 'refcount_bits=8,cluster_size=1024' },
+  { name: 'counts of 32 bits', options: 'refcount_bits=32,cluster_size=1024' },
+  { name: 'subclusters', options: 'extended_l2=on' },
+  { name: 'subclusters of 512', options: 'extended_l2=on,cluster_size=16k', backing: true },
+  { name: 'subclusters, lazy', options: 'extended_l2=on,lazy_refcounts=on', backing: true },
+  { name: 'compressed clusters', options: 'cluster_size=4096', compressed: true },
+  { name: 'compressed, subclusters', options: 'extended_l2=on', compressed: true },
+];
+
+/** More for long runs: `QCOW2FS_FUZZ_STEPS=100000`. */
+const STEPS = Number(process.env.QCOW2FS_FUZZ_STEPS ?? 120);
+
+describe('writing to an image', () => {
+  printSeed();
+  const folder = useTempFolder();
+
+  for (const feature of FEATURES) {
+    it(`is what a shadow copy and QEMU say: ${feature.name}`, function () {
+      this.timeout(600_000);
+      const random = new Random(SEED);
+      const path = folder.at('disk.qcow2');
+      const start = makeImage(path, feature, random);
+      runModel({
+        path,
+        random,
+        steps: STEPS,
+        start,
+        maxSize: SIZE * 1.5,
+        snapshots: feature.snapshots ?? true,
+      });
+    });
+  }
+
+  function makeImage(path: string, feature: Feature, random: Random): Buffer {
+    const start = Buffer.alloc(SIZE);
+    const below: string[] = [];
+    if (feature.backing === true) {
+      // Shorter than the disk, and of no whole number of clusters.
+      const bytes = Buffer.alloc(SIZE - 100 * 512);
+      for (let at = 0; at < bytes.length; at += 512)
+        bytes.fill(1 + random.below(255), at, at + 512);
+      const base = folder.write('base.raw', bytes);
+      bytes.copy(start);
+      below.push('-b', base, '-F', 'raw');
+    }
+    if (feature.compressed === true) {
+      for (let at = 0; at < SIZE; at += 512) start.fill(random.below(50), at, at + 512);
+      const raw = folder.write('source.raw', start);
+      qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', feature.options, raw, path);
+    } else {
+      qemuImg('create', '-f', 'qcow2', '-o', feature.options, ...below, path, String(SIZE));
+      qemuIo(path, 'write -P 7 1M 100k');
+      start.fill(7, 1 << 20, (1 << 20) + 100 * 1024);
+    }
+    return start;
+  }
+});
