@@ -151,7 +151,11 @@ function differenceOfReaders(path: string): Fault | null {
     }
     for (const { view, snapshot } of image.snapshots()) {
       const { name } = snapshot;
-      if (readDisk(image.snapshotDisk(view)).equals(qemuRead(path, name))) continue;
+      const ours = readDisk(image.snapshotDisk(view));
+      const theirs = qemuRead(path, name);
+      // QEMU reads as much of a snapshot as the disk has now.
+      const common = Math.min(ours.length, theirs.length);
+      if (ours.subarray(0, common).equals(theirs.subarray(0, common))) continue;
       return {
         kind: 'readers differ',
         what: `qemu-img convert reads snapshot ${name} differently`,
