@@ -1,16 +1,31 @@
 /** One fio run over one file, and what it said. */
 import { run } from './process.js';
+import { writeScatterLogs } from './scatter.js';
 
 /** The part of a fio command line that a workload decides. */
 export interface FioJob {
-  pattern: 'read' | 'randread';
+  /** `scatter`: see scatter.ts. */
+  pattern: 'read' | 'randread' | 'write' | 'randwrite' | 'scatter';
   /** Bytes per request. */
   blockSize: number;
   jobs: number;
   /** O_DIRECT: each request goes to the daemon. */
   direct: boolean;
-  /** Runs for the time given instead of once through the file. */
+  /** Runs for the time given instead of once through the file; scattered writes end at it. */
   isTimed: boolean;
+  /** An fsync after each write. */
+  hasFsync?: boolean;
+}
+
+/** What a job runs on. */
+export interface FioTarget {
+  path: string;
+  /** Bytes. */
+  size: number;
+  /** Number of scattered writes. */
+  scatteredWrites: number;
+  /** For the logs of scattered writes. */
+  scratch: string;
 }
 
 export interface FioResult {
@@ -20,27 +35,47 @@ export interface FioResult {
   latencyP99Us: number;
 }
 
-interface FioReport {
-  jobs: {
-    error: number;
-    read: {
-      iops: number;
-      bw_bytes: number;
-      total_ios: number;
-      clat_ns?: { percentile?: Record<string, number> };
-    };
-  }[];
+interface Direction {
+  iops: number;
+  bw_bytes: number;
+  total_ios: number;
+  clat_ns?: { percentile?: Record<string, number> };
 }
 
-function fioArguments(job: FioJob, path: string, size: number, seconds: number): string[] {
-  // Jobs that read in sequence take a part of the file each; at random, all read all of it.
-  const parts = job.pattern === 'read' ? job.jobs : 1;
-  const share = Math.floor(size / parts / job.blockSize) * job.blockSize;
+interface FioReport {
+  jobs: { error: number; read: Direction; write: Direction }[];
+}
+
+const isReading = ({ pattern }: FioJob): boolean => pattern === 'read' || pattern === 'randread';
+
+function patternArguments(job: FioJob, target: FioTarget, seconds: number): string[] {
+  const { pattern, jobs, blockSize, isTimed } = job;
+  const { path, size, scratch, scatteredWrites: writes } = target;
+  if (pattern === 'scatter') {
+    const hasFsync = job.hasFsync === true;
+    const scatter = { directory: scratch, path, size, writes, blockSize, jobs, hasFsync };
+    const logs = writeScatterLogs(scatter);
+    return [`--read_iolog=${logs.join(':')}`, ...(isTimed ? [`--runtime=${seconds}`] : [])];
+  }
+  // Jobs that go in sequence take a part of the file each; at random, all take all of it.
+  const parts = pattern === 'read' || pattern === 'write' ? jobs : 1;
+  const share = Math.floor(size / parts / blockSize) * blockSize;
+  return [
+    `--filename=${path}`,
+    `--rw=${pattern}`,
+    `--size=${share}`,
+    ...(isReading(job) ? ['--readonly'] : ['--fallocate=none']),
+    ...(parts > 1 ? [`--offset_increment=${share}`] : []),
+    ...(isTimed ? ['--time_based', `--runtime=${seconds}`] : []),
+    ...(job.hasFsync ? ['--fsync=1'] : []),
+  ];
+}
+
+function fioArguments(job: FioJob, target: FioTarget, seconds: number): string[] {
   return [
     '--name=bench',
     '--output-format=json',
     '--ioengine=psync',
-    '--readonly',
     '--allow_file_create=0',
     // Never the host's page cache, which all peers find warm; the mount's own is new with the mount.
     '--invalidate=0',
@@ -49,36 +84,31 @@ function fioArguments(job: FioJob, path: string, size: number, seconds: number):
     '--norandommap',
     '--randrepeat=0',
     '--group_reporting',
-    `--filename=${path}`,
-    `--rw=${job.pattern}`,
     `--bs=${job.blockSize}`,
     `--numjobs=${job.jobs}`,
     `--direct=${job.direct ? 1 : 0}`,
-    `--size=${share}`,
-    ...(parts > 1 ? [`--offset_increment=${share}`] : []),
-    ...(job.isTimed ? ['--time_based', `--runtime=${seconds}`] : []),
+    ...patternArguments(job, target, seconds),
   ];
 }
 
-/** Measures `path`, of `size` bytes, for `seconds` where the job is timed. */
+/** Measures the target, for `seconds` where the job is timed. */
 export async function runFio(
   job: FioJob,
-  path: string,
-  size: number,
+  target: FioTarget,
   seconds: number,
   signal: AbortSignal,
 ): Promise<FioResult> {
-  const output = await run('fio', fioArguments(job, path, size, seconds), { signal });
+  const output = await run('fio', fioArguments(job, target, seconds), { signal });
   // Notes may stand before the report.
   const report = JSON.parse(output.slice(output.indexOf('{\n'))) as FioReport;
   const result = report.jobs[0];
-  if (result?.error !== 0 || result.read.total_ios === 0) {
-    throw new Error(`fio read nothing (error ${result?.error ?? 'unknown'})`);
+  const done = isReading(job) ? result?.read : result?.write;
+  if (!done || result?.error !== 0 || done.total_ios === 0) {
+    throw new Error(`fio did nothing (error ${result?.error ?? 'unknown'})`);
   }
-  const { read } = result;
   return {
-    iops: read.iops,
-    bytesPerSecond: read.bw_bytes,
-    latencyP99Us: (read.clat_ns?.percentile?.['99.000000'] ?? 0) / 1000,
+    iops: done.iops,
+    bytesPerSecond: done.bw_bytes,
+    latencyP99Us: (done.clat_ns?.percentile?.['99.000000'] ?? 0) / 1000,
   };
 }

@@ -17,11 +17,15 @@ import {
 import { join } from 'node:path';
 import { isInstalled, run } from './process.js';
 
-export type ImageKind = 'plain' | 'zlib' | 'zstd' | 'chain16' | 'mapped1g' | 'mapped1t';
+/** Made once and kept. */
+export type KeptKind = 'plain' | 'zlib' | 'zstd' | 'chain16' | 'mapped1g' | 'mapped1t';
+/** Made anew for each mount that writes: without data, or without data over the plain image. */
+export type FreshKind = 'empty' | 'overlay' | 'empty64g';
+export type ImageKind = KeptKind | FreshKind;
 
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
-const CLUSTER_SIZE = 64 * 1024;
+export const CLUSTER_SIZE = 64 * 1024;
 const CHAIN_LENGTH = 16;
 
 export interface Image {
@@ -129,7 +133,7 @@ async function createMapped(directory: string, size: number) {
   createHole(join(directory, 'disk.img'), size);
 }
 
-const creators: Record<ImageKind, (directory: string, size: number) => Promise<void>> = {
+const creators: Record<KeptKind, (directory: string, size: number) => Promise<void>> = {
   plain: (directory, size) => createConverted(directory, size, fillRandom),
   zlib: (directory, size) => createCompressed(directory, size, 'zlib'),
   zstd: (directory, size) => createCompressed(directory, size, 'zstd'),
@@ -139,7 +143,7 @@ const creators: Record<ImageKind, (directory: string, size: number) => Promise<v
 };
 
 /** Virtual size of each kind in bytes, where the plain image has `plainSize`. */
-function sizeOf(kind: ImageKind, plainSize: number): number {
+function sizeOf(kind: KeptKind, plainSize: number): number {
   if (kind === 'mapped1t') return 2 ** 40;
   if (kind === 'mapped1g') return GIB;
   if (kind === 'plain') return plainSize;
@@ -149,7 +153,7 @@ function sizeOf(kind: ImageKind, plainSize: number): number {
 /** Makes the image in `baseDirectory`, or takes the one that an earlier run left there. */
 export async function prepareImage(
   baseDirectory: string,
-  kind: ImageKind,
+  kind: KeptKind,
   plainSize: number,
 ): Promise<Image> {
   if (!(await isInstalled('qemu-img'))) throw new Error('qemu-img is needed to make the images');

@@ -2,14 +2,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type Image, type ImageKind, prepareImage } from './images.js';
+import { CLUSTER_SIZE, type Image, type ImageKind, type KeptKind, prepareImage } from './images.js';
 import { type BenchOptions, parseOptions, select, usage } from './options.js';
 import { type Peer, type PeerContext, peers } from './peers.js';
 import { isInstalled } from './process.js';
 import { saveRecord } from './record.js';
 import { formatReport, formatSkips, judgeAll, type Skip, summarize } from './report.js';
 import { type RoundsResult, runRounds } from './rounds.js';
-import { targets, type Workload, workloads } from './workloads.js';
+import { suites, type Workload } from './workloads.js';
 
 const log = (line: string): void => {
   process.stderr.write(`${line}\n`);
@@ -19,14 +19,20 @@ const print = (text: string): void => {
   process.stdout.write(`${text}\n`);
 };
 
+/** The kept image that one of this kind is, or is made from. */
+function keptKind(kind: ImageKind): KeptKind[] {
+  if (kind === 'overlay') return ['plain'];
+  return kind === 'empty' || kind === 'empty64g' ? [] : [kind];
+}
+
 async function prepareImages(
   directory: string,
   chosen: Workload[],
   size: number,
   signal: AbortSignal,
-): Promise<Map<ImageKind, Image>> {
-  const images = new Map<ImageKind, Image>();
-  for (const kind of new Set(chosen.map(({ image }) => image))) {
+): Promise<Map<KeptKind, Image>> {
+  const images = new Map<KeptKind, Image>();
+  for (const kind of new Set(chosen.flatMap(({ image }) => keptKind(image)))) {
     signal.throwIfAborted();
     log(`image ${kind}`);
     images.set(kind, await prepareImage(directory, kind, size));
@@ -41,7 +47,7 @@ async function publish(
   { samples, skips }: RoundsResult,
 ): Promise<void> {
   const summaries = summarize(samples);
-  const verdicts = judgeAll(targets, summaries);
+  const verdicts = judgeAll(suites[options.suite].targets, summaries);
   if (samples.length > 0) {
     const names = peers.map(({ name }) => name);
     print(formatReport(summaries, verdicts, skips, names));
@@ -69,11 +75,14 @@ async function availablePeers(
 }
 
 async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
-  const chosenPeers = select('peers', peers, options.peers);
-  const chosenWorkloads = select('workloads', workloads, options.workloads);
+  const chosenPeers = select('peers', peers, options.peers).filter(
+    ({ canWrite }) => canWrite || options.suite === 'read',
+  );
+  const chosenWorkloads = select('workloads', suites[options.suite].workloads, options.workloads);
   if (!(await isInstalled('fio'))) throw new Error('fio is needed to measure');
   const scratch = mkdtempSync(join(tmpdir(), 'qcow2fs-bench-'));
   const imageDir = options.imageDir ? resolve(options.imageDir) : join(scratch, 'images');
+  const stageDir = join(scratch, 'stage');
   const context: PeerContext = { workers: options.workers, scratch };
   const skips: Skip[] = [];
   try {
@@ -84,6 +93,12 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> 
       peers: available,
       workloads: chosenWorkloads,
       images,
+      stage: {
+        directory: stageDir,
+        size: options.size,
+        plain: images.get('plain'),
+      },
+      scatteredWrites: options.size / CLUSTER_SIZE,
       context,
       rounds,
       seconds,
@@ -92,6 +107,7 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> 
     });
     await publish(options, available, { ...result, skips: [...skips, ...result.skips] });
   } finally {
+    rmSync(stageDir, { recursive: true, force: true });
     if (options.keep && !options.imageDir) log(`images: ${imageDir}`);
     else rmSync(scratch, { recursive: true, force: true });
   }
@@ -102,7 +118,10 @@ async function main(): Promise<void> {
   if (options.help) return print(usage);
   if (options.list) {
     print(`peers:\n${peers.map((peer) => `  ${peer.name}: ${peer.description}`).join('\n')}`);
-    return print(`workloads:\n${workloads.map(({ name }) => `  ${name}`).join('\n')}`);
+    for (const [suite, { workloads }] of Object.entries(suites)) {
+      print(`${suite} workloads:\n${workloads.map(({ name }) => `  ${name}`).join('\n')}`);
+    }
+    return;
   }
   const abort = new AbortController();
   // The run ends at its next step, and each finally on the way unmounts what it mounted.

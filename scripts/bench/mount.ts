@@ -5,10 +5,10 @@
 import { randomInt } from 'node:crypto';
 import { mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Image } from './images.js';
-import type { Peer, PeerContext } from './peers.js';
+import type { Access, Peer, PeerContext } from './peers.js';
 import {
   type Daemon,
   holdersOf,
@@ -22,6 +22,8 @@ import {
 
 const MOUNT_TIMEOUT_MS = 20_000;
 const RELEASE_TIMEOUT_MS = 10_000;
+/** What was written is flushed before the daemon ends. */
+const UNMOUNT_TIMEOUT_MS = 60_000;
 const SAMPLE_COUNT = 64;
 const SAMPLE_SIZE = 4096;
 
@@ -50,8 +52,10 @@ async function hasFirstByte(path: string): Promise<boolean> {
   }
 }
 
+/** Asks nothing of the mount itself, whose daemon may have died or hang. */
 function isMounted(mountPoint: string): boolean {
-  return readFileSync('/proc/self/mounts', 'utf8').includes(` ${realpathSync(mountPoint)} `);
+  const path = join(realpathSync(dirname(mountPoint)), basename(mountPoint));
+  return readFileSync('/proc/self/mounts', 'utf8').includes(` ${path} `);
 }
 
 async function waitForFirstByte(path: string, daemon: Daemon, signal: AbortSignal): Promise<void> {
@@ -83,6 +87,12 @@ function stop(pid: number, name: NodeJS.Signals): void {
   }
 }
 
+async function unmountLazily(mountPoint: string): Promise<void> {
+  // A daemon that hangs can be in the way of this one too: it is killed next.
+  const signal = AbortSignal.timeout(RELEASE_TIMEOUT_MS);
+  await run('umount', ['-l', mountPoint], { signal }).catch(() => '');
+}
+
 async function release(
   peer: Peer,
   daemon: Daemon,
@@ -96,7 +106,8 @@ async function release(
       command: 'umount',
       args: [mountPoint],
     };
-    await run(command, args).catch(() => run('umount', ['-l', mountPoint]).catch(() => ''));
+    const signal = AbortSignal.timeout(UNMOUNT_TIMEOUT_MS);
+    await run(command, args, { signal }).catch(() => unmountLazily(mountPoint));
   }
   // qemu-storage-daemon outlives its mount; the others end with it.
   if (!peer.mountsOverFile) await waitFor(hasEnded, RELEASE_TIMEOUT_MS);
@@ -104,7 +115,7 @@ async function release(
     for (const pid of pids) stop(pid, name);
     if (await waitFor(hasEnded, RELEASE_TIMEOUT_MS)) break;
   }
-  if (isMounted(mountPoint)) await run('umount', ['-l', mountPoint]);
+  if (isMounted(mountPoint)) await unmountLazily(mountPoint);
   rmSync(mountPoint, { recursive: !isMounted(mountPoint), force: true });
 }
 
@@ -113,6 +124,7 @@ export async function mountPeer(
   peer: Peer,
   image: Image,
   context: PeerContext,
+  access: Access,
   signal: AbortSignal,
 ): Promise<Mount> {
   const imagePath = peer.readsRaw ? image.rawPath : image.path;
@@ -127,7 +139,7 @@ export async function mountPeer(
   const mountPoint = join(context.scratch, `mount-${peer.name}`);
   if (peer.mountsOverFile) writeFileSync(mountPoint, '');
   else mkdirSync(mountPoint, { recursive: true });
-  const { command, args } = peer.launch(image, mountPoint, context);
+  const { command, args } = peer.launch(image, mountPoint, context, access);
   const diskPath = join(mountPoint, peer.diskName);
   const start = performance.now();
   const daemon = startDaemon(command, args);
@@ -155,9 +167,9 @@ async function readExactly(handle: FileHandle, offset: number): Promise<Buffer> 
   return buffer.subarray(0, bytesRead);
 }
 
-/** Throws MountRefused where random samples of the mounted disk differ from the raw file. */
-export async function verifyMount(mount: Mount, image: Image): Promise<void> {
-  const raw = await open(image.rawPath, 'r');
+/** Throws MountRefused where random samples of the mounted disk differ from a raw file. */
+export async function verifyMount(mount: Mount, image: Image, rawPath: string): Promise<void> {
+  const raw = await open(rawPath, 'r');
   let shown: FileHandle | undefined;
   try {
     shown = await open(mount.diskPath, 'r');

@@ -1,24 +1,29 @@
 /** The command line of the benchmark. */
 import { parseArgs } from 'node:util';
 import { MIB } from './images.js';
+import { type SuiteName, suites } from './workloads.js';
 
 export const usage = `usage: npm run bench -- [OPTION ...]
+  --suite NAME       what is measured: read or write (read)
+  --quick            a smoke run: one round, short fio runs, small images
   --peers A,B        only these (this project is qcow2fs)
-  --workloads X,Y    only these
-  --rounds N         rounds over all workloads and peers (5)
+  --workloads X,Y    only these of the suite
+  --rounds N         rounds over all workloads and peers (5; 3 for writing)
   --seconds N        length of a timed fio run (3)
-  --size SIZE        virtual size of the plain image, with M or G (2G); the chain has half of it,
-                     the compressed images a quarter
+  --size SIZE        virtual size of the plain image, with M or G (2G; 1G for writing); the chain
+                     has half of it, the compressed images a quarter; the images that are grown have
+                     all of it, and get a scattered write for each of its clusters
   --image-dir DIR    keep the images there, and take those of an earlier run
   --keep             keep the images of a temporary directory, and print where they are
   --workers N        passed to this project as -o workers=N
-  --name NAME        part of the record's name (bench)
+  --name NAME        part of the record's name (that of the suite)
   --out FILE         the record (scripts/bench/results/DATE-NAME.json)
   --no-save          write no record
   --list             print the peers and workloads, and end
   --help`;
 
 export interface BenchOptions {
+  suite: SuiteName;
   peers: string[] | undefined;
   workloads: string[] | undefined;
   rounds: number;
@@ -53,37 +58,55 @@ function parseSize(text: string): number {
 const list = (text: string | undefined): string[] | undefined =>
   text?.split(',').filter((name) => name !== '');
 
+function parseSuite(text: string): SuiteName {
+  if (!Object.hasOwn(suites, text)) throw new Error(`--suite: '${text}' is neither read nor write`);
+  return text as SuiteName;
+}
+
+/** What holds where the command line says nothing. */
+function defaultsFor(suite: SuiteName, isQuick: boolean) {
+  if (isQuick) return { rounds: '1', seconds: '1', size: '256M' };
+  // Writing takes twice the time: disks are made and removed, and written data goes to the host's.
+  if (suite === 'write') return { rounds: '3', seconds: '3', size: '1G' };
+  return { rounds: '5', seconds: '3', size: '2G' };
+}
+
 export function parseOptions(argv: string[]): BenchOptions {
   const { values } = parseArgs({
     args: argv,
     options: {
+      suite: { type: 'string', default: 'read' },
+      quick: { type: 'boolean', default: false },
       peers: { type: 'string' },
       workloads: { type: 'string' },
-      rounds: { type: 'string', default: '5' },
-      seconds: { type: 'string', default: '3' },
-      size: { type: 'string', default: '2G' },
+      rounds: { type: 'string' },
+      seconds: { type: 'string' },
+      size: { type: 'string' },
       'image-dir': { type: 'string' },
       keep: { type: 'boolean', default: false },
       workers: { type: 'string' },
-      name: { type: 'string', default: 'bench' },
+      name: { type: 'string' },
       out: { type: 'string' },
       'no-save': { type: 'boolean', default: false },
       list: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
-  if (!/^[\w.-]+$/.test(values.name))
-    throw new Error(`--name: '${values.name}' has odd characters`);
+  const suite = parseSuite(values.suite);
+  const defaults = defaultsFor(suite, values.quick);
+  const name = values.name ?? suite;
+  if (!/^[\w.-]+$/.test(name)) throw new Error(`--name: '${name}' has odd characters`);
   return {
+    suite,
     peers: list(values.peers),
     workloads: list(values.workloads),
-    rounds: positiveInteger('rounds', values.rounds),
-    seconds: positiveInteger('seconds', values.seconds),
-    size: parseSize(values.size),
+    rounds: positiveInteger('rounds', values.rounds ?? defaults.rounds),
+    seconds: positiveInteger('seconds', values.seconds ?? defaults.seconds),
+    size: parseSize(values.size ?? defaults.size),
     imageDir: values['image-dir'],
     keep: values.keep,
     workers: values.workers === undefined ? undefined : positiveInteger('workers', values.workers),
-    name: values.name,
+    name,
     out: values.out,
     save: !values['no-save'],
     list: values.list,

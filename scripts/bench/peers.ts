@@ -31,11 +31,15 @@ export interface PeerContext {
   passthrough?: string;
 }
 
+export type Access = 'read' | 'write';
+
 export interface Peer {
   name: string;
   description: string;
   /** Whether it reads the raw file instead of the qcow2 image. */
   readsRaw: boolean;
+  /** Whether it takes part in writing. */
+  canWrite: boolean;
   /** Whether it is mounted over a regular file instead of a directory. */
   mountsOverFile: boolean;
   /** Name of the disk below the mount point; '' where the mount point is the disk. */
@@ -45,7 +49,7 @@ export interface Peer {
   /** Why it cannot show images of this kind, or undefined. */
   refuses(kind: ImageKind): string | undefined;
   /** The command that mounts; undefined for the host file, which needs none. */
-  launch?(image: Image, mountPoint: string, context: PeerContext): Launch;
+  launch?(image: Image, mountPoint: string, context: PeerContext, access: Access): Launch;
   /** The command that unmounts, where it is not `umount`. */
   unmount?(mountPoint: string): Launch;
   /** Version, for the record. */
@@ -69,20 +73,19 @@ const ours: Peer = {
   name: OURS,
   description: 'this project',
   readsRaw: false,
+  canWrite: true,
   mountsOverFile: false,
   diskName: 'disk.raw',
   prepare: async () => (existsSync(ourCommand) ? undefined : 'dist/cli/main.js is not built'),
   refuses: accepts,
-  launch: (image, mountPoint, { workers }) => ({
-    command: process.execPath,
-    args: [
-      ourCommand,
-      image.path,
-      mountPoint,
-      '-o',
-      workers === undefined ? 'ro' : `ro,workers=${workers}`,
-    ],
-  }),
+  launch: (image, mountPoint, { workers }, access) => {
+    const mode = access === 'write' ? 'rw' : 'ro';
+    const options = workers === undefined ? mode : `${mode},workers=${workers}`;
+    return {
+      command: process.execPath,
+      args: [ourCommand, image.path, mountPoint, '-o', options],
+    };
+  },
   unmount: (mountPoint) => ({
     command: process.execPath,
     args: [ourCommand, 'umount', mountPoint],
@@ -109,14 +112,17 @@ const limit: Peer = {
   name: LIMIT,
   description: 'C, libfuse3 multi-threaded pass-through of the raw file',
   readsRaw: true,
+  canWrite: true,
   mountsOverFile: false,
   diskName: 'disk.raw',
   prepare: compilePassthrough,
-  refuses: (kind) =>
-    kind === 'zlib' || kind === 'zstd' ? 'the raw file is not compressed' : undefined,
-  launch: (image, mountPoint, { passthrough }) => ({
+  refuses: (kind) => {
+    if (kind === 'overlay') return 'the raw file has no backing file';
+    return kind === 'zlib' || kind === 'zstd' ? 'the raw file is not compressed' : undefined;
+  },
+  launch: (image, mountPoint, { passthrough }, access) => ({
     command: passthrough!,
-    args: ['-f', image.rawPath, mountPoint],
+    args: [access === 'write' ? '-w' : '-f', image.rawPath, mountPoint],
   }),
   version: async () => `libfuse ${await versionOf('pkg-config', '--modversion', 'fuse3')}`,
 };
@@ -125,21 +131,26 @@ const qemuExport: Peer = {
   name: QEMU,
   description: "qemu-storage-daemon's FUSE export",
   readsRaw: false,
+  canWrite: true,
   mountsOverFile: true,
   diskName: '',
   prepare: () => missing('qemu-storage-daemon'),
   refuses: accepts,
-  launch: (image, mountPoint) => ({
-    command: 'qemu-storage-daemon',
-    args: [
-      '--blockdev',
-      `driver=file,node-name=file,filename=${image.path},read-only=on`,
-      '--blockdev',
-      'driver=qcow2,node-name=disk,file=file,read-only=on',
-      '--export',
-      `type=fuse,id=export,node-name=disk,mountpoint=${mountPoint},writable=off`,
-    ],
-  }),
+  launch: (image, mountPoint, _context, access) => {
+    const isReadOnly = access === 'write' ? 'off' : 'on';
+    const rights = access === 'write' ? 'writable=on,growable=on' : 'writable=off';
+    return {
+      command: 'qemu-storage-daemon',
+      args: [
+        '--blockdev',
+        `driver=file,node-name=file,filename=${image.path},read-only=${isReadOnly}`,
+        '--blockdev',
+        `driver=qcow2,node-name=disk,file=file,read-only=${isReadOnly}`,
+        '--export',
+        `type=fuse,id=export,node-name=disk,mountpoint=${mountPoint},${rights}`,
+      ],
+    };
+  },
   version: () => versionOf('qemu-storage-daemon', '--version'),
 };
 
@@ -147,6 +158,7 @@ const qcowmount: Peer = {
   name: 'qcowmount',
   description: "libqcow's mount",
   readsRaw: false,
+  canWrite: false,
   mountsOverFile: false,
   diskName: 'qcow1',
   prepare: () => missing('qcowmount'),
@@ -159,6 +171,7 @@ const nbdfuse: Peer = {
   name: 'nbdfuse',
   description: "libnbd's mount of qemu-nbd",
   readsRaw: false,
+  canWrite: false,
   mountsOverFile: false,
   diskName: 'nbd',
   prepare: () => missing('nbdfuse', 'qemu-nbd'),
@@ -174,6 +187,7 @@ const hostFile: Peer = {
   name: HOST_FILE,
   description: 'the raw file itself, in the page cache',
   readsRaw: true,
+  canWrite: true,
   mountsOverFile: false,
   diskName: '',
   prepare: async () => undefined,

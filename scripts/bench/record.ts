@@ -58,11 +58,11 @@ export async function saveRecord(
   peers: Peer[],
   results: Results,
 ): Promise<string> {
-  const { rounds, seconds, size, workers } = options;
+  const { suite, rounds, seconds, size, workers } = options;
   const record = {
     date: new Date().toISOString(),
     machine: await machineFacts(peers),
-    settings: { rounds, seconds, sizeBytes: size, workers: workers ?? 'default' },
+    settings: { suite, rounds, seconds, sizeBytes: size, workers: workers ?? 'default' },
     ...results,
   };
   const path = recordPath(options);

@@ -2,22 +2,15 @@
  * The interleaved run: each round visits every workload, and within it every peer, one at a time,
  * so that a slow minute of the machine touches all peers alike.
  */
-import { runFio } from './fio.js';
-import { GIB, type Image, type ImageKind, MIB, warmImage } from './images.js';
-import { MountRefused, mountPeer, verifyMount } from './mount.js';
-import { HOST_FILE, type Peer, type PeerContext } from './peers.js';
-import { run } from './process.js';
+import { type MeasureInput, measure, refusal, takesPart } from './measure.js';
+import type { Peer } from './peers.js';
 import type { Sample, Skip } from './report.js';
-import { type FioStep, unitOf, type Workload } from './workloads.js';
+import { unitOf, type Workload } from './workloads.js';
 
-export interface RoundsInput {
+export interface RoundsInput extends MeasureInput {
   peers: Peer[];
   workloads: Workload[];
-  images: Map<ImageKind, Image>;
-  context: PeerContext;
   rounds: number;
-  seconds: number;
-  signal: AbortSignal;
   log(line: string): void;
 }
 
@@ -26,86 +19,18 @@ export interface RoundsResult {
   skips: Skip[];
 }
 
-/** The steps of a workload that a peer takes; the host file is measured only where it is a target. */
-function stepsFor(peer: Peer, workload: Workload): FioStep[] {
-  return workload.steps.filter((step) => peer.name !== HOST_FILE || step.withHostFile);
-}
-
-function takesPart(peer: Peer, workload: Workload): boolean {
-  return peer.name !== HOST_FILE || stepsFor(peer, workload).length > 0;
-}
-
-/**
- * Takes as much free memory as a page cache of `bytes` will need, and gives it back. In a virtual
- * machine the first use of a page costs a fault in the host, which the peer that happens to come
- * first would pay: a factor of three on a cold buffered read.
- */
-async function touchMemory(bytes: number, signal: AbortSignal): Promise<void> {
-  const args = ['if=/dev/zero', 'of=/dev/null', `bs=${Math.min(bytes, 2 * GIB)}`, 'count=1'];
-  await run('dd', [...args, 'status=none'], { signal });
-}
-
-/** One workload on one fresh mount of one peer. */
-async function measure(
-  peer: Peer,
-  workload: Workload,
-  round: number,
-  input: RoundsInput,
-): Promise<Sample[]> {
-  const { context, seconds, signal } = input;
-  const image = input.images.get(workload.image)!;
-  const samples: Sample[] = [];
-  await warmImage(image, peer.readsRaw);
-  if (workload.steps.some(({ job }) => !job.direct)) await touchMemory(image.size, signal);
-  const mount = await mountPeer(peer, image, context, signal);
-  try {
-    const add = (metric: string, value: number, latencyP99Us?: number): void => {
-      const latency = latencyP99Us === undefined ? {} : { latencyP99Us };
-      samples.push({ metric, peer: peer.name, round, value, ...latency });
-    };
-    if (workload.firstByteMetric) add(workload.firstByteMetric, mount.firstByteMs);
-    for (const { metric, job } of stepsFor(peer, workload)) {
-      const result = await runFio(job, mount.diskPath, image.size, seconds, signal);
-      const value = unitOf(metric) === 'IOPS' ? result.iops : result.bytesPerSecond / 1e6;
-      add(metric, value, result.latencyP99Us);
-    }
-    if (workload.memoryMetric) add(workload.memoryMetric, mount.residentBytes() / MIB);
-  } finally {
-    await mount.release();
-  }
-  return samples;
-}
-
-/** Why the peer cannot take part with this image: mounts it once and compares samples of it. */
-async function refusal(
-  peer: Peer,
-  image: Image,
-  context: PeerContext,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  const reason = peer.refuses(image.kind);
-  if (reason || !peer.launch) return reason;
-  try {
-    const mount = await mountPeer(peer, image, context, signal);
-    try {
-      await verifyMount(mount, image);
-    } finally {
-      await mount.release();
-    }
-    return undefined;
-  } catch (error) {
-    if (error instanceof MountRefused) return error.message;
-    throw error;
-  }
-}
-
 /** Who takes part in what: every pair of peer and image is tried and checked before measuring. */
 async function findRefusals(input: RoundsInput): Promise<Map<string, string>> {
   const refusals = new Map<string, string>();
-  for (const image of input.images.values()) {
-    for (const peer of input.peers) {
-      const reason = await refusal(peer, image, input.context, input.signal);
-      if (reason) refusals.set(`${peer.name} ${image.kind}`, reason);
+  const tried = new Set<string>();
+  for (const workload of input.workloads) {
+    for (const peer of input.peers.filter((candidate) => takesPart(candidate, workload))) {
+      const key = `${peer.name} ${workload.image}`;
+      if (tried.has(key)) continue;
+      tried.add(key);
+      input.signal.throwIfAborted();
+      const reason = await refusal(peer, workload, input);
+      if (reason) refusals.set(key, reason);
     }
   }
   return refusals;

@@ -1,7 +1,8 @@
-/** What is measured, in which unit, and what this project promises of it. */
+/** The form of a workload and of a promise, and the suites that hold them. */
 import type { FioJob } from './fio.js';
-import { type ImageKind, MIB } from './images.js';
-import { HOST_FILE, LIMIT, QEMU } from './peers.js';
+import type { ImageKind } from './images.js';
+import { readTargets, readWorkloads } from './read-workloads.js';
+import { writeTargets, writeWorkloads } from './write-workloads.js';
 
 export type Unit = 'IOPS' | 'MB/s' | 'ms' | 'MiB';
 
@@ -12,11 +13,25 @@ export interface FioStep {
   withHostFile?: boolean;
 }
 
+/** A tree unpacked into a file system on the disk: see tree.ts. */
+export interface TreeStep {
+  metric: string;
+  isTree: true;
+  withHostFile?: boolean;
+}
+
+export type Step = FioStep | TreeStep;
+
 /** One mount of one image, and the runs on it in order. */
 export interface Workload {
   name: string;
   image: ImageKind;
-  steps: FioStep[];
+  steps: Step[];
+  /**
+   * Mounted writable: a new image for each mount, or one copy for the whole run, which overwriting
+   * leaves as it was.
+   */
+  writes?: 'fresh' | 'copy';
   /** Name of the metric for the time from the command to the first byte read. */
   firstByteMetric?: string;
   /** Name of the metric for the daemon's resident memory after the last step. */
@@ -34,99 +49,25 @@ export interface Target {
   atMost?: number;
 }
 
-const random4k: FioJob = {
-  pattern: 'randread',
-  blockSize: 4096,
-  jobs: 4,
-  direct: true,
-  isTimed: true,
+export type SuiteName = 'read' | 'write';
+
+export interface Suite {
+  workloads: Workload[];
+  targets: Target[];
+}
+
+export const suites: Record<SuiteName, Suite> = {
+  read: { workloads: readWorkloads, targets: readTargets },
+  write: { workloads: writeWorkloads, targets: writeTargets },
 };
-const sequential: FioJob = {
-  pattern: 'read',
-  blockSize: MIB,
-  jobs: 1,
-  direct: true,
-  isTimed: true,
-};
-const oncePass: FioJob = { ...sequential, isTimed: false };
-const buffered: FioJob = { ...oncePass, direct: false };
-const cached: FioJob = { ...buffered, isTimed: true };
-
-const compressed = (type: 'zlib' | 'zstd'): Workload[] => [
-  { name: `${type}-direct`, image: type, steps: [{ metric: `${type}-direct`, job: oncePass }] },
-  { name: `${type}-buffered`, image: type, steps: [{ metric: `${type}-buffered`, job: buffered }] },
-];
-
-export const workloads: Workload[] = [
-  {
-    name: 'mount',
-    image: 'plain',
-    steps: [],
-    firstByteMetric: 'mount-to-first-byte',
-  },
-  { name: 'random', image: 'plain', steps: [{ metric: 'random-4k-4-jobs', job: random4k }] },
-  {
-    name: 'sequential',
-    image: 'plain',
-    steps: [
-      { metric: 'sequential-1m-1-job', job: sequential },
-      { metric: 'sequential-1m-4-jobs', job: { ...sequential, jobs: 4 } },
-    ],
-  },
-  {
-    name: 'buffered',
-    image: 'plain',
-    steps: [
-      { metric: 'buffered-cold', job: buffered },
-      { metric: 'buffered-cached', job: cached, withHostFile: true },
-      // At 1 MiB the copy itself counts, and FUSE's page cache has smaller folios than ext4's or
-      // XFS's, whatever the daemon does; at 4 KiB the system call does.
-      { metric: 'buffered-cached-4k', job: { ...cached, blockSize: 4096 }, withHostFile: true },
-    ],
-  },
-  ...compressed('zlib'),
-  ...compressed('zstd'),
-  { name: 'chain', image: 'chain16', steps: [{ metric: 'chain-16-random-4k', job: random4k }] },
-  {
-    name: 'mapped1g',
-    image: 'mapped1g',
-    steps: [{ metric: 'mapped-1g-random-4k', job: random4k }],
-  },
-  {
-    name: 'mapped1t',
-    image: 'mapped1t',
-    steps: [{ metric: 'mapped-1t-random-4k', job: random4k }],
-    memoryMetric: 'mapped-1t-memory',
-  },
-];
-
-export const targets: Target[] = [
-  { metric: 'mount-to-first-byte', atMost: 500 },
-  { metric: 'random-4k-4-jobs', peer: LIMIT, atLeast: 0.9 },
-  { metric: 'random-4k-4-jobs', peer: QEMU, atLeast: 3 },
-  { metric: 'sequential-1m-1-job', peer: LIMIT, atLeast: 0.9 },
-  { metric: 'sequential-1m-1-job', peer: QEMU, atLeast: 1.5 },
-  { metric: 'sequential-1m-4-jobs', peer: LIMIT, atLeast: 0.9 },
-  { metric: 'sequential-1m-4-jobs', peer: QEMU, atLeast: 1.5 },
-  { metric: 'buffered-cold', peer: QEMU, atLeast: 2 },
-  { metric: 'buffered-cached', peer: HOST_FILE, atLeast: 0.95 },
-  { metric: 'buffered-cached-4k', peer: HOST_FILE, atLeast: 0.95 },
-  { metric: 'zlib-direct', peer: QEMU, atLeast: 1 },
-  { metric: 'zlib-buffered', peer: QEMU, atLeast: 1 },
-  { metric: 'zstd-direct', peer: QEMU, atLeast: 1 },
-  { metric: 'zstd-buffered', peer: QEMU, atLeast: 1 },
-  { metric: 'chain-16-random-4k', peer: QEMU, atLeast: 2 },
-  { metric: 'mapped-1t-random-4k', ownMetric: 'mapped-1g-random-4k', atLeast: 0.7 },
-  { metric: 'mapped-1t-memory', atMost: 200 },
-];
 
 /** The unit of a metric: small requests are counted, large ones weighed. */
 export function unitOf(metric: string): Unit {
-  for (const workload of workloads) {
+  for (const workload of [...readWorkloads, ...writeWorkloads]) {
     if (workload.firstByteMetric === metric) return 'ms';
     if (workload.memoryMetric === metric) return 'MiB';
     const step = workload.steps.find((candidate) => candidate.metric === metric);
-    if (step) return step.job.blockSize === 4096 ? 'IOPS' : 'MB/s';
+    if (step) return 'job' in step && step.job.blockSize === 4096 ? 'IOPS' : 'MB/s';
   }
   throw new Error(`No workload has the metric ${metric}`);
 }

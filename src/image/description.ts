@@ -25,7 +25,7 @@ export interface Qcow2Description {
   readonly snapshots: readonly Snapshot[];
   /** None of an image that is open for writing: they are no longer kept up to date. */
   readonly bitmaps: readonly Bitmap[];
-  /** The dirty bit was set: its refcounts are to be rebuilt before anything is written. */
+  /** The dirty bit is set: its refcounts may be wrong. Never in an image open for writing. */
   readonly needsRepair: boolean;
 }
 

@@ -51,7 +51,7 @@ export interface OpenPolicy {
   readonly alone?: boolean | undefined;
   /**
    * Open the image itself for writing; the files that it names stay read-only. It must be in order:
-   * what is repaired or shown with a warning for reading is refused. Asks for locks.
+   * much that is shown with a warning for reading is refused. Asks for locks.
    */
   readonly writable?: boolean | undefined;
   /**
@@ -177,8 +177,15 @@ class Opening {
       );
     }
     if (format === null && probed === 'raw' && this.#writes(overlay)) {
-      this.#warnings.push(
-        `${file.path}: no format stated; probed as raw, which what is written to it can change`,
+      // A guest could write another format's header into it, with names of the host's files.
+      throw new ImageError(
+        'policy',
+        'EINVAL',
+        'raw images are written to only where it is stated',
+        {
+          path: file.path,
+          limit: 'format=raw',
+        },
       );
     }
     if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };

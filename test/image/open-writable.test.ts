@@ -111,14 +111,24 @@ describe('openImage() for writing', () => {
     withOpen(path, ({ warnings }) => expect(warnings).to.deep.equal([]), policy);
   });
 
-  it('reports an image that was not closed cleanly, and clears nothing of it', () => {
+  it('reports an image that was not closed cleanly, and repairs it only for writing', () => {
     const { bytes } = buildImage(specimen({ header: { incompatibleFeatures: 1n } }));
     const path = temp.write('image', bytes);
-    withOpen(path, ({ description, warnings }) => {
-      expect(description.layers[0]).to.have.property('needsRepair', true);
-      expect(warnings[0]).to.match(/not closed cleanly/);
-    });
+    const looksLike = (policy: OpenPolicy, needsRepair: boolean) =>
+      withOpen(
+        path,
+        ({ description, warnings }) => {
+          expect(description.layers[0]).to.have.property('needsRepair', needsRepair);
+          expect(warnings).to.have.lengthOf(1);
+          expect(warnings[0]).to.match(/not closed cleanly/);
+        },
+        policy,
+      );
+    looksLike({ lock: 'read' }, true);
     expect(readFileSync(path).equals(bytes)).to.equal(true);
+    looksLike(WRITABLE, false);
+    expect(readFileSync(path).subarray(72, 80).equals(Buffer.alloc(8))).to.equal(true);
+    expect(qemuImg('check', path)).to.contain('No errors were found');
   });
 
   it('clears what it does not keep up to date, once all is open', () => {

@@ -4,6 +4,7 @@
  * finds it in place. The flush then lowers its count, and if nobody else has it, gives it back to the
  * host as a hole.
  */
+import { ERRNO, errnoOf } from '../../errors.js';
 import type { ImageState } from '../../shared/image-state.js';
 import type { OverlapGuard } from './overlap.js';
 import type { Refcounts, Run } from './refcount.js';
@@ -29,16 +30,27 @@ export class Allocator {
 
   /** Adjacent free clusters for data, `most` at most; their count is 1 now. */
   allocate(most: number): Run {
-    const run = this.#refcounts.findFree(this.#state.freeHint, most);
+    const run = this.#find((from) => this.#refcounts.findFree(from, most));
     this.#guard.check(run.first, run.count);
     this.#refcounts.add(run.first, run.count, 1);
     this.#state.freeHint = run.first + run.count;
     return run;
   }
 
+  /** Looks for free clusters; where there are none, once more after those that wait are let go. */
+  #find(look: (from: number) => Run): Run {
+    try {
+      return look(this.#state.freeHint);
+    } catch (error) {
+      if (errnoOf(error) !== ERRNO.ENOSPC || this.#state.freedRuns === 0) throw error;
+      this.#tables.makeRoom();
+      return look(this.#state.freeHint);
+    }
+  }
+
   /** Exactly `count` adjacent clusters for metadata. Answers the offset of the first one. */
   allocateTable(count = 1): number {
-    const { first } = this.#refcounts.findFreeRun(this.#state.freeHint, count);
+    const { first } = this.#find((from) => this.#refcounts.findFreeRun(from, count));
     this.#guard.claim(first, count);
     this.#refcounts.add(first, count, 1);
     if (count === 1) this.#state.freeHint = first + 1;
