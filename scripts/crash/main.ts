@@ -74,7 +74,7 @@ async function runWorkload(workload: Workload, seed: number, options: Options): 
   try {
     const { recording, before, refused, problem } = recordWorkload(workload, seed, folder);
     const states = Math.ceil(options.states / options.workloads.length);
-    const also = goOn(folder, before);
+    const also = goOn({ folder, before, workload, seed });
     const result = await runStates({ recording, before, folder, states, seed, also });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const count = (...kinds: string[]) =>

@@ -12,9 +12,12 @@ import { makeCrashImage } from './crash-images.js';
 import type { Workload } from './crash-workloads.js';
 import { type DiskState, Expectation } from './disk-history.js';
 import { Random } from './random.js';
-import { readDisk } from './read.js';
+import { readDisk, withImage } from './read.js';
 import { type Recording, RecordingStorage } from './recording-storage.js';
 import { readMarks } from './sector-marks.js';
+
+/** More changes than a workload makes. */
+const LATER = 1_000_000;
 
 export interface RecordedWorkload {
   readonly recording: Recording;
@@ -30,15 +33,18 @@ export function makeStateFolder(): string {
   return mkdtempSync(join('/dev/shm', 'qcow2fs-crash-'));
 }
 
-/** Opens the image at `path` for writing, its writes going to `storage`, and closes it again. */
+/**
+ * Opens the image at `path` for writing, repaired if it must be, and closes it again. Its writes go
+ * to what `storageOf` makes of it then, or to the file.
+ */
 export function withWriter<T>(
   path: string,
-  storage: MutableStorage | undefined,
+  storageOf: (() => MutableStorage) | null,
   use: (image: AttachedImage) => T,
 ): T {
   const { description } = openImage(path, { writable: true, lock: 'write' });
   try {
-    const instead = storage === undefined ? {} : { storage };
+    const instead = storageOf === null ? {} : { storage: storageOf() };
     const sizes = { cacheSize: MIN_CACHE_SIZE, owners: 1 };
     const memory = allocateImageMemory(description, { ...sizes, ...instead });
     return use(new AttachedImage(description, memory, 1, instead));
@@ -61,22 +67,50 @@ function within<T>(image: AttachedImage, use: () => T): T {
   }
 }
 
+/** The disk and its snapshots, as what is certain from now on. */
+export function readWholeState(path: string): DiskState {
+  return withImage(path, ({ image }) => {
+    const sectors = readMarks(readDisk(image.disk));
+    const snapshots = image.snapshots().map(({ view, snapshot }, takenAt) => ({
+      name: snapshot.name,
+      sectors: readMarks(readDisk(image.snapshotDisk(view))),
+      takenAt,
+    }));
+    // Names follow from this number, and must be new.
+    return { sectors, snapshots, changes: LATER };
+  });
+}
+
 /** Makes the workload's image in `folder` and runs the workload on it. */
 export function recordWorkload(workload: Workload, seed: number, folder: string): RecordedWorkload {
   const path = join(folder, 'image.qcow2');
   const before = makeCrashImage(path, workload.image);
-  const storage = new RecordingStorage(readFileSync(path), path);
-  const clusterSize = 2 ** storage.bytes[23]!;
   try {
-    return withWriter(path, storage, (image) => {
-      const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
-      const driver = new CrashDriver(image.writer!, storage, before, clusterSize, viewAt);
-      const problem = runWorkload(workload, driver, image, new Random(seed));
-      return { recording: storage.recording, before, refused: driver.refused, problem };
-    });
+    return recordOn(path, before, workload, seed);
   } finally {
     rmSync(path);
   }
+}
+
+/** Runs the workload on the image at `path`, which stays as it is but for a repair. */
+export function recordOn(
+  path: string,
+  before: DiskState,
+  workload: Workload,
+  seed: number,
+): RecordedWorkload {
+  let storage: RecordingStorage | undefined;
+  const storageOf = () => {
+    storage = new RecordingStorage(readFileSync(path), path);
+    return storage;
+  };
+  return withWriter(path, storageOf, (image) => {
+    const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
+    const clusterSize = 2 ** storage!.bytes[23]!;
+    const driver = new CrashDriver(image.writer!, storage!, before, clusterSize, viewAt);
+    const problem = runWorkload(workload, driver, image, new Random(seed));
+    return { recording: storage!.recording, before, refused: driver.refused, problem };
+  });
 }
 
 function runWorkload(

@@ -1,6 +1,7 @@
 /** What the writes of a recording were for, by where in the image they went. */
 import type { Qcow2Header } from '#src/image/qcow2/header.js';
 import { readHeader } from '#src/image/qcow2/header.js';
+import { INCOMPATIBLE } from '#src/image/qcow2/layout.js';
 import { readSnapshots } from '#src/image/qcow2/snapshots.js';
 import { MemoryStorage } from '#src/storage/memory.js';
 import type { Operation, Recording } from './recording-storage.js';
@@ -19,6 +20,10 @@ export type Role =
   | 'header: refcount table'
   | 'header: snapshots'
   | 'header: features'
+  /** The dirty bit set. */
+  | 'header: dirty'
+  /** The dirty bit cleared. */
+  | 'header: clean'
   | 'punch'
   | 'truncate'
   | 'none';
@@ -30,6 +35,9 @@ const HEADER_FIELDS: readonly [Role, number, number][] = [
   ['header: l1', 36, 48],
   ['header: size', 24, 32],
 ];
+
+/** The lowest byte of the incompatible features. */
+const DIRTY_BYTE = 79;
 
 const CLUSTER_OFFSET = 0x00ff_ffff_ffff_fe00n;
 
@@ -89,7 +97,10 @@ function headerRole(bytes: Uint8Array, operation: Operation): Role {
     }
     return false;
   };
-  return HEADER_FIELDS.find(([, start, end]) => changes(start, end))?.[0] ?? 'header';
+  const role = HEADER_FIELDS.find(([, start, end]) => changes(start, end))?.[0] ?? 'header';
+  if (role !== 'header: features' || !changes(DIRTY_BYTE, DIRTY_BYTE + 1)) return role;
+  const dirty = (operation.bytes[DIRTY_BYTE - position]! & (1 << INCOMPATIBLE.DIRTY)) !== 0;
+  return dirty ? 'header: dirty' : 'header: clean';
 }
 
 function clusterRoles(bytes: Uint8Array): ClusterRoles {

@@ -136,11 +136,16 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   {
     name: 'the dirty bit after the entries that it covers',
     workloads: ['growth/lazy/4k', 'growth/lazy/512'],
-    plant: unordered('header: features', 'l2'),
+    plant: unordered('header: dirty', 'l2'),
+  },
+  {
+    name: 'the dirty bit cleared before the counts are right',
+    workloads: ['growth/lazy/4k', 'growth/lazy/512'],
+    plant: unordered('refcount block', 'header: clean'),
   },
   {
     name: 'no dirty bit',
     workloads: ['growth/lazy/4k'],
-    plant: withoutWrites('header: features'),
+    plant: withoutWrites('header: dirty'),
   },
 ];

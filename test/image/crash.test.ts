@@ -28,7 +28,7 @@ describe('an image after a crash', () => {
     it(`is whole, and holds what was made certain: ${workload.name}`, async () => {
       const { recording, before, problem } = recordWorkload(workload, SEED, folder);
       expect(problem).to.equal(null);
-      const also = goOn(folder, before);
+      const also = goOn({ folder, before, workload, seed: SEED });
       const words = { recording, before, folder, states: STATES, seed: SEED, also };
       const { faults } = await runStates(words);
       const told = faults.map(({ kind, what, state }) => `${kind}: ${what}\n${state.description}`);
