@@ -12,9 +12,10 @@ import { PLANTED_FAULTS } from '../helpers/planted-faults.js';
 import { printSeed, SEED } from '../helpers/random.js';
 
 /** Of each workload. */
-const STATES = 12;
-/** That a planted fault may hide in, at most. */
-const STATES_OF_FAULT = 600;
+const STATES = 8;
+/** That a planted fault may hide in, at most, with each of the seeds. */
+const STATES_OF_FAULT = 300;
+const FAULT_SEEDS = [1, 2, 3];
 
 describe('an image after a crash', () => {
   printSeed();
@@ -38,24 +39,16 @@ describe('an image after a crash', () => {
 
   for (const fault of PLANTED_FAULTS) {
     it(`is broken, and is seen to be, by: ${fault.name}`, async () => {
-      let found = false;
-      for (const workload of selectWorkloads(fault.workloads)) {
-        const { recording, before } = recordWorkload(workload, SEED, folder);
-        const planted = fault.plant(recording);
-        if (planted.moved.size === 0) continue;
-        const { faults } = await runStates({
-          recording: planted.recording,
-          before,
-          folder,
-          states: STATES_OF_FAULT,
-          seed: SEED,
-          focus: planted.moved,
-          first: true,
-        });
-        found ||= faults.length > 0;
-        if (found) break;
+      for (const seed of FAULT_SEEDS) {
+        for (const workload of selectWorkloads(fault.workloads)) {
+          const { recording, before } = recordWorkload(workload, seed, folder);
+          const { recording: broken, moved } = fault.plant(recording);
+          const words = { before, folder, states: STATES_OF_FAULT, seed, first: true };
+          const { faults } = await runStates({ ...words, recording: broken, focus: moved });
+          if (faults.length > 0) return;
+        }
       }
-      expect(found).to.equal(true);
+      expect.fail('no state shows it');
     });
   }
 });
