@@ -26,6 +26,14 @@ export const COMMANDS: readonly Command[] = [
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
   },
   {
+    name: 'snapshot',
+    usage: 'snapshot [-l | -a NAME | -c NAME | -d NAME] MOUNTPOINT',
+    summary: "list a mounted image's snapshots; go back to one (apply), create or delete one",
+    run: async (words, usage) => {
+      return (await import('./snapshot-command.js')).runSnapshotCommand(words, usage);
+    },
+  },
+  {
     name: 'umount',
     usage: 'umount [-l] MOUNTPOINT',
     summary: 'unmount, and wait until the image is released; -l: although it is in use',

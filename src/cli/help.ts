@@ -32,8 +32,9 @@ export function commandHelp({ name, usage, summary }: Command): string {
 }
 
 function mountOptions(): string[] {
-  const options = MOUNT_OPTIONS.map(({ name, value, help }) => {
-    const head = value === undefined ? name : `${name}=${value}`;
+  const options = MOUNT_OPTIONS.map(({ name, value, optional, help }) => {
+    const given = optional === true ? `[=${value}]` : `=${value}`;
+    const head = value === undefined ? name : `${name}${given}`;
     return `  ${head.padEnd(COLUMN)}${help}`;
   });
   return [

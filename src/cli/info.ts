@@ -1,13 +1,10 @@
 /** `info`: what an image is, for people or as JSON; in qemu-img's words. */
 import { ImageError } from '../errors.js';
-import type { LayerDescription } from '../image/description.js';
 import { protocolOf } from '../image/file-names.js';
-import { collectInfo, type ImageInfo, type Qcow2Facts } from '../image/info.js';
+import { collectInfo, type ImageInfo } from '../image/info.js';
 import { closeImage, type OpenPolicy, openImage } from '../image/open.js';
-import { BITMAP_FLAG, type Bitmap } from '../image/qcow2/bitmaps.js';
-import type { LuksFacts, LuksKeySlot } from '../image/qcow2/luks-header.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
-import { formatClock, formatDate, formatSize, padLeft, padRight } from './human.js';
+import { icountOf, infoObject, isEncrypted, qcow2Object } from '../mount/info-json.js';
 import {
   formatJson,
   isComposite,
@@ -15,7 +12,8 @@ import {
   type JsonObject,
   type JsonValue,
   orderedEntries,
-} from './json.js';
+} from '../mount/json.js';
+import { formatClock, formatDate, formatSize, padLeft, padRight } from './human.js';
 
 export interface InfoOptions {
   /** Printed as it is given here. */
@@ -36,11 +34,6 @@ export function runInfo(options: InfoOptions): string {
   if (!options.json) return infos.map(humanInfo).join('\n');
   const objects = infos.map(infoObject);
   return `${formatJson(options.backingChain ? objects : objects[0]!)}\n`;
-}
-
-/** What `info --output=json FILENAME` prints of an image that is open already. */
-export function infoJson(layer: LayerDescription, filename: string): string {
-  return `${formatJson(infoObject(collectInfo(layer, filename)))}\n`;
 }
 
 /** QEMU takes what comes before a colon for a protocol: only `file:` leads to a file. */
@@ -82,101 +75,6 @@ function readInfos(options: InfoOptions): ImageInfo[] {
   }
 }
 
-function infoObject(info: ImageInfo): JsonObject {
-  const { backing, snapshots, qcow2 } = info;
-  return {
-    filename: info.filename,
-    format: info.format,
-    'virtual-size': info.virtualSize,
-    'actual-size': info.actualSize,
-    'dirty-flag': info.dirty,
-    'cluster-size': info.clusterSize ?? undefined,
-    encrypted: isEncrypted(info) ? true : undefined,
-    'backing-filename': backing?.name,
-    'full-backing-filename': backing?.fullName,
-    'backing-filename-format': backing?.format ?? undefined,
-    snapshots: snapshots.length > 0 ? snapshots.map(snapshotObject) : undefined,
-    'format-specific': qcow2 === null ? undefined : { type: 'qcow2', data: qcow2Object(qcow2) },
-  };
-}
-
-function isEncrypted({ qcow2 }: ImageInfo): boolean {
-  return qcow2 !== null && qcow2.encrypt !== null;
-}
-
-const NSEC_PER_SEC = 1_000_000_000n;
-
-function snapshotObject(snapshot: Snapshot): JsonObject {
-  return {
-    id: snapshot.id,
-    name: snapshot.name,
-    'vm-state-size': BigInt.asIntN(64, BigInt(snapshot.vmStateSize)),
-    'date-sec': snapshot.dateSec,
-    'date-nsec': snapshot.dateNsec,
-    'vm-clock-sec': snapshot.vmClock / NSEC_PER_SEC,
-    'vm-clock-nsec': snapshot.vmClock % NSEC_PER_SEC,
-    icount: icountOf(snapshot) ?? undefined,
-  };
-}
-
-/** Where there is no count, all bits are set. QEMU prints it signed. */
-function icountOf({ icount }: Snapshot): bigint | null {
-  if (icount === null) return null;
-  const signed = BigInt.asIntN(64, icount);
-  return signed === -1n ? null : signed;
-}
-
-function qcow2Object(facts: Qcow2Facts): JsonObject {
-  const common = {
-    'compression-type': facts.compressionType,
-    'refcount-bits': facts.refcountBits,
-    encrypt: encryptObject(facts.encrypt),
-  };
-  if (facts.version === 2) return { compat: '0.10', ...common };
-  return {
-    compat: '1.1',
-    ...common,
-    'lazy-refcounts': facts.lazyRefcounts,
-    corrupt: facts.corrupt,
-    'extended-l2': facts.extendedL2,
-    'data-file': facts.dataFile ?? undefined,
-    'data-file-raw': facts.dataFile === null ? undefined : facts.dataFileRaw,
-    bitmaps: facts.bitmaps.length > 0 ? facts.bitmaps.map(bitmapObject) : undefined,
-  };
-}
-
-function bitmapObject({ name, granularity, flags }: Bitmap): JsonObject {
-  const names: string[] = [];
-  if ((flags & BITMAP_FLAG.IN_USE) !== 0) names.push('in-use');
-  if ((flags & BITMAP_FLAG.AUTO) !== 0) names.push('auto');
-  return { name, granularity, flags: names };
-}
-
-function encryptObject(encrypt: Qcow2Facts['encrypt']): JsonObject | undefined {
-  if (encrypt === null) return undefined;
-  return encrypt.format === 'aes' ? { format: 'aes' } : luksObject(encrypt);
-}
-
-function luksObject(luks: LuksFacts): JsonObject {
-  return {
-    format: luks.format,
-    'cipher-alg': luks.cipherAlg,
-    'cipher-mode': luks.cipherMode,
-    'ivgen-alg': luks.ivgenAlg,
-    'ivgen-hash-alg': luks.ivgenHashAlg ?? undefined,
-    'hash-alg': luks.hashAlg,
-    uuid: luks.uuid,
-    'payload-offset': luks.payloadOffset,
-    'master-key-iters': luks.masterKeyIterations,
-    slots: luks.slots.map(slotObject),
-  };
-}
-
-function slotObject({ active, iterations, stripes, keyOffset }: LuksKeySlot): JsonObject {
-  if (!active) return { active, 'key-offset': keyOffset };
-  return { active, iters: iterations, stripes, 'key-offset': keyOffset };
-}
-
 function humanInfo(info: ImageInfo): string {
   const { backing, snapshots, qcow2 } = info;
   const lines = [
@@ -200,8 +98,14 @@ function humanInfo(info: ImageInfo): string {
   return `${lines.join('\n')}\n`;
 }
 
+/** What of a snapshot is listed. */
+export type ListedSnapshot = Pick<
+  Snapshot,
+  'id' | 'name' | 'vmStateSize' | 'dateSec' | 'vmClock' | 'icount'
+>;
+
 /** The table of snapshots, its head included: what `snapshot -l` prints too. */
-export function snapshotTable(snapshots: readonly Snapshot[]): string[] {
+export function snapshotTable(snapshots: readonly ListedSnapshot[]): string[] {
   const head = snapshotRow('ID', 'TAG', 'VM SIZE', 'DATE', 'VM CLOCK', 'ICOUNT');
   const rows = snapshots.map((snapshot) =>
     snapshotRow(

@@ -5,14 +5,15 @@ import { describeError, ImageError } from '../errors.js';
 import { isKernelFlag, statTarget } from '../fuse/device.js';
 import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js';
 import type { ImageDescription, LayerDescription } from '../image/description.js';
-import { openImage, type OpenPolicy } from '../image/open.js';
+import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
+import { infoJson } from '../mount/info-json.js';
 import { snapshotFileNames } from '../mount/names.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
 import { type LogDescription, log, openLog, openLogFile, printable } from '../sys/log.js';
 import { sdNotify } from '../sys/process.js';
 import { type DaemonChannel, daemonChannel, spawnDaemon } from './daemon.js';
-import { infoJson } from './info.js';
 import {
+  choiceOption,
   integerOption,
   MOUNT_OPTIONS,
   type MountSettings,
@@ -20,8 +21,11 @@ import {
   setOption,
   sizeOption,
   textOption,
+  usage as wrongUse,
+  wantsWriting,
 } from './options.js';
 import type { Outcome } from './outcome.js';
+import { openOverlaid } from './overlay.js';
 import { errorText } from './report.js';
 import { type Shutdown, watchForEnd } from './shutdown.js';
 import { parseWords } from './words.js';
@@ -58,12 +62,12 @@ function parseMountCommand(words: string[], usage: string): MountCommand {
   const flags = MOUNT_OPTIONS.filter(({ value }) => value === undefined).map(({ name }) => name);
   const values = MOUNT_OPTIONS.filter(({ value }) => value !== undefined).map(({ name }) => name);
   const spec = {
-    flags: [...flags, 'rw'],
+    flags,
     values: ['o', ...values],
     alias: { f: 'foreground', d: 'debug' },
     operands: ['IMAGE', 'MOUNTPOINT'],
   };
-  const parsed = parseWords(words, spec, usage);
+  const parsed = parseWords(words.map(withOptionalValue), spec, usage);
   const settings = parseMountOptions(parsed.values('o'));
   for (const name of spec.flags) if (parsed.flag(name)) setOption(settings, name, undefined);
   for (const name of values) {
@@ -74,10 +78,23 @@ function parseMountCommand(words: string[], usage: string): MountCommand {
   return { image, target, settings };
 }
 
+/** `--overlay` as `-ooverlay`: there the value may be left out. */
+function withOptionalValue(word: string): string {
+  const optional = MOUNT_OPTIONS.filter((record) => record.optional === true);
+  const is = optional.some(({ name }) => word === `--${name}` || word.startsWith(`--${name}=`));
+  return is ? `-o${word.slice(2).replace(/[\\,]/g, '\\$&')}` : word;
+}
+
 /** The settings as numbers; throws what is wrong with them. */
 function checkSettings(settings: MountSettings) {
   const logFile = textOption(settings, 'log');
+  checkWriting(settings);
   return {
+    write: {
+      cache: choiceOption(settings, 'cache', ['writeback', 'writethrough', 'none', 'unsafe']),
+      discard: choiceOption(settings, 'discard', ['unmap', 'ignore']),
+      detectZeroes: choiceOption(settings, 'detect-zeroes', ['off', 'on', 'unmap']),
+    },
     ownership: {
       uid: integerOption(settings, 'uid', 0, MAX_ID),
       gid: integerOption(settings, 'gid', 0, MAX_ID),
@@ -89,20 +106,58 @@ function checkSettings(settings: MountSettings) {
   };
 }
 
-async function serveMount(
-  { image: imagePath, target: targetPath, settings }: MountCommand,
-  channel: DaemonChannel | undefined,
-  shutdown: Shutdown,
-): Promise<Outcome> {
-  const { ownership, cacheSize, workers, logFile } = checkSettings(settings);
+/** What does not go together with writing. */
+function checkWriting(settings: MountSettings): void {
+  const overlay = settings.has('overlay');
+  if (overlay && settings.has('ro') && !wantsWriting(settings)) {
+    throw wrongUse('overlay', 'it is there to be written to', "not with 'ro'");
+  }
+  if (!overlay && !wantsWriting(settings)) return;
+  const name = overlay ? 'overlay' : 'rw';
+  if (settings.has('force-share')) {
+    throw wrongUse(name, 'an image that others write to is read at most', "not with 'force-share'");
+  }
+  if (!overlay && settings.has('snapshot')) {
+    throw wrongUse(name, 'snapshots are not written to', "with 'snapshot', use 'overlay'");
+  }
+  if (settings.get('cache') === 'none') {
+    throw wrongUse('cache', "'none' is not supported by this version", 'writeback, writethrough');
+  }
+}
+
+/** Opens the image as the settings say, with an overlay where they ask for one. */
+function openAs(settings: MountSettings, path: string): OpenedImage {
+  const overlay = settings.get('overlay');
   const policy: OpenPolicy = {
     format: textOption(settings, 'format'),
     noBacking: settings.has('no-backing'),
     backingRoot: textOption(settings, 'backing-root'),
     lock: settings.has('force-share') ? undefined : 'read',
+    writable: overlay === undefined && wantsWriting(settings),
   };
+  if (overlay === undefined) return openImage(path, policy);
+  return openOverlaid({
+    image: path,
+    policy,
+    file: overlay === true ? undefined : overlay,
+    snapshot: (base) => {
+      const index = findSnapshot(base, textOption(settings, 'snapshot'));
+      const top = base.layers[0];
+      return index === null || top.format === 'raw' ? undefined : top.snapshots[index];
+    },
+  });
+}
+
+async function serveMount(
+  { image: imagePath, target: targetPath, settings }: MountCommand,
+  channel: DaemonChannel | undefined,
+  shutdown: Shutdown,
+): Promise<Outcome> {
+  const { ownership, cacheSize, workers, logFile, write } = checkSettings(settings);
   const path = resolve(imagePath);
-  const image = openImage(path, policy);
+  const overlaid = settings.has('overlay');
+  const image = openAs(settings, path);
+  const { writable } = image.description;
   const { target, isFile } = checkTarget(targetPath, image.description);
   const trace = settings.has('debug');
   const logging = logOptions(logFile, channel !== undefined, trace);
@@ -117,12 +172,16 @@ async function serveMount(
     image,
     target,
     rootIsFile: isFile,
-    snapshot: findSnapshot(image.description, textOption(settings, 'snapshot')),
+    overlaid,
+    write,
+    // An overlay shows the snapshot as its own disk.
+    snapshot: overlaid ? null : findSnapshot(image.description, textOption(settings, 'snapshot')),
     info: infoJson(image.description.layers[0], imagePath),
+    imageName: imagePath,
     source: path,
     ownership,
     device: {
-      readOnly: true,
+      readOnly: !writable,
       allowOther,
       defaultPermissions: allowOther || settings.has('default_permissions'),
       kernelFlags: [...settings.keys()].filter(isKernelFlag),

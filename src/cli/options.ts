@@ -31,6 +31,8 @@ export interface OptionRecord {
   readonly name: string;
   /** What the value is called in the help; none for a flag. */
   readonly value?: string;
+  /** It can stand without a value, too. */
+  readonly optional?: true;
   readonly help: string;
 }
 
@@ -39,16 +41,24 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'allow_other', help: 'let other users use the mount, by the modes of its files' },
   { name: 'allow_root', help: 'let root use the mount of an ordinary user' },
   { name: 'backing-root', value: 'DIR', help: 'open only files in DIR that the image names' },
+  { name: 'cache', value: 'MODE', help: 'of writes: writeback (default), writethrough, unsafe' },
   { name: 'cache-size', value: 'SIZE', help: 'metadata cache in bytes, or with K, M, G (32M)' },
   { name: 'debug', help: 'trace every request; stays in the foreground' },
   { name: 'default_permissions', help: 'let the kernel check the modes of files' },
+  { name: 'detect-zeroes', value: 'MODE', help: 'zeroes written: off (default), on, unmap' },
+  { name: 'discard', value: 'MODE', help: 'of punched holes: unmap (default), ignore' },
   { name: 'force-share', help: 'read an image that another process writes to, unlocked' },
   { name: 'foreground', help: 'do not become a daemon' },
   { name: 'format', value: 'FMT', help: "the image's format: qcow2 or raw (probed)" },
   { name: 'gid', value: 'N', help: "group of the files, instead of the image's" },
   { name: 'log', value: 'FILE', help: 'append messages to FILE, instead of syslog' },
   { name: 'no-backing', help: 'refuse images that name another file' },
+  {
+    ...{ name: 'overlay', value: 'FILE', optional: true },
+    help: 'write to a qcow2 overlay, kept in FILE or thrown away; the image stays as it is',
+  },
   { name: 'ro', help: 'read-only (the default)' },
+  { name: 'rw', help: 'the image can be written to' },
   { name: 'snapshot', value: 'NAME', help: 'mount this snapshot (name or id) as the disk' },
   { name: 'uid', value: 'N', help: "owner of the files, instead of the image's" },
   { name: 'umask', value: 'OCTAL', help: 'modes of the files: read for all, less these bits' },
@@ -74,18 +84,14 @@ export function setOption(
   name: string,
   value: string | undefined,
 ): void {
-  if (name === 'rw') {
-    throw usage('rw', 'writing is not supported by this version', 'mount with -o ro');
-  }
   const record = MOUNT_OPTIONS.find((candidate) => candidate.name === name);
   if (record === undefined && !isKernelFlag(name)) {
     if (isMeaningless(name)) return;
     throw usage(name, 'unknown mount option', "see 'qcow2fs --help'");
   }
   const wanted = record?.value;
-  if (wanted !== undefined && (value === undefined || value === '')) {
-    throw usage(name, 'needs a value', `${name}=${wanted}`);
-  }
+  const missing = value === undefined ? record?.optional !== true : value === '';
+  if (wanted !== undefined && missing) throw usage(name, 'needs a value', `${name}=${wanted}`);
   if (wanted === undefined && value !== undefined) throw usage(name, 'takes no value', value);
   // A Map keeps the place of a name's first use: the order says which of two flags wins.
   settings.delete(name);
@@ -129,6 +135,24 @@ export function sizeOption(
   return size;
 }
 
+/** One of some words; the first of them where the option is not given. */
+export function choiceOption<T extends string>(
+  settings: MountSettings,
+  name: string,
+  choices: readonly [T, ...T[]],
+): T {
+  const text = settings.get(name);
+  if (text === undefined) return choices[0];
+  const choice = choices.find((candidate) => candidate === text);
+  if (choice === undefined) throw usage(name, `unknown word '${text}'`, choices.join(', '));
+  return choice;
+}
+
+/** Whether the image is to be written to: of `ro` and `rw`, the one that stands last decides. */
+export function wantsWriting(settings: MountSettings): boolean {
+  return [...settings.keys()].findLast((name) => name === 'ro' || name === 'rw') === 'rw';
+}
+
 export function textOption(settings: MountSettings, name: string): string | undefined {
   const value = settings.get(name);
   return value === true ? undefined : value;
@@ -139,6 +163,6 @@ function splitCommas(text: string): string[] {
   return words.map((word) => word.replace(/\\(.)/g, '$1'));
 }
 
-function usage(name: string, problem: string, limit: string): ImageError {
+export function usage(name: string, problem: string, limit: string): ImageError {
   return new ImageError('invalid', 'EINVAL', `option '${name}': ${problem}`, { limit });
 }

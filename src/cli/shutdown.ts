@@ -3,15 +3,12 @@
  * Whatever fails on the way, it ends, and takes its own mount out of the tree where it can.
  */
 import { describeError, ERRNO, errnoOf } from '../errors.js';
-import type { OwnMount } from '../fuse/own-mount.js';
+import type { ServedMount } from '../fuse/mount.js';
 import { log } from '../sys/log.js';
 import type { Outcome } from './outcome.js';
 import { errorText } from './report.js';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-
-/** As much of a mount as has to be taken down. */
-export type Unmountable = Pick<OwnMount, 'target' | 'unmount'>;
 
 export interface Shutdown {
   /** Settles where the process has to end although the mount has not. */
@@ -19,15 +16,15 @@ export interface Shutdown {
   /** Whether a signal has come. */
   stopping(): boolean;
   /** From now on there is a mount to take down. */
-  mounted(mount: Unmountable): void;
+  mounted(mount: ServedMount): void;
 }
 
 /**
  * Listens from now on. The first signal unmounts, and the process ends with the mount; the second
- * one ends it at once. `onFailure` hears of an error that nobody caught.
+ * one ends it at once, as soon as what was written is durable. `onFailure` hears of an error that nobody caught.
  */
 export function watchForEnd(onFailure: (words: string) => void): Shutdown {
-  let mount: Unmountable | undefined;
+  let mount: ServedMount | undefined;
   let end: (outcome: Outcome) => void = () => {};
   const ended = new Promise<Outcome>((resolve) => {
     end = resolve;
@@ -60,11 +57,11 @@ export function watchForEnd(onFailure: (words: string) => void): Shutdown {
 }
 
 /** Unmounts; undefined where the end of the mount is now to be waited for. */
-function unmountFor(mount: Unmountable, signal: string): Outcome | undefined {
+function unmountFor(mount: ServedMount, signal: string): Outcome | undefined {
   try {
     if (mount.unmount(false)) return undefined;
     log.warning(`${signal}: '${mount.target}' is not our mount (any more): it is left as it is`);
-    return { status: 0, atOnce: true };
+    return finish(mount, 0);
   } catch (error) {
     const busy = errnoOf(error) === ERRNO.EBUSY;
     const why = busy
@@ -76,12 +73,22 @@ function unmountFor(mount: Unmountable, signal: string): Outcome | undefined {
 }
 
 /** Takes the mount out of the tree, in use or not; `status` is what to end with if that works. */
-function detach(mount: Unmountable, why: string, status: number): Outcome {
+function detach(mount: ServedMount, why: string, status: number): Outcome {
   try {
     mount.unmount(true);
-    return { status, atOnce: true };
   } catch (error) {
     log.error(`${why}: ${describeError(error)}`);
+    status = 1;
+  }
+  return finish(mount, status);
+}
+
+/** The end of the process, with what was written made durable before. */
+function finish(mount: ServedMount, status: number): Outcome {
+  try {
+    return { status: mount.finish() ? status : 1, atOnce: true };
+  } catch (error) {
+    log.error(errorText(error));
     return { status: 1, atOnce: true };
   }
 }

@@ -1,4 +1,4 @@
-/** Structs of the requests that change something: refused, but checked and traced like the others. */
+/** Structs of the requests that change something. */
 import { bits64, struct, u32, u64 } from '../codec/struct.js';
 
 export const SETATTR_IN = struct('fuse_setattr_in', 'little', {
@@ -19,6 +19,15 @@ export const SETATTR_IN = struct('fuse_setattr_in', 'little', {
   gid: u32,
   unused5: u32,
 });
+
+/** Bits of its `valid`: what is to be set. Times have others. */
+export const FATTR = {
+  MODE: 1 << 0,
+  UID: 1 << 1,
+  GID: 1 << 2,
+  SIZE: 1 << 3,
+  FH: 1 << 6,
+} as const;
 
 export const MKNOD_IN = struct('fuse_mknod_in', 'little', {
   mode: u32,
@@ -47,6 +56,8 @@ export const WRITE_IN = struct('fuse_write_in', 'little', {
   flags: u32,
   padding: u32,
 });
+
+export const WRITE_OUT = struct('fuse_write_out', 'little', { size: u32, padding: u32 });
 
 /** TMPFILE's, too. */
 export const CREATE_IN = struct('fuse_create_in', 'little', {

@@ -36,6 +36,14 @@ export const INIT_FLAG = {
   READDIRPLUS_AUTO: 1 << 14,
   ASYNC_DIO: 1 << 15,
   MAX_PAGES: 1 << 22,
+  /** `flags2` counts, too. */
+  INIT_EXT: 1 << 30,
+} as const;
+
+/** Capabilities of INIT's `flags2`: bit 32 and up of all of them. */
+export const INIT_FLAG2 = {
+  /** Files that are opened for direct I/O can be mapped into memory all the same. */
+  DIRECT_IO_ALLOW_MMAP: 1 << 4,
 } as const;
 
 export const INIT_IN = struct('fuse_init_in', 'little', {
@@ -44,6 +52,9 @@ export const INIT_IN = struct('fuse_init_in', 'little', {
   maxReadahead: u32,
   flags: u32,
 });
+
+/** What newer kernels send behind it. */
+export const INIT_IN_EXT = struct('fuse_init_in', 'little', { flags2: u32, unused: bytes(44) });
 
 export const INIT_OUT = struct('fuse_init_out', 'little', {
   major: u32,
@@ -163,7 +174,13 @@ export const OPEN_OUT = struct('fuse_open_out', 'little', {
 });
 
 /** Bits of OPEN's answer. */
-export const FOPEN = { DIRECT_IO: 1 << 0, KEEP_CACHE: 1 << 1, CACHE_DIR: 1 << 3 } as const;
+export const FOPEN = {
+  DIRECT_IO: 1 << 0,
+  KEEP_CACHE: 1 << 1,
+  CACHE_DIR: 1 << 3,
+  /** Writes that do not make the file longer may be sent at the same time. */
+  PARALLEL_DIRECT_WRITES: 1 << 6,
+} as const;
 
 export const READ_IN = struct('fuse_read_in', 'little', {
   fh: u64,
@@ -231,3 +248,13 @@ export const DIRENT = struct('fuse_dirent', 'little', {
 });
 /** d_type of a directory entry. */
 export const DIRENT_TYPE = { DIRECTORY: 4, FILE: 8 } as const;
+
+/** Messages to the kernel that answer no request. */
+export const NOTIFY_CODE = { INVAL_INODE: 2 } as const;
+
+/** `off` below zero: the attributes alone. `len` of 0: up to the end. */
+export const NOTIFY_INVAL_INODE_OUT = struct('fuse_notify_inval_inode_out', 'little', {
+  ino: u64,
+  off: u64,
+  len: u64,
+});

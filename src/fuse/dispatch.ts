@@ -6,7 +6,8 @@ import { ERRNO, errnoOf, describeError, isExpected } from '../errors.js';
 import type { Operations } from '../mount/operations.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { IN_HEADER, OUT_HEADER } from './abi.js';
-import { OPCODES, type Opcode } from './opcodes.js';
+import type { Opcode } from './opcode.js';
+import { OPCODES } from './opcodes.js';
 import { Reply } from './reply.js';
 import { Request } from './request.js';
 import { LineThrottle } from './throttle.js';
@@ -75,6 +76,13 @@ export class Dispatcher {
     return this.#finish(error);
   }
 
+  /** Answers the request of `length` bytes with an errno, unserved. As `dispatch`. */
+  refuse(length: number, errno: number): number {
+    this.request.length = length;
+    this.#reply.length = 0;
+    return TABLE[this.request.opcode]?.answered === false ? 0 : this.#finish(errno);
+  }
+
   #serve(opcode: Opcode | undefined): number {
     const { request } = this;
     if (opcode === undefined) return ERRNO.ENOSYS;
@@ -85,12 +93,27 @@ export class Dispatcher {
       if (request.uid !== 0 && request.uid !== onlyUser) return ERRNO.EACCES;
     }
     try {
-      opcode.serve(this.#operations, request, this.#reply);
+      if (opcode.looks) this.#serveWithin(opcode);
+      else opcode.serve(this.#operations, request, this.#reply);
       return 0;
     } catch (error) {
       this.#report(opcode, error);
       return errnoOf(error);
     }
+  }
+
+  #serveWithin(opcode: Opcode): void {
+    this.#operations.enter();
+    try {
+      opcode.serve(this.#operations, this.request, this.#reply);
+    } finally {
+      this.#operations.leave();
+    }
+  }
+
+  /** Nodes that the kernel is to forget, now that the request is answered; null for none. */
+  takeStale(): readonly number[] | null {
+    return this.#operations.changes?.snapshots.takeStale() ?? null;
   }
 
   /** I/O errors and our own bugs go to the log; what a caller did wrong is the caller's to know. */

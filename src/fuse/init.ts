@@ -4,7 +4,9 @@ import { IoBuffer } from '../sys/io-buffer.js';
 import {
   IN_HEADER,
   INIT_FLAG,
+  INIT_FLAG2,
   INIT_IN,
+  INIT_IN_EXT,
   INIT_OUT,
   KERNEL_MINOR_VERSION,
   KERNEL_VERSION,
@@ -13,7 +15,8 @@ import {
 } from './abi.js';
 import { readRequest, UNMOUNTED, writeReply } from './channel.js';
 import type { DispatchLog } from './dispatch.js';
-import { INIT, type Opcode, OPCODES } from './opcodes.js';
+import type { Opcode } from './opcode.js';
+import { INIT, OPCODES } from './opcodes.js';
 import { Request } from './request.js';
 import { traceLine } from './trace.js';
 
@@ -26,6 +29,7 @@ export const MAX_READ = 1 << 20;
 const MAX_BACKGROUND = 64;
 
 const WANTED = Object.values(INIT_FLAG).reduce((mask, flag) => mask | flag, 0);
+const WANTED2 = Object.values(INIT_FLAG2).reduce((mask, flag) => mask | flag, 0);
 
 /** What becomes of a request that should be INIT. */
 export interface Handshake {
@@ -68,7 +72,7 @@ export function answerInit(request: Request, reply: IoBuffer): Handshake {
   OUT_HEADER.write(reply.view, 0, { len: size, error: -error, unique });
   if (refusal !== undefined) return { error, size, done: false, refusal };
   const init = request.read(INIT_IN);
-  INIT_OUT.write(reply.view, OUT_HEADER.size, answer(init));
+  INIT_OUT.write(reply.view, OUT_HEADER.size, answer(init, flags2Of(request)));
   return { error, size, done: init.major === KERNEL_VERSION };
 }
 
@@ -95,12 +99,21 @@ function opcodeOf(request: Request): Opcode | undefined {
   return OPCODES.find(({ code }) => code === request.opcode);
 }
 
-function answer(init: { minor: number; maxReadahead: number; flags: number }) {
+/** The flags that older kernels do not send. */
+function flags2Of(request: Request): number {
+  const extended = (request.read(INIT_IN).flags & INIT_FLAG.INIT_EXT) !== 0;
+  const end = IN_HEADER.size + INIT_IN.size + INIT_IN_EXT.size;
+  if (!extended || request.length < end) return 0;
+  return request.u32(INIT_IN.size + INIT_IN_EXT.offsets.flags2);
+}
+
+function answer(init: { maxReadahead: number; flags: number }, flags2: number) {
   return {
     major: KERNEL_VERSION,
     minor: KERNEL_MINOR_VERSION,
     maxReadahead: init.maxReadahead,
     flags: init.flags & WANTED,
+    flags2: flags2 & WANTED2,
     maxBackground: MAX_BACKGROUND,
     congestionThreshold: (MAX_BACKGROUND * 3) / 4,
     maxWrite: MAX_READ,

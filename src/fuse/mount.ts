@@ -2,13 +2,18 @@
 import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
-import { describeError } from '../errors.js';
-import { allocateImageMemory } from '../image/memory.js';
+import { describeError, ImageError } from '../errors.js';
+import { AttachedImage, prepareToAttach } from '../image/attach.js';
+import { allocateImageMemory, type ImageMemory, type WriteOptions } from '../image/memory.js';
 import { closeImage, type OpenedImage } from '../image/open.js';
-import { gatherFacts, type Ownership } from '../mount/facts.js';
+import type { ImageWriter } from '../image/writer.js';
+import { gatherFacts, type MountFacts, type Ownership } from '../mount/facts.js';
+import { allocateOpenFiles } from '../mount/open-files.js';
+import { allocateMountState, MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { type LogDescription, log } from '../sys/log.js';
 import { type MountOptions, mountDevice } from './device.js';
+import { Flusher } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
 import { OwnMount } from './own-mount.js';
 import { WorkerPool } from './pool.js';
@@ -31,11 +36,17 @@ export interface MountInput {
   /** Absolute. */
   readonly target: string;
   readonly rootIsFile: boolean;
+  /** The first layer is an overlay that the mount has put over the image. */
+  readonly overlaid?: boolean;
+  /** How an image that is open for writing is written to. */
+  readonly write: WriteOptions;
   /** Index of the snapshot to mount as the disk. */
   readonly snapshot: number | null;
   /** Text of the tree's `info.json`. */
   readonly info: string;
-  /** What `findmnt` shows as the source. */
+  /** The image as the user named it. */
+  readonly imageName: string;
+  /** What `findmnt` shows as the source: the image's path. */
   readonly source: string;
   readonly ownership: Ownership;
   readonly device: Omit<MountOptions, 'maxRead'>;
@@ -46,13 +57,16 @@ export interface MountInput {
   readonly log: LogDescription;
   readonly trace: boolean;
   /** Told of the mount as soon as there is one, before it answers. */
-  readonly onMounted?: (mount: OwnMount) => void;
+  readonly onMounted?: (mount: ServedMount) => void;
   /** The module that workers run; tests have others. */
   readonly workerUrl?: URL;
 }
 
 export interface LiveMount {
-  /** Settles when the mount has ended, by whomever; rejects where nothing can serve it any more. */
+  /**
+   * Settles when the mount has ended, by whomever, and the image is released; rejects where nothing
+   * can serve it any more, or what was written could not be made durable.
+   */
   readonly closed: Promise<void>;
   /**
    * Takes the mount out of the tree. Files that are open in it stay usable where `lazy`. False where
@@ -61,65 +75,111 @@ export interface LiveMount {
   unmount(lazy: boolean): boolean;
 }
 
+/** A mount as far as it has come. */
+export interface ServedMount extends Pick<OwnMount, 'target' | 'unmount'> {
+  /**
+   * Ends serving and makes durable what was written, before the process ends although the mount may
+   * not have. False where that failed; the log tells why.
+   */
+  finish(): boolean;
+}
+
 /** Mounts and serves. When it settles, the mount answers. */
 export async function mountImage(input: MountInput): Promise<LiveMount> {
-  const { image, target, rootIsFile, source } = input;
-  const { description } = image;
-  const path = description.layers[0].file.path;
-  const facts = gatherFacts(description, input.ownership, {
-    info: input.info,
-    pid: process.pid,
-    snapshot: input.snapshot,
-    rootIsFile,
-    stem: basename(path, extname(path)),
+  const { target, rootIsFile, source } = input;
+  const { description } = input.image;
+  const facts = factsOf(input);
+  const memory = allocateImageMemory(description, {
+    cacheSize: input.cacheSize,
+    owners: input.workers + 1,
+    write: input.write,
   });
+  const state = allocateMountState();
   const options = { ...input.device, maxRead: MAX_READ };
+  // Before there is a mount: nothing of it may fail behind.
+  const writer = await attachWriter(input, memory);
   const fd = mountDevice({ source, target, rootIsFile, options });
   const mount = new OwnMount(target);
-  input.onMounted?.(mount);
-  let pool: WorkerPool | undefined;
+  const pool = new WorkerPool({
+    workers: input.workers,
+    log,
+    input: {
+      fd,
+      image: description,
+      memory,
+      files: allocateOpenFiles(),
+      state,
+      status: allocateWorkerStatus(input.workers),
+      facts,
+      log: input.log,
+      trace: input.trace,
+      onlyUser: input.onlyUser,
+    },
+    ...(input.workerUrl === undefined ? {} : { workerUrl: input.workerUrl }),
+  });
+  const flusher =
+    writer === null
+      ? null
+      : new Flusher({
+          writer,
+          state: new MountState(state, input.workers + 1),
+          log,
+          busy: () => pool.busy,
+        });
+  const finish = (): boolean => flusher === null || flusher.finish();
+  input.onMounted?.({ target, unmount: (lazy) => mount.unmount(lazy), finish });
+  let started = false;
   try {
     handshake(fd, input.trace ? log : undefined);
-    pool = new WorkerPool({
-      workers: input.workers,
-      log,
-      input: {
-        fd,
-        image: description,
-        memory: allocateImageMemory(description, {
-          cacheSize: input.cacheSize,
-          owners: input.workers + 1,
-        }),
-        status: allocateWorkerStatus(input.workers),
-        facts,
-        log: input.log,
-        trace: input.trace,
-        onlyUser: input.onlyUser,
-      },
-      ...(input.workerUrl === undefined ? {} : { workerUrl: input.workerUrl }),
-    });
+    started = true;
     await pool.start();
   } catch (error) {
     abandon(mount);
+    finish();
     // Workers that run need the descriptor, to see the end of the mount.
-    if (pool === undefined) closeSync(fd);
+    if (!started) closeSync(fd);
     else pool.closed.then(() => closeSync(fd)).catch(() => {});
     throw error;
   }
   mount.readAhead(READ_AHEAD_KIB);
   const closed = pool.closed.then(
     () => {
+      const clean = finish();
       closeSync(fd);
       closeImage(description);
+      if (!clean) throw new ImageError('corrupt', 'EIO', 'what was written may be lost');
     },
     (error: unknown) => {
       abandon(mount);
+      finish();
       throw error;
     },
   );
   // Who waits sees it; nobody has to.
   closed.catch(() => {});
   return { closed, unmount: (lazy) => mount.unmount(lazy) };
+}
+
+function factsOf({ image, ownership, source, ...input }: MountInput): MountFacts {
+  const rest = {
+    info: input.info,
+    imageName: input.imageName,
+    pid: process.pid,
+    snapshot: input.snapshot,
+    rootIsFile: input.rootIsFile,
+    stem: basename(source, extname(source)),
+  };
+  return gatherFacts(image.description, ownership, rest, input.overlaid);
+}
+
+/** The main thread's own way to the image, for flushing; null where it is read-only. */
+async function attachWriter(
+  { image: { description }, workers }: MountInput,
+  memory: ImageMemory,
+): Promise<ImageWriter | null> {
+  if (!description.writable) return null;
+  await prepareToAttach(description);
+  return new AttachedImage(description, memory, workers + 1).writer;
 }
 
 /** Takes a mount down that nobody serves. Never throws: the reason for it is what counts. */

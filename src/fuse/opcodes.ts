@@ -5,14 +5,12 @@
 import { constants } from 'node:fs';
 import { ImageError, isExpected } from '../errors.js';
 import type { Node } from '../mount/node.js';
-import { type Operations, readOnly } from '../mount/operations.js';
+import type { Operations } from '../mount/operations.js';
 import {
   ACCESS_IN,
   BATCH_FORGET_IN,
-  FLUSH_IN,
   FOPEN,
   FORGET_IN,
-  FSYNC_IN,
   GETATTR_IN,
   GETXATTR_IN,
   GETXATTR_OUT,
@@ -27,43 +25,10 @@ import {
   STATFS_OUT,
   STATX_IN,
 } from './abi.js';
-import {
-  COPY_FILE_RANGE_IN,
-  CREATE_IN,
-  FALLOCATE_IN,
-  LINK_IN,
-  MKDIR_IN,
-  MKNOD_IN,
-  RENAME2_IN,
-  RENAME_IN,
-  SETATTR_IN,
-  SETXATTR_IN,
-  WRITE_IN,
-} from './abi-write.js';
+import { BY_HANDLE, NAMED, type Opcode, opcode, type Serve, UNANSWERED } from './opcode.js';
+import { WRITING_OPCODES } from './opcodes-write.js';
 import { PAYLOAD, type Reply } from './reply.js';
 import type { Request } from './request.js';
-
-/** A struct, as far as it is the same for all. */
-interface Layout {
-  readonly size: number;
-  read(view: DataView, at: number): object;
-}
-
-export type Serve = (operations: Operations, request: Request, reply: Reply) => void;
-
-export interface Opcode {
-  readonly code: number;
-  readonly name: string;
-  /** What the request must at least hold behind its header. */
-  readonly layout: Layout | null;
-  /** Whether a name follows the layout. */
-  readonly named: boolean;
-  /** Whether the kernel waits for an answer. */
-  readonly answered: boolean;
-  /** Whether it works on an open file, so that opening it was the check of who may. */
-  readonly byHandle: boolean;
-  readonly serve: Serve;
-}
 
 const READ = READ_IN.offsets;
 
@@ -80,31 +45,38 @@ const statx: Serve = (operations, request, reply) => {
 };
 
 /**
- * Who opens with O_DIRECT bypasses the page cache; for all others it is kept over opens, since what
- * a read-only mount shows does not change.
+ * Who opens with O_DIRECT bypasses the page cache; for all others it is kept over opens, where what
+ * the file shows does not change. What can be written has more than one name: each would have
+ * pages of its own, and show what was written through another too late. So it has none.
  */
 const open: Serve = (operations, request, reply) => {
   const { flags } = request.read(OPEN_IN);
-  operations.open(request.nodeid, flags);
+  const { handle, lasting } = operations.open(request.nodeid, flags);
   const direct = (flags & constants.O_DIRECT) !== 0;
-  const openFlags = direct ? FOPEN.DIRECT_IO : FOPEN.KEEP_CACHE;
-  OPEN_OUT.write(reply.view, reply.take(OPEN_OUT.size), { openFlags });
+  const cached = direct ? FOPEN.DIRECT_IO : FOPEN.KEEP_CACHE;
+  const openFlags = lasting ? cached : FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES;
+  OPEN_OUT.write(reply.view, reply.take(OPEN_OUT.size), { fh: handle, openFlags });
 };
 
-const opendir: Serve = (_operations, _request, reply) => {
-  const openFlags = FOPEN.CACHE_DIR | FOPEN.KEEP_CACHE;
+const release: Serve = (operations, request) => {
+  operations.release(request.nodeid, request.u64(RELEASE_IN.offsets.fh));
+};
+
+const opendir: Serve = (operations, _request, reply) => {
+  const openFlags = operations.changes === null ? FOPEN.CACHE_DIR | FOPEN.KEEP_CACHE : 0;
   OPEN_OUT.write(reply.view, reply.take(OPEN_OUT.size), { openFlags });
 };
 
 const read: Serve = (operations, request, reply) => {
   const size = Math.min(request.u32(READ.size), reply.buffer.length - PAYLOAD);
   const offset = request.u64(READ.offset);
-  reply.length = operations.read(request.nodeid, offset, size, reply.buffer, PAYLOAD);
+  const handle = request.u64(READ.fh);
+  reply.length = operations.read(request.nodeid, offset, size, reply.buffer, PAYLOAD, handle);
 };
 
 const lseek: Serve = (operations, request, reply) => {
-  const { offset, whence } = request.read(LSEEK_IN);
-  const found = operations.lseek(request.nodeid, offset, whence);
+  const { fh, offset, whence } = request.read(LSEEK_IN);
+  const found = operations.lseek(request.nodeid, offset, whence, fh);
   LSEEK_OUT.write(reply.view, reply.take(LSEEK_OUT.size), { offset: found });
 };
 
@@ -173,71 +145,39 @@ const access: Serve = (operations, request) => {
 };
 
 const nothing: Serve = () => {};
-const refuse: Serve = () => readOnly();
 const once: Serve = () => {
   throw new ImageError('invalid', 'ENOSYS', 'a second INIT');
 };
 
-type Traits = Partial<Pick<Opcode, 'named' | 'answered' | 'byHandle'>>;
-
-function opcode(
-  code: number,
-  name: string,
-  layout: Layout | null,
-  serve: Serve,
-  { named = false, answered = true, byHandle = false }: Traits = {},
-): Opcode {
-  return { code, name, layout, serve, named, answered, byHandle };
-}
-
-const NAMED = { named: true };
-const UNANSWERED = { answered: false, byHandle: true };
-const BY_HANDLE = { byHandle: true };
+const LOOKS = { looks: true };
+const LOOKS_BY_HANDLE = { looks: true, byHandle: true };
 
 /** Answered by the main thread, before there is a dispatcher (init.ts). */
 export const INIT = opcode(26, 'INIT', INIT_IN, once);
 
 /** All opcodes that are served; the kernel learns by ENOSYS that it need not send others. */
 export const OPCODES: readonly Opcode[] = [
-  opcode(1, 'LOOKUP', null, lookup, NAMED),
+  opcode(1, 'LOOKUP', null, lookup, { ...NAMED, ...LOOKS }),
   // Nodes are made from their numbers: there is nothing to forget.
   opcode(2, 'FORGET', FORGET_IN, nothing, UNANSWERED),
-  opcode(3, 'GETATTR', GETATTR_IN, getattr),
-  opcode(4, 'SETATTR', SETATTR_IN, refuse),
-  opcode(6, 'SYMLINK', null, refuse, NAMED),
-  opcode(8, 'MKNOD', MKNOD_IN, refuse, NAMED),
-  opcode(9, 'MKDIR', MKDIR_IN, refuse, NAMED),
-  opcode(10, 'UNLINK', null, refuse, NAMED),
-  opcode(11, 'RMDIR', null, refuse, NAMED),
-  opcode(12, 'RENAME', RENAME_IN, refuse, NAMED),
-  opcode(13, 'LINK', LINK_IN, refuse, NAMED),
+  opcode(3, 'GETATTR', GETATTR_IN, getattr, LOOKS),
   opcode(14, 'OPEN', OPEN_IN, open),
-  opcode(15, 'READ', READ_IN, read, BY_HANDLE),
-  opcode(16, 'WRITE', WRITE_IN, refuse, BY_HANDLE),
-  opcode(17, 'STATFS', null, statfs),
-  opcode(18, 'RELEASE', RELEASE_IN, nothing, BY_HANDLE),
-  opcode(20, 'FSYNC', FSYNC_IN, nothing, BY_HANDLE),
-  opcode(21, 'SETXATTR', SETXATTR_IN, refuse, NAMED),
-  opcode(22, 'GETXATTR', GETXATTR_IN, getxattr, NAMED),
-  opcode(23, 'LISTXATTR', GETXATTR_IN, listxattr),
-  opcode(24, 'REMOVEXATTR', null, refuse, NAMED),
-  opcode(25, 'FLUSH', FLUSH_IN, nothing, BY_HANDLE),
+  opcode(15, 'READ', READ_IN, read, LOOKS_BY_HANDLE),
+  opcode(17, 'STATFS', null, statfs, LOOKS),
+  opcode(18, 'RELEASE', RELEASE_IN, release, BY_HANDLE),
+  opcode(22, 'GETXATTR', GETXATTR_IN, getxattr, { ...NAMED, ...LOOKS }),
+  opcode(23, 'LISTXATTR', GETXATTR_IN, listxattr, LOOKS),
   INIT,
   opcode(27, 'OPENDIR', OPEN_IN, opendir),
-  opcode(28, 'READDIR', READ_IN, listing(false), BY_HANDLE),
+  opcode(28, 'READDIR', READ_IN, listing(false), LOOKS_BY_HANDLE),
   opcode(29, 'RELEASEDIR', RELEASE_IN, nothing, BY_HANDLE),
-  opcode(30, 'FSYNCDIR', FSYNC_IN, nothing, BY_HANDLE),
-  opcode(34, 'ACCESS', ACCESS_IN, access),
-  opcode(35, 'CREATE', CREATE_IN, refuse, NAMED),
+  opcode(34, 'ACCESS', ACCESS_IN, access, LOOKS),
   // The request that is interrupted is finished and answered: none takes long.
   opcode(36, 'INTERRUPT', INTERRUPT_IN, nothing, UNANSWERED),
   opcode(38, 'DESTROY', null, nothing, BY_HANDLE),
   opcode(42, 'BATCH_FORGET', BATCH_FORGET_IN, nothing, UNANSWERED),
-  opcode(43, 'FALLOCATE', FALLOCATE_IN, refuse, BY_HANDLE),
-  opcode(44, 'READDIRPLUS', READ_IN, listing(true), BY_HANDLE),
-  opcode(45, 'RENAME2', RENAME2_IN, refuse, NAMED),
-  opcode(46, 'LSEEK', LSEEK_IN, lseek, BY_HANDLE),
-  opcode(47, 'COPY_FILE_RANGE', COPY_FILE_RANGE_IN, refuse, BY_HANDLE),
-  opcode(51, 'TMPFILE', CREATE_IN, refuse, NAMED),
-  opcode(52, 'STATX', STATX_IN, statx),
+  opcode(44, 'READDIRPLUS', READ_IN, listing(true), LOOKS_BY_HANDLE),
+  opcode(46, 'LSEEK', LSEEK_IN, lseek, LOOKS_BY_HANDLE),
+  opcode(52, 'STATX', STATX_IN, statx, LOOKS),
+  ...WRITING_OPCODES,
 ];

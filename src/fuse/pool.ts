@@ -5,6 +5,8 @@
 import { Worker } from 'node:worker_threads';
 import { ERRNO } from '../errors.js';
 import { recoverOwner } from '../image/memory.js';
+import { recoverOpenFiles } from '../mount/open-files.js';
+import { MountState } from '../shared/mount-state.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { OUT_HEADER } from './abi.js';
@@ -113,6 +115,11 @@ export class WorkerPool {
     });
   }
 
+  /** Whether a worker serves a request now. */
+  get busy(): boolean {
+    return this.#restarts.some((_, index) => this.#status(index).pending() !== undefined);
+  }
+
   #status(index: number): WorkerStatus {
     return new WorkerStatus(this.#options.input.status, index);
   }
@@ -126,7 +133,10 @@ export class WorkerPool {
   #bury(index: number, failure: unknown, progress: Progress): void {
     const { input, log } = this.#options;
     const words = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
-    recoverOwner(input.memory, index + 1);
+    const owner = index + 1;
+    recoverOwner(input.memory, owner);
+    recoverOpenFiles(input.files, owner);
+    new MountState(input.state, owner).recover(owner);
     this.#answer(index);
     const restarts = this.#restarts[index]!;
     const delay = restarts.died(progress);

@@ -15,8 +15,12 @@ import {
 /** Where a reply's payload begins: behind its header. */
 export const PAYLOAD = OUT_HEADER.size;
 
-/** Seconds for which the kernel may keep names and attributes: nothing changes in a mount. */
-const VALID_SEC = 3600;
+/** Seconds for which the kernel may keep names and attributes that do not change. */
+const LASTING_SEC = 3600;
+
+function validSec(lasts: boolean): number {
+  return lasts ? LASTING_SEC : 0;
+}
 
 export class Reply {
   readonly buffer: IoBuffer;
@@ -46,21 +50,21 @@ export class Reply {
 
   /** A fuse_entry_out with its fuse_attr. */
   entry(node: Node): void {
-    this.#entryHead(node.id);
+    this.#entryHead(node);
     ATTR.write(this.view, this.take(ATTR.size), attrOf(node.attributes));
   }
 
   attr(node: Node): void {
     const at = this.take(ATTR_OUT.size);
-    ATTR_OUT.write(this.view, at, { attrValid: VALID_SEC });
+    ATTR_OUT.write(this.view, at, { attrValid: validSec(node.lasting.attributes) });
     ATTR.write(this.view, this.take(ATTR.size), attrOf(node.attributes));
   }
 
-  statx({ attributes }: Node): void {
+  statx({ attributes, lasting }: Node): void {
     const { ino, size, blocks, mode, nlink, uid, gid, blksize } = attributes;
     const { atime, btime, ctime, mtime } = attributes;
     STATX_OUT.write(this.view, this.take(STATX_OUT.size), {
-      attrValid: VALID_SEC,
+      attrValid: validSec(lasting.attributes),
       mask: STATX_MASK.BASIC_STATS | STATX_MASK.BTIME,
       ...{ ino, size, blocks, mode, nlink, uid, gid, blksize },
       ...{ atime: atime.sec, atimensec: atime.nsec, btime: btime.sec, btimensec: btime.nsec },
@@ -100,9 +104,12 @@ export class Reply {
     return true;
   }
 
-  #entryHead(nodeid: number): void {
-    const at = this.take(ENTRY_OUT.size);
-    ENTRY_OUT.write(this.view, at, { nodeid, entryValid: VALID_SEC, attrValid: VALID_SEC });
+  #entryHead({ id, lasting }: Node): void {
+    ENTRY_OUT.write(this.view, this.take(ENTRY_OUT.size), {
+      nodeid: id,
+      entryValid: validSec(lasting.name),
+      attrValid: validSec(lasting.attributes),
+    });
   }
 }
 

@@ -60,6 +60,22 @@ export class Request {
     return bytes.toString('utf8', start, end < 0 || end > this.length ? this.length : end);
   }
 
+  /** The two texts that begin there, one behind the other. */
+  texts(offset: number): [string, string] {
+    const first = this.text(offset);
+    // In bytes as they were sent: a text that is not UTF-8 has another length when it is encoded.
+    const end = this.buffer.bytes.indexOf(0, IN_HEADER.size + offset);
+    const next = end < 0 || end >= this.length ? this.length : end + 1;
+    return [first, this.text(next - IN_HEADER.size)];
+  }
+
+  /** The bytes there; undefined where the request does not hold them. */
+  bytes(offset: number, length: number): Buffer | undefined {
+    const start = IN_HEADER.size + offset;
+    if (start + length > this.length) return undefined;
+    return this.buffer.bytes.subarray(start, start + length);
+  }
+
   #u64(at: number): number {
     return this.view.getUint32(at, true) + this.view.getUint32(at + 4, true) * TWO_32;
   }

@@ -1,7 +1,7 @@
 /** `--debug`: each request and its answer in one line, from the opcode table. */
 import { errnoName } from '../errors.js';
 import { IN_HEADER } from './abi.js';
-import type { Opcode } from './opcodes.js';
+import type { Opcode } from './opcode.js';
 import type { Request } from './request.js';
 
 const MS_DIGITS = 3;

@@ -25,23 +25,30 @@ export interface Origin {
 
 /** A part of a disk, as a partition is. */
 export class WindowContent implements Content {
-  readonly size: number;
+  /** Bytes from the disk's start. */
+  readonly start: number;
+  /** The size that it would have on a disk that is large enough. */
+  readonly wholeSize: number;
   readonly #disk: Disk;
-  readonly #start: number;
 
   constructor(disk: Disk, start: number, size: number) {
-    this.size = size;
+    this.start = start;
+    this.wholeSize = size;
     this.#disk = disk;
-    this.#start = start;
+  }
+
+  /** A disk that is made smaller takes from it. */
+  get size(): number {
+    return Math.max(0, Math.min(this.wholeSize, this.#disk.size - this.start));
   }
 
   read(offset: number, length: number, target: IoBuffer, at: number): void {
-    this.#disk.read(this.#start + offset, length, target, at);
+    this.#disk.read(this.start + offset, length, target, at);
   }
 
   seek(offset: number, hole: boolean): number {
-    const end = this.#start + this.size;
-    return this.#disk.seek(this.#start + offset, hole, end) - this.#start;
+    const end = this.start + this.size;
+    return this.#disk.seek(this.start + offset, hole, end) - this.start;
   }
 }
 

@@ -23,6 +23,8 @@ export interface MountFacts {
   /** Permission bits of files; folders have search where files have read. */
   readonly fileMode: number;
   readonly directoryMode: number;
+  /** Permission bits of the disk and its partitions: with those for writing, where one can. */
+  readonly diskMode: number;
   readonly atime: Timestamp;
   readonly mtime: Timestamp;
   readonly ctime: Timestamp;
@@ -32,8 +34,10 @@ export interface MountFacts {
    * where that is not known: a block device takes none.
    */
   readonly imageBlocks: number | null;
-  /** Text of the tree's `info.json`. */
+  /** Text of the tree's `info.json`, as long as nothing changes. */
   readonly info: string;
+  /** The image as the user named it. */
+  readonly imageName: string;
   /** The process that serves the mount. */
   readonly pid: number;
   /** Index of the snapshot that is mounted as the disk, if one is. */
@@ -46,26 +50,46 @@ export interface MountFacts {
   readonly told: Uint8Array;
 }
 
-/** Gathers what the image's file tells. */
+type GivenFacts = Pick<
+  MountFacts,
+  'info' | 'imageName' | 'pid' | 'snapshot' | 'rootIsFile' | 'stem'
+>;
+
+/**
+ * Gathers what the image's file tells. With `overlaid`, the first layer is an overlay of the mount's
+ * own, and owner and modes are those of the image below it.
+ */
 export function gatherFacts(
   description: ImageDescription,
   ownership: Ownership,
-  rest: Pick<MountFacts, 'info' | 'pid' | 'snapshot' | 'rootIsFile' | 'stem'>,
+  rest: GivenFacts,
+  overlaid = false,
 ): MountFacts {
-  // Times to the nanosecond: milliseconds in a double are too coarse.
-  const stat = fstatSync(description.layers[0].file.fd, { bigint: true });
+  const { mode, uid, gid } = fstatSync(description.layers[overlaid ? 1 : 0]!.file.fd);
   const { umask } = ownership;
-  const read = umask === undefined ? Number(stat.mode) & 0o444 : 0o444 & ~umask;
+  const all = umask === undefined ? mode & 0o666 : 0o666 & ~umask;
+  const read = all & 0o444;
+  // An overlay takes writes of whoever owns the image, protected as that may be.
+  const write = overlaid ? all | ((read & 0o400) >> 1) : all;
   return {
-    uid: ownership.uid ?? Number(stat.uid),
-    gid: ownership.gid ?? Number(stat.gid),
+    uid: ownership.uid ?? uid,
+    gid: ownership.gid ?? gid,
     fileMode: read,
     directoryMode: read | (read >> 2),
-    ...timesOf(stat),
-    imageBlocks: blocksOfImage(description),
+    diskMode: description.writable ? write : read,
+    ...liveFacts(description),
     told: allocateTold(),
     ...rest,
   };
+}
+
+/** What changes about an image's file while it is written to. */
+export type LiveFacts = Pick<MountFacts, 'atime' | 'mtime' | 'ctime' | 'btime' | 'imageBlocks'>;
+
+export function liveFacts(description: ImageDescription): LiveFacts {
+  // Times to the nanosecond: milliseconds in a double are too coarse.
+  const stat = fstatSync(description.layers[0].file.fd, { bigint: true });
+  return { ...timesOf(stat), imageBlocks: blocksOfImage(description) };
 }
 
 function blocksOfImage({ layers: [top] }: ImageDescription): number | null {

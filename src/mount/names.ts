@@ -45,6 +45,16 @@ export function encodeName(name: string): string {
   return name.replace(/[/%\x00-\x1f\x7f]/g, encode).replace(/^\./, encode);
 }
 
+/**
+ * The snapshot's name that a file name without its suffix stands for; null where `encodeName` never
+ * makes it, or it is too long.
+ */
+export function decodeName(fileName: string): string | null {
+  const decode = (_: string, digits: string) => String.fromCharCode(Number.parseInt(digits, 16));
+  const name = fileName.replace(/%([0-9A-F]{2})/g, decode);
+  return name !== '' && encodeName(name) === fileName && fits(fileName) ? name : null;
+}
+
 /** Whether every suffix still fits a file's name behind it. */
 function fits(name: string): boolean {
   return Buffer.byteLength(name) <= NAME_MAX - LONGEST_SUFFIX.length;

@@ -2,26 +2,25 @@
 import type { ImageDescription } from '../image/description.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { Content, Origin } from './content.js';
-import type { MountFacts } from './facts.js';
-import type { Attributes, DirectoryNode, FileNode } from './node.js';
-import { ROOT_ID } from './node.js';
-import { blocksOf, type ImageSpace } from './space.js';
-import { xattrsOf } from './xattrs.js';
+import { type LiveFacts, liveFacts, type MountFacts } from './facts.js';
+import type { Attributes, DirectoryNode, FileNode, Lasting } from './node.js';
+import { ROOT_ID, SLOT, viewOf } from './node.js';
+import { blocksOf } from './space.js';
+import { type LiveNumbers, xattrsOf } from './xattrs.js';
 
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
+const ANYBODY_WRITES = 0o222;
 
 export class NodeMaker {
   readonly #description: ImageDescription;
   readonly #facts: MountFacts;
   readonly #blksize: number;
-  readonly #space: ImageSpace;
 
   constructor(description: ImageDescription, facts: MountFacts) {
     this.#description = description;
     this.#facts = facts;
     const top = description.layers[0];
-    this.#space = { imageBlocks: facts.imageBlocks, isRaw: top.format === 'raw' };
     this.#blksize = top.format === 'qcow2' ? Math.max(4096, top.header.geometry.clusterSize) : 4096;
   }
 
@@ -32,30 +31,50 @@ export class NodeMaker {
     { snapshot }: Origin,
     subfolders: number | undefined,
   ): DirectoryNode {
-    const mode = S_IFDIR | this.#facts.directoryMode;
+    const { directoryMode, diskMode } = this.#facts;
+    // Snapshots are made in their folder; on the root stand the attributes that control the mount.
+    const writable = id === ROOT_ID || id === SLOT.SNAPSHOTS ? diskMode & ANYBODY_WRITES : 0;
+    const mode = S_IFDIR | directoryMode | writable;
     // As on btrfs, 1 says that links do not tell how many there are.
     const nlink = subfolders === undefined ? 1 : 2 + subfolders;
-    const attributes = this.#attributes({ ino: id, mode, size: 0, blocks: 0, nlink }, snapshot);
-    return { kind: 'directory', id, parent, attributes };
+    const own = { ino: id, mode, size: 0, blocks: 0, nlink };
+    const attributes = this.#attributes(own, snapshot, this.#live(id));
+    return { kind: 'directory', id, parent, attributes, lasting: this.#lasting(id) };
   }
 
   file(id: number, parent: number, content: Content, origin: Origin): FileNode {
-    const mode = S_IFREG | this.#facts.fileMode;
-    const blocks = blocksOf(content, origin, this.#space);
-    const { size } = content;
-    const attributes = this.#attributes({ ino: id, mode, size, blocks, nlink: 1 }, origin.snapshot);
-    return { kind: 'file', id, parent, content, attributes };
+    const { fileMode, diskMode } = this.#facts;
+    const ofDisk = viewOf(id) === 0 && origin.disk !== undefined;
+    const mode = S_IFREG | (ofDisk ? diskMode : fileMode);
+    const live = this.#live(id);
+    const isRaw = this.#description.layers[0].format === 'raw';
+    const blocks = blocksOf(content, origin, { imageBlocks: live.imageBlocks, isRaw });
+    const own = { ino: id, mode, size: content.size, blocks, nlink: 1 };
+    const attributes = this.#attributes(own, origin.snapshot, live);
+    return { kind: 'file', id, parent, content, attributes, lasting: this.#lasting(id) };
   }
 
-  xattrs(id: number, origin: Origin): ReadonlyMap<string, string> {
-    return xattrsOf(this.#description, this.#facts, id === ROOT_ID, origin);
+  xattrs(id: number, origin: Origin, live: LiveNumbers): ReadonlyMap<string, string> {
+    return xattrsOf(this.#description, this.#facts, id === ROOT_ID, origin, live);
+  }
+
+  /** A snapshot's own attributes and bytes do not change, but its name can. */
+  #lasting(id: number): Lasting {
+    const readOnly = !this.#description.writable;
+    return { name: readOnly, attributes: readOnly || viewOf(id) > 0 };
+  }
+
+  #live(id: number): LiveFacts {
+    const asEver = !this.#description.writable || viewOf(id) > 0;
+    return asEver ? this.#facts : liveFacts(this.#description);
   }
 
   #attributes(
     own: Pick<Attributes, 'ino' | 'mode' | 'size' | 'blocks' | 'nlink'>,
     snapshot: Snapshot | undefined,
+    { atime, mtime, ctime, btime }: LiveFacts,
   ): Attributes {
-    const { uid, gid, atime, mtime, ctime, btime } = this.#facts;
+    const { uid, gid } = this.#facts;
     const taken = snapshot && { sec: snapshot.dateSec, nsec: snapshot.dateNsec % 1e9 };
     return {
       ...own,

@@ -1,7 +1,8 @@
 /**
  * The inodes of the mounted tree. A node's number is made from what it is, so that every thread
  * makes the same number for the same file, nobody keeps a table of them, and FORGET has nothing to
- * do: view * 2^16 + slot, where view 0 is the disk and view n is snapshot n - 1 of the image.
+ * do: view * 2^16 + slot, where view 0 is the disk, and each snapshot has a view of its own, from 1
+ * on, which no other snapshot gets as long as the mount lives.
  */
 import type { Content } from './content.js';
 
@@ -27,10 +28,17 @@ export interface Attributes {
   readonly btime: Timestamp;
 }
 
+/** For how long something of a node may be remembered: for ever, or not at all. */
+export interface Lasting {
+  readonly name: boolean;
+  readonly attributes: boolean;
+}
+
 interface NodeBase {
   readonly id: number;
   readonly parent: number;
   readonly attributes: Attributes;
+  readonly lasting: Lasting;
 }
 
 export interface DirectoryNode extends NodeBase {
@@ -70,4 +78,9 @@ export function viewOf(id: number): number {
 
 export function slotOf(id: number): number {
   return id % SLOTS;
+}
+
+/** The number of the partition that a node is; 0 where it is none. */
+export function partitionOf(id: number): number {
+  return Math.max(0, slotOf(id) - SLOT.PARTITION);
 }

@@ -5,15 +5,20 @@
 import { constants } from 'node:fs';
 import { ImageError } from '../errors.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
-import type { DirectoryNode, FileNode, Node } from './node.js';
-import type { Entry, Tree } from './tree.js';
-import { XATTR_PREFIX } from './xattrs.js';
+import type { Changes } from './changes.js';
+import { type Content, WindowContent } from './content.js';
+import type { Entry } from './entry.js';
+import { type DirectoryNode, type FileNode, type Node, partitionOf, viewOf } from './node.js';
+import type { Tree } from './tree.js';
+import { CONTROL_FAILURE, XATTR_PREFIX } from './xattrs.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const W_OK = 2;
 const X_OK = 1;
+const ANYBODY_WRITES = 0o222;
 const ANYBODY_EXECUTES = 0o111;
+const FOR_WRITING = constants.O_WRONLY | constants.O_RDWR | constants.O_TRUNC;
 
 /** What statfs tells. Sizes in units of `blockSize` bytes. */
 export interface FileSystemFacts {
@@ -23,11 +28,43 @@ export interface FileSystemFacts {
   readonly nameMax: number;
 }
 
+export interface OpenedFile {
+  /** What comes back with each request for this open file. */
+  readonly handle: number;
+  /** Whether its bytes stay what they are, as long as the mount lives. */
+  readonly lasting: boolean;
+}
+
 export class Operations {
+  /** What writes; null in a read-only mount. */
+  readonly changes: Changes | null;
   readonly #tree: Tree;
 
-  constructor(tree: Tree) {
+  constructor(tree: Tree, changes: Changes | null = null) {
     this.#tree = tree;
+    this.changes = changes;
+  }
+
+  /**
+   * Surrounds everything here but `open`, `release` and what `changes` does, so that nothing is freed
+   * that is being read. Does not nest.
+   */
+  enter(): void {
+    this.#tree.enter();
+  }
+
+  leave(): void {
+    this.#tree.leave();
+  }
+
+  /** The same around a body, for who is not in a hurry. */
+  within<T>(body: () => T): T {
+    this.#tree.enter();
+    try {
+      return body();
+    } finally {
+      this.#tree.leave();
+    }
   }
 
   lookup(parent: number, name: string): Node {
@@ -43,18 +80,53 @@ export class Operations {
     return node;
   }
 
-  /** Opening for anything but reading is refused. */
-  open(id: number, flags: number): void {
-    this.#file(id);
-    if ((flags & (constants.O_WRONLY | constants.O_RDWR | constants.O_TRUNC)) !== 0) readOnly();
+  /** Opens a file; what cannot be written is refused to who would. Not to be surrounded. */
+  open(id: number, flags: number): OpenedFile {
+    const forWriting = (flags & FOR_WRITING) !== 0;
+    const { changes } = this;
+    if (changes === null) {
+      this.within(() => this.#file(id));
+      if (forWriting) readOnly();
+      return { handle: 0, lasting: true };
+    }
+    const view = viewOf(id);
+    const counted = this.#tree.isOfView(id);
+    // Before it is looked for: from then on nobody takes it away.
+    if (counted) changes.files.open(view);
+    try {
+      const { content } = this.within(() => this.#file(id));
+      if (forWriting && (view !== 0 || !counted)) {
+        throw new ImageError('policy', 'EACCES', 'the file is read-only');
+      }
+      const isPartition = view === 0 && content instanceof WindowContent;
+      const handle = isPartition
+        ? changes.files.partitionHandle(partitionOf(id), content, forWriting)
+        : changes.files.handle(forWriting);
+      return { handle, lasting: view !== 0 };
+    } catch (error) {
+      if (counted) changes.files.close(view);
+      throw error;
+    }
+  }
+
+  /** A file is closed for the last time. */
+  release(id: number, handle: number): void {
+    if (this.#tree.isOfView(id)) this.changes?.files.close(viewOf(id), handle);
   }
 
   /**
    * Reads at most `length` bytes at `offset` into `target` from byte `at` on; answers how many there
    * were before the end.
    */
-  read(id: number, offset: number, length: number, target: IoBuffer, at: number): number {
-    const { content } = this.#file(id);
+  read(
+    id: number,
+    offset: number,
+    length: number,
+    target: IoBuffer,
+    at: number,
+    handle = 0,
+  ): number {
+    const content = this.#content(id, handle);
     const present = Math.min(length, content.size - offset);
     if (present <= 0) return 0;
     content.read(offset, present, target, at);
@@ -62,14 +134,15 @@ export class Operations {
   }
 
   /** SEEK_DATA and SEEK_HOLE; the kernel does the others itself. */
-  lseek(id: number, offset: number, whence: number): number {
+  lseek(id: number, offset: number, whence: number, handle = 0): number {
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) {
       throw new ImageError('invalid', 'EINVAL', `lseek: unknown whence ${whence}`);
     }
-    const { content } = this.#file(id);
+    const content = this.#content(id, handle);
+    const { size } = content;
     const hole = whence === SEEK_HOLE;
-    const found = offset < content.size ? content.seek(offset, hole) : content.size;
-    if (offset >= content.size || (!hole && found >= content.size)) {
+    const found = offset < size ? content.seek(offset, hole) : size;
+    if (offset >= size || (!hole && found >= size)) {
       throw new ImageError('missing', 'ENXIO', 'lseek: nothing there up to the end');
     }
     return found;
@@ -83,9 +156,14 @@ export class Operations {
 
   getxattr(id: number, name: string): string {
     // `ls -l` asks for security labels and ACLs of every file.
-    const value = name.startsWith(XATTR_PREFIX) ? this.#xattrs(id).get(name) : undefined;
+    const value = name.startsWith(XATTR_PREFIX) ? this.#xattr(id, name) : undefined;
     if (value === undefined) throw new ImageError('missing', 'ENODATA', `no attribute '${name}'`);
     return value;
+  }
+
+  #xattr(id: number, name: string): string | undefined {
+    if (name === CONTROL_FAILURE) return this.changes?.failure(id);
+    return this.#xattrs(id).get(name);
   }
 
   listxattr(id: number): string[] {
@@ -95,7 +173,10 @@ export class Operations {
   /** Who asks is checked by the kernel (`default_permissions`): here it is what nobody may. */
   access(id: number, mask: number): void {
     const { mode } = this.node(id).attributes;
-    if ((mask & W_OK) !== 0) readOnly();
+    if ((mask & W_OK) !== 0) {
+      if (this.changes === null) readOnly();
+      if ((mode & ANYBODY_WRITES) === 0) throw new ImageError('policy', 'EACCES', 'not writable');
+    }
     if ((mask & X_OK) !== 0 && (mode & ANYBODY_EXECUTES) === 0) {
       throw new ImageError('policy', 'EACCES', 'not executable');
     }
@@ -121,6 +202,12 @@ export class Operations {
   #xattrs(id: number): ReadonlyMap<string, string> {
     this.node(id);
     return this.#tree.xattrs(id);
+  }
+
+  /** Of the open file, if the handle tells, else of the file as it is now. */
+  #content(id: number, handle: number): Content {
+    const window = handle === 0 ? undefined : this.changes?.files.window(handle);
+    return window ?? this.#tree.content(id) ?? this.#file(id).content;
   }
 
   #file(id: number): FileNode {

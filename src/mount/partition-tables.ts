@@ -42,6 +42,15 @@ export class PartitionTables {
     return table;
   }
 
+  /** Reads it again the next time. */
+  forget(view: number): void {
+    this.#kept.delete(view);
+  }
+
+  clear(): void {
+    this.#kept.clear();
+  }
+
   /** The same; undefined where the system failed. */
   tryGet(view: number): PartitionTable | null | undefined {
     try {

@@ -10,24 +10,23 @@
  * which are found by name all the same.
  */
 import { LRUCache } from 'lru-cache';
-import type { AttachedImage } from '../image/attach.js';
+import type { AttachedImage, SnapshotView } from '../image/attach.js';
 import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
-import { BytesContent, type Origin, WindowContent } from './content.js';
+import { BytesContent, type Content, type Origin, WindowContent } from './content.js';
+import { directoryEntry, type Entry, fileEntry } from './entry.js';
 import type { MountFacts } from './facts.js';
+import { liveInfo } from './info-json.js';
 import { type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
 import { NodeMaker } from './node-maker.js';
 import { PartitionTables } from './partition-tables.js';
 import type { Partition } from './partitions/table.js';
+import type { OpenWindows } from '../shared/open-windows.js';
 import { SnapshotFolder } from './snapshot-folder.js';
 import { warnOnce } from './warn-once.js';
 
 /** Nodes that a thread keeps. */
 const NODES_KEPT = 4096;
-/** Up to so many snapshots, listing them reads their partition tables. */
-const MOST_TABLES_LISTED = 256;
-/** Places in the listing of `disk.snapshots` for each snapshot: disk, VM state, partitions. */
-const PLACES = 3;
 
 /** The name that everything of the disk begins with. */
 const DISK = 'disk';
@@ -40,44 +39,69 @@ const ROOT_SLOTS: ReadonlyMap<string, number> = new Map([
 ]);
 const PARTITION_FILE = /^([1-9]\d*)\.raw$/;
 
-export interface Entry {
-  readonly name: string;
-  readonly id: number;
-  readonly directory: boolean;
-  /** The place in the listing behind this entry. */
-  readonly next: number;
-}
-
 export class Tree {
   readonly #image: AttachedImage;
   readonly #facts: MountFacts;
   readonly #maker: NodeMaker;
-  /** Those in `disk.snapshots`. */
-  readonly #snapshots: readonly Snapshot[];
-  /** The one that is mounted as the disk. */
-  readonly #mounted: Snapshot | undefined;
-  readonly #folder: SnapshotFolder;
+  readonly #writable: boolean;
+  readonly #windows: OpenWindows | null;
+  /** What all below is made from: where it is another one, they are made again. */
+  #generation = Number.NaN;
+  #folder = new SnapshotFolder([]);
+  /** The snapshot that is mounted as the disk. */
+  #mounted: SnapshotView | undefined;
+  /** Those that stay as they are until the generation changes. */
   readonly #nodes = new LRUCache<number, Node>({ max: NODES_KEPT });
   readonly #tables: PartitionTables;
 
-  constructor(image: AttachedImage, facts: MountFacts) {
+  /** `windows`: the partitions that are open, of a mount that can be written to. */
+  constructor(image: AttachedImage, facts: MountFacts, windows: OpenWindows | null = null) {
     this.#image = image;
     this.#facts = facts;
+    this.#windows = windows;
     this.#maker = new NodeMaker(image.description, facts);
-    const top = image.description.layers[0];
-    const snapshots = top.format === 'qcow2' ? top.snapshots : [];
-    // A snapshot mounted as the disk is all there is to see.
-    this.#snapshots = facts.snapshot === null ? snapshots : [];
-    this.#mounted = facts.snapshot === null ? undefined : snapshots[facts.snapshot];
-    this.#folder = new SnapshotFolder(this.#snapshots);
+    this.#writable = image.description.writable;
     this.#tables = new PartitionTables({
       disk: (view) => this.#disk(view),
       warn: (view, message) => this.#warn(view, message),
     });
   }
 
+  /**
+   * Must surround everything else here, and be left before anything is changed: what is found in the
+   * image meanwhile stays what it is. Does not nest.
+   */
+  enter(): void {
+    this.#image.enter();
+    try {
+      if (this.#image.generation !== this.#generation) this.#refresh();
+      // Whoever writes to the disk may change its table: it is read anew, once for each request.
+      if (this.#writable) this.#tables.forget(0);
+    } catch (error) {
+      this.#image.leave();
+      throw error;
+    }
+  }
+
+  leave(): void {
+    this.#image.leave();
+  }
+
+  #refresh(): void {
+    const generation = this.#image.generation;
+    const snapshots = this.#image.snapshots();
+    const { snapshot: mounted } = this.#facts;
+    // A snapshot mounted as the disk is all there is to see.
+    this.#folder = new SnapshotFolder(mounted === null ? snapshots : []);
+    this.#mounted = mounted === null ? undefined : snapshots[mounted];
+    this.#nodes.clear();
+    this.#tables.clear();
+    this.#generation = generation;
+  }
+
   /** The node of that number; undefined where there is none. Throws where it cannot be read. */
   node(id: number): Node | undefined {
+    if (this.#writable && viewOf(id) === 0) return this.#make(id);
     let node = this.#nodes.get(id);
     if (node === undefined) {
       node = this.#make(id);
@@ -86,9 +110,46 @@ export class Tree {
     return node;
   }
 
+  /** What the file of that number holds; undefined where there is none, or it is no file. */
+  content(id: number): Content | undefined {
+    // The way of every READ: without asking what stat would tell.
+    if (this.#writable && this.isDisk(id)) return this.#image.disk;
+    const node = this.node(id);
+    return node?.kind === 'file' ? node.content : undefined;
+  }
+
+  readonly rootId: number = ROOT_ID;
+
+  /** The file that is the disk itself. */
+  get diskId(): number {
+    return this.#facts.rootIsFile ? ROOT_ID : SLOT.RAW;
+  }
+
+  isDisk(id: number): boolean {
+    return id === this.diskId;
+  }
+
+  /** The view of the snapshot whose disk the file is; undefined where it is another file. */
+  viewOfSnapshot(id: number): number | undefined {
+    return slotOf(id) === SLOT.RAW && viewOf(id) > 0 ? viewOf(id) : undefined;
+  }
+
+  /** Whether the file shows bytes of a disk, or of a VM state: those of `viewOf(id)`. */
+  isOfView(id: number): boolean {
+    const slot = slotOf(id);
+    if (this.isDisk(id) || slot >= SLOT.PARTITION) return true;
+    return viewOf(id) > 0 && (slot === SLOT.RAW || slot === SLOT.VMSTATE);
+  }
+
+  /** The view of the snapshot that a user means: by its name, its id, or its files' name. */
+  findSnapshot(wanted: string, first: 'id' | 'name'): number | undefined {
+    return this.#folder.meant(wanted, first);
+  }
+
   /** The extended attributes of a node that there is. */
   xattrs(id: number): ReadonlyMap<string, string> {
-    return this.#maker.xattrs(id, this.#origin(id) ?? {});
+    const live = { diskSize: this.#image.disk.size, snapshots: this.#image.snapshots().length };
+    return this.#maker.xattrs(id, this.#origin(id) ?? {}, live);
   }
 
   /** The number that a node called `name` in a directory has; there need not be one. */
@@ -112,7 +173,7 @@ export class Tree {
       case SLOT.ROOT:
         return this.#rootEntries().filter(({ next }) => next > from);
       case SLOT.SNAPSHOTS:
-        return this.#listSnapshots(from);
+        return this.#folder.list(from, (view) => this.#showsPartitions(view));
       default:
         return this.#listPartitions(viewOf(directory), from);
     }
@@ -138,35 +199,19 @@ export class Tree {
   }
 
   #rootEntries(): Entry[] {
-    const entries = [file(`${DISK}.raw`, nodeId(0, SLOT.RAW), 1)];
+    const entries = [fileEntry(`${DISK}.raw`, nodeId(0, SLOT.RAW), 1)];
     if (this.#showsPartitions(0)) {
-      entries.push(directory(`${DISK}.partitions`, nodeId(0, SLOT.PARTITIONS), 2));
+      entries.push(directoryEntry(`${DISK}.partitions`, nodeId(0, SLOT.PARTITIONS), 2));
     }
-    if (this.#hasSnapshots()) {
-      entries.push(directory(`${DISK}.snapshots`, nodeId(0, SLOT.SNAPSHOTS), 3));
+    if (this.hasSnapshots) {
+      entries.push(directoryEntry(`${DISK}.snapshots`, nodeId(0, SLOT.SNAPSHOTS), 3));
     }
-    return [...entries, file(`${DISK}.info.json`, nodeId(0, SLOT.INFO), 4)];
-  }
-
-  *#listSnapshots(from: number): Generator<Entry> {
-    const withTables = this.#snapshots.length <= MOST_TABLES_LISTED;
-    for (let at = from; at < this.#snapshots.length * PLACES; at++) {
-      const index = Math.floor(at / PLACES);
-      const [name, view, next] = [this.#folder.nameOf(index), index + 1, at + 1];
-      const place = at % PLACES;
-      if (place === 0) yield file(`${name}.raw`, nodeId(view, SLOT.RAW), next);
-      else if (place === 1) {
-        if (this.#snapshots[index]!.vmStateSize === 0) continue;
-        yield file(`${name}.vmstate`, nodeId(view, SLOT.VMSTATE), next);
-      } else if (withTables && this.#showsPartitions(view)) {
-        yield directory(`${name}.partitions`, nodeId(view, SLOT.PARTITIONS), next);
-      }
-    }
+    return [...entries, fileEntry(`${DISK}.info.json`, nodeId(0, SLOT.INFO), 4)];
   }
 
   *#listPartitions(view: number, from: number): Generator<Entry> {
     for (const { number } of this.#tables.get(view)?.partitions ?? []) {
-      const entry = file(`${number}.raw`, nodeId(view, SLOT.PARTITION + number), number);
+      const entry = fileEntry(`${number}.raw`, nodeId(view, SLOT.PARTITION + number), number);
       if (number > from) yield entry;
     }
   }
@@ -181,7 +226,7 @@ export class Tree {
   }
 
   /** Formats that can hold snapshots show the folder for them, empty as it may be. */
-  #hasSnapshots(): boolean {
+  get hasSnapshots(): boolean {
     const top = this.#image.description.layers[0];
     return top.format === 'qcow2' && top.dataFile === null && this.#facts.snapshot === null;
   }
@@ -190,9 +235,9 @@ export class Tree {
   #origin(id: number): Origin | undefined {
     const view = viewOf(id);
     const slot = slotOf(id);
-    if (view > this.#snapshots.length) return undefined;
+    const snapshot = this.#snapshotOf(view);
+    if (view > 0 && snapshot === undefined) return undefined;
     if (this.#facts.rootIsFile && id !== ROOT_ID) return undefined;
-    const snapshot = view === 0 ? this.#mounted : this.#snapshots[view - 1];
     if (slot === SLOT.RAW || this.#facts.rootIsFile) {
       return { disk: this.#disk(view), start: 0, snapshot };
     }
@@ -201,17 +246,27 @@ export class Tree {
       return table === null || table.partitions.length === 0 ? undefined : { snapshot, table };
     }
     if (slot >= SLOT.PARTITION) {
-      const found = this.#find(view, ({ number }) => number === slot - SLOT.PARTITION);
-      if (found === undefined) return undefined;
-      const { partition } = found;
+      const number = slot - SLOT.PARTITION;
+      const found = this.#find(view, (candidate) => candidate.number === number);
+      const partition = found?.partition ?? (view === 0 ? this.#openPartition(number) : undefined);
+      if (partition === undefined) return undefined;
       return { disk: this.#disk(view), start: partition.offset, snapshot, partition };
     }
     if (slot === SLOT.VMSTATE)
       return view > 0 && snapshot!.vmStateSize > 0 ? { snapshot } : undefined;
     if (view > 0) return undefined;
     if (slot === SLOT.ROOT) return { snapshot };
-    const there = slot === SLOT.INFO || (slot === SLOT.SNAPSHOTS && this.#hasSnapshots());
+    const there = slot === SLOT.INFO || (slot === SLOT.SNAPSHOTS && this.hasSnapshots);
     return there ? {} : undefined;
+  }
+
+  /** A partition that is open, though the table has none of that number any more. */
+  #openPartition(number: number): Partition | undefined {
+    const windows = this.#windows;
+    const slot = windows === null ? -1 : windows.find(number);
+    if (slot < 0) return undefined;
+    const [offset, size] = [windows!.start(slot), windows!.size(slot)];
+    return { number, offset, size, type: '', name: '' };
   }
 
   #make(id: number): Node | undefined {
@@ -229,7 +284,7 @@ export class Tree {
       case SLOT.VMSTATE:
         return this.#maker.file(id, folder, this.#image.vmState(view), origin);
       case SLOT.INFO: {
-        const content = new BytesContent(Buffer.from(this.#facts.info));
+        const content = new BytesContent(Buffer.from(this.#info()));
         return this.#maker.file(id, folder, content, origin);
       }
       default:
@@ -240,29 +295,32 @@ export class Tree {
   /** How many folders a folder holds; undefined where finding out is not cheap, or failed. */
   #subfolders(slot: number): number | undefined {
     if (slot === SLOT.PARTITIONS) return 0;
-    if (slot === SLOT.SNAPSHOTS) return this.#snapshots.length === 0 ? 0 : undefined;
+    if (slot === SLOT.SNAPSHOTS) return this.#folder.isEmpty ? 0 : undefined;
     if (this.#tables.tryGet(0) === undefined) return undefined;
     return this.#rootEntries().filter((entry) => entry.directory).length;
   }
 
+  #info(): string {
+    const { info, imageName } = this.#facts;
+    if (!this.#writable) return info;
+    const { description, disk } = this.#image;
+    const snapshots = this.#image.snapshots().map(({ snapshot }) => snapshot);
+    return liveInfo({ description, disk, snapshots }, imageName);
+  }
+
   #disk(view: number): Disk {
-    const mounted = this.#facts.snapshot;
-    if (view > 0) return this.#image.snapshotDisk(view);
-    return mounted === null ? this.#image.disk : this.#image.snapshotDisk(mounted + 1);
+    const shown = view === 0 ? this.#mounted?.view : view;
+    return shown === undefined ? this.#image.disk : this.#image.snapshotDisk(shown);
+  }
+
+  #snapshotOf(view: number): Snapshot | undefined {
+    return view === 0 ? this.#mounted?.snapshot : this.#folder.snapshot(view);
   }
 
   #warn(view: number, message: string): void {
-    const snapshot = view === 0 ? this.#mounted : this.#snapshots[view - 1];
+    const snapshot = this.#snapshotOf(view);
     const whose = snapshot === undefined ? '' : ` of snapshot '${snapshot.name}'`;
     const { path } = this.#image.description.layers[0].file;
     warnOnce(this.#facts.told, `${path}: partition table${whose}: ${message}`);
   }
-}
-
-function file(name: string, id: number, next: number): Entry {
-  return { name, id, directory: false, next };
-}
-
-function directory(name: string, id: number, next: number): Entry {
-  return { name, id, directory: true, next };
 }

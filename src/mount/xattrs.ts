@@ -9,14 +9,33 @@ export const XATTR_PREFIX = 'user.qcow2.';
 /** Which process serves the mount: `qcow2fs umount` waits for it. On the root only. */
 export const DAEMON_PID = `${XATTR_PREFIX}daemon-pid`;
 
+/** Attributes of the root that make the mount do something when they are set: CONTROLS. */
+export const CONTROL_PREFIX = `${XATTR_PREFIX}control.`;
+
+/** What can be done through them; the value is a snapshot's name. */
+export const CONTROLS = ['create', 'delete', 'revert'] as const;
+export type Control = (typeof CONTROLS)[number];
+
+/** Why the last of them failed. On the root only, and not listed. */
+export const CONTROL_FAILURE = `${CONTROL_PREFIX}failure`;
+
+/** What of an image's facts can change while it is mounted. */
+export interface LiveNumbers {
+  readonly diskSize: number;
+  readonly snapshots: number;
+}
+
 export function xattrsOf(
   description: ImageDescription,
   facts: MountFacts,
   root: boolean,
   { disk, snapshot, partition, table }: Origin,
+  live: LiveNumbers,
 ): ReadonlyMap<string, string> {
-  const values: Record<string, string | number | bigint | null | undefined> =
-    imageFacts(description);
+  const values: Record<string, string | number | bigint | null | undefined> = imageFacts(
+    description,
+    live,
+  );
   const shownSize = disk?.size ?? snapshot?.diskSize;
   if (shownSize !== undefined) values['virtual-size'] = shownSize;
   if (snapshot !== undefined) {
@@ -45,19 +64,26 @@ export function xattrsOf(
   return xattrs;
 }
 
-function imageFacts({ layers }: ImageDescription): Record<string, string | number | null> {
+function imageFacts(
+  { layers }: ImageDescription,
+  live: LiveNumbers,
+): Record<string, string | number | null> {
   const [top] = layers;
-  const common = { image: top.file.path, format: top.format, layers: layers.length };
-  if (top.format === 'raw') return { ...common, 'virtual-size': top.fileSize };
+  const common = {
+    image: top.file.path,
+    format: top.format,
+    layers: layers.length,
+    'virtual-size': live.diskSize,
+  };
+  if (top.format === 'raw') return common;
   const { header } = top;
   return {
     ...common,
     version: header.geometry.version,
-    'virtual-size': header.size,
     'cluster-size': header.geometry.clusterSize,
     'backing-file': header.backingFile,
     'backing-format': header.extensions.backingFormat,
     'data-file': top.dataFile?.path ?? null,
-    snapshots: top.snapshots.length,
+    snapshots: live.snapshots,
   };
 }

@@ -31,6 +31,7 @@ export const libc = {
   poll: declare('int poll(uintptr_t fds, ulong count, int timeout)'),
   fcntl: declare('int fcntl(int fd, int cmd, uintptr_t arg)'),
   getxattr: declare('long getxattr(str path, str name, uintptr_t value, size_t size)'),
+  setxattr: declare('int setxattr(str path, str name, uintptr_t value, size_t size, int flags)'),
   exit: declare('void _exit(int status)'),
   dup2: declare('int dup2(int from, int to)'),
   socket: declare('int socket(int domain, int type, int protocol)'),

@@ -102,3 +102,13 @@ export function getxattr(path: string, name: string, limit = 256): string | unde
   if (errno === ERRNO.ENODATA || errno === ERRNO.EOPNOTSUPP) return undefined;
   throw new SysError('getxattr', errno, `${name} of '${path}'`);
 }
+
+/** Sets an extended attribute. Throws a SysError. */
+export function setxattr(path: string, name: string, value: string): void {
+  const bytes = new IoBuffer(Math.max(1, Buffer.byteLength(value)));
+  bytes.bytes.write(value);
+  const size = Buffer.byteLength(value);
+  if (libc.setxattr(path, name, bytes.address, size, 0) < 0) {
+    fail('setxattr', `${name} of '${path}'`);
+  }
+}

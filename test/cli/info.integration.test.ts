@@ -4,7 +4,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { infoJson, runInfo } from '#src/cli/info.js';
+import { runInfo } from '#src/cli/info.js';
+import { infoJson } from '#src/mount/info-json.js';
 import { isExpected } from '#src/errors.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { SNAPSHOT_HEADER } from '#src/image/qcow2/layout.js';

@@ -3,7 +3,7 @@ import { IN_HEADER, LSEEK_IN, OPEN_IN, OUT_HEADER, READ_IN } from '#src/fuse/abi
 import { Dispatcher } from '#src/fuse/dispatch.js';
 import { OPCODES } from '#src/fuse/opcodes.js';
 import { ERRNO, ImageError } from '#src/errors.js';
-import type { Node } from '#src/mount/node.js';
+import type { FileNode, Node } from '#src/mount/node.js';
 import { Operations } from '#src/mount/operations.js';
 import type { Tree } from '#src/mount/tree.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
@@ -17,17 +17,21 @@ function attributes(ino: number, mode: number, size: number) {
   return { ino, size, blocks: 1, mode, nlink: 1, uid: 0, gid: 0, blksize: 4096, ...times };
 }
 
+const LASTING = { name: true, attributes: true };
+
 const ROOT: Node = {
   kind: 'directory',
   id: 1,
   parent: 1,
+  lasting: LASTING,
   attributes: attributes(1, 0o40555, 0),
 };
 
-const FILE: Node = {
+const FILE: FileNode = {
   kind: 'file',
   id: 8,
   parent: 1,
+  lasting: LASTING,
   attributes: attributes(8, 0o100444, CONTENT.length),
   content: {
     size: CONTENT.length,
@@ -42,7 +46,11 @@ const FILE: Node = {
 
 /** A tree of one file, as far as the operations ask. */
 const TREE = {
+  enter() {},
+  leave() {},
+  isOfView: (id: number) => id === 8,
   node: (id: number) => [ROOT, FILE].find((node) => node.id === id),
+  content: (id: number) => (id === 8 ? FILE.content : undefined),
   lookup: (_directory: number, name: string) => (name === 'disk.raw' ? 8 : undefined),
   list: (_directory: number, from: number) =>
     from === 0 ? [{ name: 'disk.raw', id: 8, directory: false, next: 1 }] : [],

@@ -3,8 +3,16 @@ import { expect } from 'chai';
 import { WorkerPool } from '#src/fuse/pool.js';
 import { Restarts } from '#src/fuse/restarts.js';
 import type { WorkerInput } from '#src/fuse/worker.js';
-import { allocateSliceCache } from '#src/shared/slice-cache.js';
+import { allocateImageMemory } from '#src/image/memory.js';
+import type { ImageDescription } from '#src/image/description.js';
+import { allocateOpenFiles } from '#src/mount/open-files.js';
+import { allocateMountState } from '#src/shared/mount-state.js';
 import { allocateWorkerStatus } from '#src/shared/worker-status.js';
+
+const IMAGE: ImageDescription = {
+  layers: [{ format: 'raw', file: { path: '/dev/null', fd: 0 }, fileSize: 0 }],
+  writable: false,
+};
 
 describe('Restarts', () => {
   it('died() waits twice as long each time, up to 5 s, until one has served', () => {
@@ -41,7 +49,9 @@ describe('WorkerPool without a mount', function () {
       log: { error: (line) => lines.push(line), debug: () => {} },
       input: {
         fd,
-        memory: { cache: allocateSliceCache(256 << 10), write: null },
+        memory: allocateImageMemory(IMAGE, { cacheSize: 256 << 10, owners: workers + 1 }),
+        files: allocateOpenFiles(),
+        state: allocateMountState(),
         status: allocateWorkerStatus(workers),
       } as unknown as Omit<WorkerInput, 'index'>,
       workerUrl: new URL(`data:text/javascript,${encodeURIComponent(script)}`),

@@ -27,7 +27,7 @@ function waitForRelease(): void {
   while (!existsSync(process.env[RELEASE_VARIABLE]!)) Atomics.wait(never, 0, 0, 5);
 }
 
-operations.read = (id, offset, length, target, at) => {
+operations.read = (id, offset, length, target, at, handle) => {
   if (waitsAt(offset, length)) waitForRelease();
   switch (faultAt(offset, length)) {
     case 'bug':
@@ -45,7 +45,7 @@ operations.read = (id, offset, length, target, at) => {
     case 'inLoad':
       dieInLoad = true;
   }
-  return read(id, offset, length, target, at);
+  return read(id, offset, length, target, at, handle);
 };
 
 parentPort!.postMessage('ready');

@@ -3,11 +3,11 @@ import { fstatSync, truncateSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { AttachedImage } from '#src/image/attach.js';
 import type { ImageDescription } from '#src/image/description.js';
+import { allocateImageMemory } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { gatherFacts, type MountFacts } from '#src/mount/facts.js';
 import { Operations } from '#src/mount/operations.js';
 import { Tree } from '#src/mount/tree.js';
-import { allocateImageMemory } from '#src/image/memory.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
 import { expectImageError } from '../helpers/errors.js';
 import { writeImage } from '../helpers/image-builder.js';
@@ -43,14 +43,14 @@ describe('Tree', () => {
   function open(path: string, change: Partial<MountFacts> = {}) {
     const { description } = openImage(path, {});
     opened.push(description);
-    const rest = { info: '{}', pid: 1, snapshot: null, rootIsFile: false, stem: 'vm' };
+    const of = { info: '{}', imageName: path, stem: 'vm' };
+    const rest = { ...of, pid: 1, snapshot: null, rootIsFile: false };
     const facts = { ...gatherFacts(description, {}, { ...rest, ...change }), ...change };
-    const image = new AttachedImage(
-      description,
-      allocateImageMemory(description, { cacheSize: MIN_CACHE_SIZE, owners: 1 }),
-      1,
-    );
+    const memory = allocateImageMemory(description, { cacheSize: MIN_CACHE_SIZE, owners: 1 });
+    const image = new AttachedImage(description, memory, 1);
     const operations = new Operations(new Tree(image, facts));
+    // Nobody writes: everything happens within the image.
+    operations.enter();
     return { operations, image, facts, description };
   }
 
@@ -161,12 +161,12 @@ describe('Tree', () => {
       const { id } = operations.lookup(ROOT, 'disk.snapshots');
       const touched: number[] = [];
       const original = image.snapshotDisk.bind(image);
-      image.snapshotDisk = (index) => {
-        touched.push(index);
-        return original(index);
+      image.snapshotDisk = (view) => {
+        touched.push(view);
+        return original(view);
       };
       operations.lookup(id, 's2.raw');
-      expect(touched).to.deep.equal([2]);
+      expect(touched).to.deep.equal([3]);
     });
 
     it('with many snapshots lists no folders of partitions, and finds them', () => {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { formatJson } from '#src/cli/json.js';
+import { formatJson } from '#src/mount/json.js';
 
 describe('formatJson()', () => {
   it('prints empty lists and objects over two lines', () => {

@@ -1,0 +1,190 @@
+/**
+ * Snapshots taken, deleted and renamed as files of `disk.snapshots`, and the disk made what one of
+ * them is, through the controls: attributes of the root that are set.
+ */
+import { describeError, ImageError } from '../errors.js';
+import type { ImageWriter } from '../image/writer.js';
+import type { MountState } from '../shared/mount-state.js';
+import { decodeName } from './names.js';
+import { type Node, nodeId, SLOT } from './node.js';
+import type { OpenFiles } from './open-files.js';
+import { LAST_PARTITION_NUMBER } from './partitions/disk.js';
+import type { Tree } from './tree.js';
+import { CONTROL_PREFIX, CONTROLS } from './xattrs.js';
+
+const SUFFIX = '.raw';
+const RENAME_NOREPLACE = 1;
+
+export interface SnapshotChangesOptions {
+  readonly tree: Tree;
+  readonly writer: ImageWriter;
+  readonly files: OpenFiles;
+  readonly state: MountState;
+}
+
+export class SnapshotChanges {
+  readonly #options: SnapshotChangesOptions;
+  /** Nodes whose pages the kernel may still keep though they show something else now. */
+  #stale: readonly number[] = [];
+
+  constructor(options: SnapshotChangesOptions) {
+    this.#options = options;
+  }
+
+  /** Takes a snapshot of the disk as it is now; answers its file, counted as open if asked for. */
+  create(parent: number, fileName: string, open: boolean): Node {
+    const name = this.#nameFor(parent, fileName);
+    return this.#changing(() => {
+      this.#options.writer.createSnapshot(name);
+      const id = this.#find(parent, fileName);
+      const view = id === undefined ? undefined : this.#options.tree.viewOfSnapshot(id);
+      if (id === undefined || view === undefined) throw missing(fileName);
+      if (open) this.#options.files.open(view);
+      try {
+        return this.#node(id, fileName);
+      } catch (error) {
+        if (open) this.#options.files.close(view);
+        throw error;
+      }
+    });
+  }
+
+  /** Deletes the snapshot whose file that is, if no file of it is open. */
+  remove(parent: number, fileName: string): void {
+    const id = this.#find(parent, fileName);
+    if (id === undefined) throw missing(fileName);
+    const view = this.#options.tree.viewOfSnapshot(id);
+    if (view === undefined) throw new ImageError('policy', 'EPERM', `'${fileName}' stays`);
+    this.#delete(view);
+  }
+
+  /** Renames the snapshot whose file that is. Another one is never replaced. */
+  rename(parent: number, from: string, newParent: number, to: string, flags: number): void {
+    if ((flags & ~RENAME_NOREPLACE) !== 0) {
+      throw new ImageError('unsupported', 'EINVAL', `rename: flags ${flags}`);
+    }
+    const id = this.#find(parent, from);
+    if (id === undefined) throw missing(from);
+    const view = this.#options.tree.viewOfSnapshot(id);
+    if (view === undefined || parent !== newParent) {
+      // Not EXDEV: mv would copy the file, and delete the snapshot.
+      throw new ImageError('policy', 'EPERM', `'${from}' stays where it is`);
+    }
+    const name = this.#nameFor(newParent, to);
+    const target = this.#find(newParent, to);
+    if (target === id) return;
+    if (target !== undefined) throw new ImageError('policy', 'EEXIST', `'${to}' is there`);
+    this.#changing(() => this.#options.writer.renameSnapshot(view, name));
+  }
+
+  /** Sets an attribute of the root: what it is called is done with the snapshot that it names. */
+  control(id: number, attribute: string, value: string): void {
+    const { tree, state, writer } = this.#options;
+    const control = CONTROLS.find((name) => attribute === `${CONTROL_PREFIX}${name}`);
+    if (control === undefined || id !== tree.rootId) {
+      throw new ImageError('unsupported', 'EOPNOTSUPP', `attribute '${attribute}'`);
+    }
+    try {
+      if (!tree.hasSnapshots) {
+        throw new ImageError('unsupported', 'ENOTSUP', 'the image cannot hold snapshots');
+      }
+      if (control === 'create') this.#changing(() => writer.createSnapshot(value));
+      else if (control === 'delete') this.#delete(this.#meant(value, 'name'));
+      else this.#revert(this.#meant(value, 'id'));
+      state.failure = '';
+    } catch (error) {
+      state.failure = describeError(error);
+      throw error;
+    }
+  }
+
+  /**
+   * What the kernel is to forget, behind the answer to the request: it may wait for pages that
+   * others of our requests hold. Null where there is nothing.
+   */
+  takeStale(): readonly number[] | null {
+    if (this.#stale.length === 0) return null;
+    const stale = this.#stale;
+    this.#stale = [];
+    return stale;
+  }
+
+  #delete(view: number): void {
+    this.#options.files.withoutOpenFiles(view, 'the snapshot', () => {
+      this.#changing(() => this.#options.writer.deleteSnapshot(view));
+    });
+  }
+
+  #revert(view: number): void {
+    const { files, state, tree, writer } = this.#options;
+    files.withoutOpenFiles(0, 'the disk', () => {
+      // Sizes can be set without opening.
+      state.lockSize();
+      try {
+        this.#changing(() => writer.revertTo(view));
+      } finally {
+        state.unlockSize();
+      }
+    });
+    const partitions = Array.from({ length: LAST_PARTITION_NUMBER }, (_, index) =>
+      nodeId(0, SLOT.PARTITION + index + 1),
+    );
+    this.#stale = [tree.diskId, ...partitions];
+  }
+
+  #meant(name: string, first: 'id' | 'name'): number {
+    const view = this.#within(() => this.#options.tree.findSnapshot(name, first));
+    if (view === undefined) throw new ImageError('missing', 'ENOENT', `no snapshot '${name}'`);
+    return view;
+  }
+
+  /** The name of a snapshot whose file is to have that name. */
+  #nameFor(parent: number, fileName: string): string {
+    const name = fileName.endsWith(SUFFIX) ? fileName.slice(0, -SUFFIX.length) : null;
+    if (parent !== nodeId(0, SLOT.SNAPSHOTS) || name === null) {
+      throw new ImageError('policy', 'EPERM', `no file '${fileName}' can be made here`, {
+        limit: `snapshots: NAME${SUFFIX} in their folder`,
+      });
+    }
+    const decoded = decodeName(name);
+    if (decoded === null) {
+      throw new ImageError('invalid', 'EINVAL', `no snapshot has a file named '${fileName}'`);
+    }
+    return decoded;
+  }
+
+  #find(parent: number, fileName: string): number | undefined {
+    return this.#within(() => {
+      const { tree } = this.#options;
+      return tree.node(parent) === undefined ? undefined : tree.lookup(parent, fileName);
+    });
+  }
+
+  #node(id: number, fileName: string): Node {
+    const node = this.#within(() => this.#options.tree.node(id));
+    if (node === undefined) throw missing(fileName);
+    return node;
+  }
+
+  #within<T>(body: () => T): T {
+    const { tree } = this.#options;
+    tree.enter();
+    try {
+      return body();
+    } finally {
+      tree.leave();
+    }
+  }
+
+  #changing<T>(body: () => T): T {
+    try {
+      return body();
+    } finally {
+      this.#options.state.markChanged();
+    }
+  }
+}
+
+function missing(name: string): ImageError {
+  return new ImageError('missing', 'ENOENT', `no file '${name}'`);
+}
