@@ -16,8 +16,9 @@ async function run(runs: number, first: number): Promise<number> {
   for (let seed = first; seed < first + runs; seed++) {
     const sandbox = new Sandbox();
     try {
-      const { image, writes, flushes, fault } = await killOnce(sandbox, seed);
-      print(`seed ${seed}: ${writes} writes, ${flushes} flushes, ${image}: ${fault?.kind ?? 'ok'}`);
+      const { image, writes, flushes, snapshots, fault } = await killOnce(sandbox, seed);
+      const done = `${writes} writes, ${snapshots} snapshots, ${flushes} flushes`;
+      print(`seed ${seed}: ${done}; ${image}: ${fault?.kind ?? 'ok'}`);
       if (fault === null) continue;
       faults++;
       print(`  ${fault.what}`);

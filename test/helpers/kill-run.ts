@@ -4,7 +4,13 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { checkImage, type Fault } from './crash-check.js';
 import { type ImageKind, makeCrashImage } from './crash-images.js';
-import { type DiskState, Expectation, type Note, withSectors } from './disk-history.js';
+import {
+  type DiskState,
+  Expectation,
+  type Note,
+  withSectors,
+  withSnapshots,
+} from './disk-history.js';
 import { CLI, type Sandbox, until } from './mount.js';
 import { Random } from './random.js';
 
@@ -37,6 +43,7 @@ export interface KillResult {
   readonly image: string;
   readonly writes: number;
   readonly flushes: number;
+  readonly snapshots: number;
   readonly fault: Fault | null;
 }
 
@@ -56,34 +63,73 @@ export async function killOnce(sandbox: Sandbox, seed: number): Promise<KillResu
   await until(() => ended || existsSync(file), `${file} is there`);
   if (ended) throw new Error(`the daemon ended: ${daemon.stderr}`);
   const direct = random.pick(['direct', 'buffered']);
-  const words = [WRITER, file, String(kind.size), String(seed), direct];
+  const words = [WRITER, file, `${target}/kill${seed}.snapshots`, String(kind.size)];
+  words.push(String(seed), direct);
   const writer = sandbox.start(process.execPath, words);
   await until(() => writer.stdout.includes('write'), 'the first write');
   await new Promise((done) => setTimeout(done, random.below(LONGEST_MS)));
   daemon.kill('SIGKILL');
   await Promise.all([daemon.ended(), writer.ended()]);
   spawnSync('umount', ['-l', target]);
-  const notes = notesOf(writer.stdout, before);
+  if (!/ENOTCONN|ECONNABORTED|EIO|not connected|aborted/.test(writer.stderr)) {
+    throw new Error(`seed ${seed}: the writer ended before the daemon: ${writer.stderr}`);
+  }
+  const { notes, writes, flushes } = notesOf(writer.stdout, before);
   const fault = await checkImage(path, new Expectation(before, notes), true);
   return {
     image: `${kind.content}, ${kind.options.join(', ')}, ${direct}`,
-    writes: notes.filter((note) => note.kind === 'change').length,
-    flushes: notes.filter((note) => note.kind === 'acknowledged').length,
+    writes,
+    flushes,
+    snapshots: writer.stdout.split('\nsnapshot ').length - 1,
     fault,
   };
 }
 
-function notesOf(said: string, before: DiskState): Note[] {
+interface Said {
+  readonly notes: readonly Note[];
+  readonly writes: number;
+  readonly flushes: number;
+}
+
+function notesOf(said: string, before: DiskState): Said {
+  let writes = 0;
+  let flushes = 0;
   const notes: Note[] = [];
   let state = before;
   // What follows the last line break was never said in full.
   for (const line of said.split('\n').slice(0, -1)) {
-    const [word, first, count, generation] = line.split(' ');
-    if (word === 'certain') notes.push({ kind: 'acknowledged', state });
-    if (word !== 'write') continue;
-    const values = new Int32Array(Number(count)).fill(Number(generation));
-    state = withSectors(state, Number(first), values);
-    notes.push({ kind: 'change', label: line, after: state });
+    const next = stateAfter(state, line);
+    if (next === null) {
+      flushes++;
+      // Of what was before only this counts, and there are thousands of states.
+      notes.length = 0;
+      notes.push({ kind: 'acknowledged', state });
+    } else {
+      writes++;
+      notes.push({ kind: 'change', label: line, after: next });
+      state = next;
+    }
   }
-  return notes;
+  return { notes, writes, flushes };
+}
+
+/** What the disk becomes; null where it only becomes certain. */
+function stateAfter(state: DiskState, line: string): DiskState | null {
+  const [what, first, count, generation] = line.split(' ') as [string, string, string, string];
+  const { sectors, snapshots, changes } = state;
+  switch (what) {
+    case 'certain':
+      return null;
+    case 'write':
+      return withSectors(state, Number(first), new Int32Array(Number(count)).fill(+generation));
+    case 'snapshot':
+      return withSnapshots(state, [...snapshots, { name: first, sectors, takenAt: changes }]);
+    case 'delete':
+      return withSnapshots(
+        state,
+        snapshots.filter(({ name }) => name !== first),
+      );
+    default:
+      throw new Error(`'${line}'`);
+  }
 }
