@@ -70,6 +70,14 @@ const preallocate: Workload['run'] = (driver, random) => {
   driver.preallocate(...someSectors(driver, random, 4));
 };
 
+/** Parts of clusters become zero, and are certain at once: no table changes, only data. */
+const erasePart: Workload['run'] = (driver, random) => {
+  const [first, count] = someSectors(driver, random, 0.4);
+  if (random.chance(0.5)) driver.zero(first, count);
+  else driver.discard(first, count);
+  if (random.chance(0.7)) driver.flush();
+};
+
 function resize(most: number): Workload['run'] {
   return (driver, random) => {
     const smaller = random.chance(0.3);
@@ -215,6 +223,14 @@ const FAMILIES: readonly Family[] = [
     size: MIB,
     content: 'filled',
     run: repeat(80, write, zero),
+  },
+  {
+    name: 'erase-parts',
+    versions: ['v2', 'v3'],
+    clusters: ['4k', '64k'],
+    size: MIB,
+    content: 'filled',
+    run: repeat(60, write, erasePart, erasePart),
   },
   {
     name: 'preallocate',
