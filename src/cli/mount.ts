@@ -120,9 +120,6 @@ function checkWriting(settings: MountSettings): void {
   if (!overlay && settings.has('snapshot')) {
     throw wrongUse(name, 'snapshots are not written to', "with 'snapshot', use 'overlay'");
   }
-  if (settings.get('cache') === 'none') {
-    throw wrongUse('cache', "'none' is not supported by this version", 'writeback, writethrough');
-  }
 }
 
 /** Opens the image as the settings say, with an overlay where they ask for one. */
@@ -134,6 +131,7 @@ function openAs(settings: MountSettings, path: string): OpenedImage {
     backingRoot: textOption(settings, 'backing-root'),
     lock: settings.has('force-share') ? undefined : 'read',
     writable: overlay === undefined && wantsWriting(settings),
+    direct: settings.get('cache') === 'none',
   };
   if (overlay === undefined) return openImage(path, policy);
   return openOverlaid({

@@ -71,7 +71,7 @@ function openOver(
     backingFormat: base.layers[0].format,
   };
   // The policy has let all of the image's files through: they are compared below.
-  const over = { lock: policy.lock, writable: true, format: 'qcow2' };
+  const over = { lock: policy.lock, writable: true, format: 'qcow2', direct: policy.direct };
   if (file !== undefined) {
     const path = resolve(file);
     if (!existsSync(path)) createOverlay(path, creation);

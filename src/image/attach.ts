@@ -5,10 +5,16 @@ import { ImageError } from '../errors.js';
 import { ImageLock } from '../shared/image-lock.js';
 import { ImageState } from '../shared/image-state.js';
 import { type LoadSlice, SLICE_SIZE, SliceCache } from '../shared/slice-cache.js';
+import { DirectStorage } from '../storage/direct.js';
 import { FileStorage } from '../storage/file.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
-import type { ImageDescription, LayerDescription, Qcow2Description } from './description.js';
+import type {
+  FileDescription,
+  ImageDescription,
+  LayerDescription,
+  Qcow2Description,
+} from './description.js';
 import { Disk } from './disk.js';
 import type { ImageMemory, WriteMemory } from './memory.js';
 import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
@@ -69,7 +75,7 @@ export class AttachedImage {
     options: AttachOptions = {},
   ) {
     this.description = description;
-    const files = description.layers.map(({ file }) => new FileStorage(file.fd, file.path));
+    const files = description.layers.map(({ file }) => storageOf(file));
     const top: MutableStorage = options.storage ?? files[0]!;
     const storages: Storage[] = [top, ...files.slice(1)];
     const units = description.layers.map((layer) =>
@@ -230,13 +236,17 @@ function qcow2Layer(
   return {
     geometry,
     storage,
-    dataStorage: dataFile === null ? storage : new FileStorage(dataFile.fd, dataFile.path),
+    dataStorage: dataFile === null ? storage : storageOf(dataFile),
     file,
     cache,
     compressionType: header.compressionType,
     clusterSize: geometry.clusterSize,
     decompressor,
   };
+}
+
+function storageOf({ fd, directFd, path }: FileDescription): MutableStorage {
+  return directFd === undefined ? new FileStorage(fd, path) : new DirectStorage(fd, directFd, path);
 }
 
 /** Loads slices of the layers' tables; entries come in the host's byte order. */

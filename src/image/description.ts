@@ -9,6 +9,8 @@ import type { Snapshot } from './qcow2/snapshots.js';
 export interface FileDescription {
   readonly path: string;
   readonly fd: number;
+  /** The same file, opened with O_DIRECT, where the host's page cache is not to be used. */
+  readonly directFd?: number;
 }
 
 export interface RawDescription {

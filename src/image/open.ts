@@ -54,6 +54,8 @@ export interface OpenPolicy {
    * much that is shown with a warning for reading is refused. Asks for locks.
    */
   readonly writable?: boolean | undefined;
+  /** Read and write past the host's page cache. */
+  readonly direct?: boolean | undefined;
   /**
    * QEMU's locks to take on each file of the chain; none where it is not given. Where the image is
    * opened for writing, its own is 'write' and the others' are 'read', whatever is given.
@@ -85,9 +87,14 @@ export function openImage(path: string, policy: OpenPolicy = {}): OpenedImage {
 /** Closes the descriptors of an image that no thread uses any more. */
 export function closeImage(description: ImageDescription): void {
   for (const layer of description.layers) {
-    closeSync(layer.file.fd);
-    if (layer.format === 'qcow2' && layer.dataFile !== null) closeSync(layer.dataFile.fd);
+    closeFile(layer.file);
+    if (layer.format === 'qcow2' && layer.dataFile !== null) closeFile(layer.dataFile);
   }
+}
+
+function closeFile({ fd, directFd }: FileDescription): void {
+  closeSync(fd);
+  if (directFd !== undefined) closeSync(directFd);
 }
 
 class Opening {
@@ -271,8 +278,16 @@ class Opening {
       }
       this.#seen.add(identity);
       this.#lock(fd, path, by);
-      return { path, fd };
+      return this.#withDirect({ path, fd }, by);
     });
+  }
+
+  /** The same file once more, where the policy asks for it. */
+  #withDirect(file: FileDescription, by: string | undefined): FileDescription {
+    if (this.#policy.direct !== true) return file;
+    const directFd = openDirect(file.fd, this.#writes(by));
+    this.#fds.push(directFd);
+    return { ...file, directFd };
   }
 
   #lock(fd: number, path: string, by: string | undefined): void {
@@ -291,6 +306,16 @@ class Opening {
     const real = readlinkSync(`/proc/self/fd/${fd}`);
     if (real.startsWith(this.#root === sep ? sep : `${this.#root}${sep}`)) return;
     throw new ImageError('policy', 'EPERM', `lies outside of backing-root '${this.#root}'`);
+  }
+}
+
+function openDirect(fd: number, writes: boolean): number {
+  try {
+    const access = writes ? constants.O_RDWR : constants.O_RDONLY;
+    return openSync(`/proc/self/fd/${fd}`, access | constants.O_DIRECT);
+  } catch (error) {
+    if (errnoOf(error) !== ERRNO.EINVAL) throw error;
+    throw new ImageError('unsupported', 'EINVAL', 'its file system has no O_DIRECT (cache=none)');
   }
 }
 

@@ -32,6 +32,25 @@ export function pread(
   return done;
 }
 
+/**
+ * The same of a file with O_DIRECT: `at`, `length` and `position` are whole blocks. Where the file ends
+ * within one, there is no asking for the rest.
+ */
+export function preadDirect(
+  fd: number,
+  target: IoBuffer,
+  at: number,
+  length: number,
+  position: number,
+): number {
+  if (at < 0 || length < 0 || at + length > target.length) throw new RangeError('pread: no room');
+  for (;;) {
+    const n = libc.pread(fd, target.address + at, length, position);
+    if (n >= 0) return n;
+    if (!interrupted()) fail('pread', `${length} bytes at ${position}`);
+  }
+}
+
 /** Writes `length` bytes of `source` from byte `at` on to `position`: all of them, or it throws. */
 export function pwrite(
   fd: number,

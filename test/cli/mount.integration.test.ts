@@ -187,6 +187,8 @@ describe('qcow2fs refuses to mount, with status 1 and the reason,', function () 
     symlinkSync('full/inside.qcow2', box().path('link.qcow2'));
     const options = `data_file=${box().path('full', 'data')}`;
     await createImage(box(), 'split.qcow2', MIB, options);
+    const snap = await createImage(box(), 'snap.qcow2', MIB);
+    await box().must('qemu-img', ['snapshot', '-c', 's', snap]);
   });
 
   async function expectRefused(words: readonly string[], reason: RegExp): Promise<void> {
@@ -220,8 +222,29 @@ describe('qcow2fs refuses to mount, with status 1 and the reason,', function () 
     ['too many words', ['vm.qcow2', 'mnt0', 'more'], /unexpected 'more'/],
     ['an unknown flag', ['vm.qcow2', 'mnt0', '--nonsense'], /unknown option '--nonsense'/],
     ['an unknown option', ['vm.qcow2', 'mnt0', '-o', 'nonsense'], /'nonsense': unknown mount/],
-    ['rw', ['vm.qcow2', 'mnt0', '-o', 'rw'], /writing is not supported/],
-    ['--rw', ['vm.qcow2', 'mnt0', '--rw'], /writing is not supported/],
+    [
+      'rw of a snapshot',
+      ['vm.qcow2', 'mnt0', '-orw,snapshot=1'],
+      /'rw': snapshots are not written/,
+    ],
+    ['--rw, unlocked', ['vm.qcow2', 'mnt0', '--rw', '--force-share'], /'rw': .*force-share/],
+    ['ro over an overlay', ['vm.qcow2', 'mnt0', '--overlay', '-oro'], /'overlay': .*not with 'ro'/],
+    [
+      'an unlocked overlay',
+      ['vm.qcow2', 'mnt0', '-ooverlay,force-share'],
+      /'overlay': .*force-share/,
+    ],
+    ['an unknown cache', ['vm.qcow2', 'mnt0', '-orw,cache=x'], /'cache': unknown word 'x'/],
+    [
+      'a file that is an overlay of another image',
+      ['full/inside.qcow2', 'mnt0', '--overlay=overlay.qcow2'],
+      /overlay 'overlay.qcow2' is not one of .*base\.raw/,
+    ],
+    [
+      'a kept overlay of a snapshot',
+      ['snap.qcow2', 'mnt0', '--overlay=new.qcow2', '--snapshot=s'],
+      /'overlay': no file can be kept of it/,
+    ],
     ['no value', ['vm.qcow2', 'mnt0', '-o', 'uid'], /'uid': needs a value/],
     ['an empty value', ['vm.qcow2', 'mnt0', '--uid='], /needs a value/],
     ['a value too many', ['vm.qcow2', 'mnt0', '-o', 'ro=1'], /'ro': takes no value/],

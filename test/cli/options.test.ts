@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { parseMountOptions } from '#src/cli/options.js';
+import { choiceOption, parseMountOptions, wantsWriting } from '#src/cli/options.js';
 import { parseWords } from '#src/cli/words.js';
 import { expectImageError } from '../helpers/errors.js';
 
@@ -14,6 +14,27 @@ describe('parseMountOptions()', () => {
     const fstab =
       'nofail,_netdev,noauto,user,users,nouser,owner,group,comment=a b,x-systemd.after=c';
     expect([...parseMountOptions([`${fstab},defaults,X-x,ro`]).keys()]).to.deep.equal(['ro']);
+  });
+
+  it('of ro and rw lets the last one win', () => {
+    const wants = (...words: string[]) => wantsWriting(parseMountOptions(words));
+    expect(wants()).to.equal(false);
+    expect(wants('rw,noatime')).to.equal(true);
+    expect(wants('rw', 'ro')).to.equal(false);
+    expect(wants('rw,ro,rw')).to.equal(true);
+  });
+
+  it('takes overlay with a value and without', () => {
+    expect(parseMountOptions(['overlay']).get('overlay')).to.equal(true);
+    expect(parseMountOptions(['overlay=a']).get('overlay')).to.equal('a');
+    expectImageError('EINVAL', /needs a value/, () => parseMountOptions(['overlay=']));
+  });
+
+  it('knows words of which one is to be given', () => {
+    const discard = (...words: string[]) =>
+      choiceOption(parseMountOptions(words), 'discard', ['unmap', 'ignore']);
+    expect([discard(), discard('discard=ignore')]).to.deep.equal(['unmap', 'ignore']);
+    expectImageError('EINVAL', /'discard': unknown word 'x'/, () => discard('discard=x'));
   });
 
   it('refuses what nobody knows', () => {

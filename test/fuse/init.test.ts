@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { ERRNO, describeError } from '#src/errors.js';
-import { IN_HEADER, INIT_IN, INIT_OUT, OUT_HEADER } from '#src/fuse/abi.js';
+import { IN_HEADER, INIT_IN, INIT_IN_EXT, INIT_OUT, OUT_HEADER } from '#src/fuse/abi.js';
 import {
   COPY_FILE_RANGE_IN,
   CREATE_IN,
@@ -39,20 +39,30 @@ describe('structs of requests that change something', () => {
 });
 
 describe('answerInit()', () => {
-  function answer(opcode: number, major: number, minor: number, length = 16) {
+  function answer(opcode: number, major: number, minor: number, length = 16, flags2 = 0) {
     const request = new Request(new IoBuffer(4096));
+    INIT_IN_EXT.write(request.view, IN_HEADER.size + INIT_IN.size, { flags2 });
     const reply = new IoBuffer(OUT_HEADER.size + INIT_OUT.size);
     request.length = IN_HEADER.size + length;
     IN_HEADER.write(request.view, 0, { len: request.length, opcode, unique: 7 });
     INIT_IN.write(request.view, IN_HEADER.size, { major, minor, flags: 0xffff_ffff });
     const result = answerInit(request, reply);
-    return { ...result, header: OUT_HEADER.read(reply.view, 0) };
+    const init = INIT_OUT.read(reply.view, OUT_HEADER.size);
+    return { ...result, init, header: OUT_HEADER.read(reply.view, 0) };
   }
 
   it('is done with a kernel of the same major version', () => {
     const { header, done, size } = answer(INIT.code, 7, 28);
     expect({ done, size }).to.deep.equal({ done: true, size: 80 });
     expect(header).to.deep.equal({ len: 80, error: 0, unique: 7 });
+  });
+
+  it('asks for mappings of files without pages, where the kernel offers them', () => {
+    const mmap = 1 << 4;
+    expect(answer(INIT.code, 7, 39, 64, 0xff).init.flags2).to.equal(mmap);
+    expect(answer(INIT.code, 7, 39, 64, 0xff & ~mmap).init.flags2).to.equal(0);
+    // An older kernel's INIT ends before.
+    expect(answer(INIT.code, 7, 31, 16, 0xff).init.flags2).to.equal(0);
   });
 
   it('asks a kernel of a later major version to come again', () => {

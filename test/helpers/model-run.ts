@@ -28,6 +28,8 @@ export interface ModelOptions {
   /** Not everywhere: counts of 1 bit have no room for them. */
   readonly snapshots: boolean;
   readonly write?: Partial<WriteOptions>;
+  /** Past the host's page cache. */
+  readonly direct?: boolean;
   readonly cacheSize?: number;
 }
 
@@ -58,8 +60,8 @@ class Session {
   readonly image: AttachedImage;
   readonly writer: ImageWriter;
 
-  constructor({ path, write, cacheSize = 256 << 10 }: ModelOptions) {
-    const { description } = openImage(path, { writable: true, lock: 'write' });
+  constructor({ path, write, direct, cacheSize = 256 << 10 }: ModelOptions) {
+    const { description } = openImage(path, { writable: true, lock: 'write', direct });
     const memory = allocateImageMemory(description, {
       cacheSize,
       owners: 1,

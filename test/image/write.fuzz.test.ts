@@ -1,3 +1,4 @@
+import type { WriteOptions } from '#src/image/memory.js';
 import { runModel } from '../helpers/model-run.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
@@ -9,6 +10,8 @@ interface Feature {
   readonly backing?: boolean;
   readonly compressed?: boolean;
   readonly snapshots?: boolean;
+  readonly direct?: boolean;
+  readonly write?: Partial<WriteOptions>;
 }
 
 const SIZE = 3 << 20;
@@ -27,6 +30,18 @@ const FEATURES: readonly Feature[] = [
   { name: 'counts of 4 bits', options: 'refcount_bits=4,cluster_size=4096' },
   { name: 'counts of 8 bits', options: 'refcount_bits=8,cluster_size=1024' },
   { name: 'counts of 32 bits', options: 'refcount_bits=32,cluster_size=1024' },
+  { name: 'past the page cache', options: 'cluster_size=1024', backing: true, direct: true },
+  {
+    name: 'zeroes detected, nothing punched',
+    options: 'cluster_size=4096',
+    backing: true,
+    write: { detectZeroes: 'unmap', discard: 'ignore' },
+  },
+  {
+    name: 'zeroes detected and kept, each write flushed',
+    options: 'compat=1.1',
+    write: { detectZeroes: 'on', cache: 'writethrough' },
+  },
   { name: 'subclusters', options: 'extended_l2=on' },
   { name: 'subclusters of 512', options: 'extended_l2=on,cluster_size=16k', backing: true },
   { name: 'subclusters, lazy', options: 'extended_l2=on,lazy_refcounts=on', backing: true },
@@ -54,6 +69,8 @@ describe('writing to an image', () => {
         start,
         maxSize: SIZE * 1.5,
         snapshots: feature.snapshots ?? true,
+        direct: feature.direct ?? false,
+        write: feature.write ?? {},
       });
     });
   }

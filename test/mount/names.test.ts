@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
-import { encodeName, snapshotFileNames } from '#src/mount/names.js';
+import { decodeName, encodeName, snapshotFileNames } from '#src/mount/names.js';
 
 const LONGEST = 255 - '.partitions'.length;
 
@@ -83,5 +83,19 @@ describe('snapshotFileNames()', () => {
       }),
       { numRuns: 3000 },
     );
+  });
+});
+
+describe('decodeName()', () => {
+  it('is the way back, for every name that has one', () => {
+    const name = fc.string({ minLength: 1, maxLength: 60, unit: 'binary' });
+    fc.assert(fc.property(name, (text) => decodeName(encodeName(text)) === text));
+  });
+
+  it('finds no name behind what is never made of one, or is too long', () => {
+    for (const name of ['', '.a', '%41', '%2f', '%', 'a%', 'a/b', 'x'.repeat(LONGEST + 1)]) {
+      expect(decodeName(name), name).to.equal(null);
+    }
+    expect(decodeName('x'.repeat(LONGEST))).to.equal('x'.repeat(LONGEST));
   });
 });
