@@ -12,7 +12,7 @@ import { PLANTED_FAULTS } from '../helpers/planted-faults.js';
 import { printSeed, SEED } from '../helpers/random.js';
 
 /** Of each workload. */
-const STATES = 8;
+const STATES = 5;
 /** That a planted fault may hide in, at most, with each of the seeds. */
 const STATES_OF_FAULT = 300;
 const FAULT_SEEDS = [1, 2, 3];
