@@ -1,0 +1,170 @@
+/**
+ * Judges an image that a crash left: QEMU must find no corruption in it, and all that it reads as
+ * must be what was made certain or what was written since.
+ */
+import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describeError, isExpected } from '#src/errors.js';
+import type { Qcow2Description } from '#src/image/description.js';
+import { hasBit } from '#src/image/qcow2/features.js';
+import type { Qcow2Header } from '#src/image/qcow2/header.js';
+import { INCOMPATIBLE } from '#src/image/qcow2/layout.js';
+import type { CrashState } from './crash-states.js';
+import { type DiskState, Expectation, type Problem } from './disk-history.js';
+import { qemuRead } from './qemu.js';
+import { qemuCheck } from './qemu-checks.js';
+import { readDisk, withImage } from './read.js';
+import { describeSector, readMarks, SECTOR_SIZE } from './sector-marks.js';
+
+export type FaultKind = 'corrupt' | 'unreadable' | 'lost' | 'snapshots' | 'readers differ';
+
+/** What is wrong with a state. */
+export interface Fault {
+  readonly kind: FaultKind;
+  readonly what: string;
+}
+
+/** How to judge. */
+export interface CheckOptions {
+  /** Folder of the image's backing file; the states are written there. */
+  readonly folder: string;
+  /** What was certain when the recording began. */
+  readonly before: DiskState;
+  /** QEMU reads the state too, and must see the same. */
+  readonly compareReaders: boolean;
+}
+
+let files = 0;
+
+/** Judges a state; null where it is as it should be. */
+export async function checkState(state: CrashState, options: CheckOptions): Promise<Fault | null> {
+  const path = join(options.folder, `state${files++}.qcow2`);
+  writeFileSync(path, state.bytes);
+  try {
+    const expectation = new Expectation(options.before, state.notes);
+    return await checkImage(path, expectation, options.compareReaders);
+  } finally {
+    rmSync(path, { force: true });
+  }
+}
+
+/** Judges the image at `path`, which stays as it is. */
+export async function checkImage(
+  path: string,
+  expectation: Expectation,
+  compareReaders: boolean,
+): Promise<Fault | null> {
+  const fault = checkReading(path, expectation);
+  if (fault !== null) return fault;
+  const difference = compareReaders ? differenceOfReaders(path) : null;
+  if (difference !== null) return difference;
+  if (!isDirty(path)) return checkStructure(path);
+  const repaired = `${path}.repaired`;
+  try {
+    copyFileSync(path, repaired);
+    return (await repair(repaired)) ?? checkReading(repaired, expectation);
+  } finally {
+    rmSync(repaired, { force: true });
+  }
+}
+
+function headerOf(path: string): Qcow2Header {
+  return withImage(path, ({ image }) => (image.description.layers[0] as Qcow2Description).header);
+}
+
+/** Whether the image says itself that its refcounts cannot be trusted. */
+export function isDirty(path: string): boolean {
+  return hasBit(headerOf(path).incompatibleFeatures, INCOMPATIBLE.DIRTY);
+}
+
+/** QEMU's judgement of the image alone. */
+export async function checkStructure(path: string): Promise<Fault | null> {
+  const { status, output } = await qemuCheck('check', path);
+  // 3: leaked clusters, no more.
+  if (status === 0 || status === 3) return null;
+  const { version, geometry } = headerOf(path);
+  if (status === 2 && version === 2 && hasOnlyStaleFlags(output, geometry.clusterSize)) return null;
+  return { kind: 'corrupt', what: `qemu-img check: status ${status}: ${brief(output)}` };
+}
+
+/**
+ * Whether all that QEMU finds wrong are COPIED flags that cannot do harm: absent though nobody else
+ * has the cluster, or there though only its count is too high. A snapshot cannot change flags and
+ * counts at once, and version 2 has no dirty bit to say that they do not agree.
+ */
+function hasOnlyStaleFlags(output: string, clusterSize: number): boolean {
+  const lines = output.split('\n');
+  const single = new Set(
+    lines.flatMap(
+      (line) => /^Leaked cluster (\d+) refcount=\d+ reference=1$/.exec(line)?.[1] ?? [],
+    ),
+  );
+  return lines.every((line) => {
+    if (!line.startsWith('ERROR')) return true;
+    const entry = /^ERROR OFLAG_COPIED .*_entry=([0-9a-f]+) refcount=(\d+)$/.exec(line);
+    if (entry === null) return false;
+    const value = BigInt(`0x${entry[1]}`);
+    if (value >> 63n === 0n) return entry[2] === '1';
+    return single.has(String((value & 0x00ff_ffff_ffff_fe00n) / BigInt(clusterSize)));
+  });
+}
+
+async function repair(path: string): Promise<Fault | null> {
+  const { status, output } = await qemuCheck('repair', path);
+  if (status === 0) return checkStructure(path);
+  return { kind: 'corrupt', what: `qemu-img check -r all: status ${status}: ${brief(output)}` };
+}
+
+function checkReading(path: string, expectation: Expectation): Fault | null {
+  try {
+    return withImage(path, ({ image, warnings }) => {
+      const disk = readDisk(image.disk);
+      const problem = expectation.disk(readMarks(disk));
+      if (problem !== null) return lost(problem, disk);
+      const names = expectation.snapshotNames(
+        image.snapshots().map(({ snapshot }) => snapshot.name),
+      );
+      if (names !== null) return { kind: 'snapshots', what: `${names.what} ${warnings.join()}` };
+      for (const { view, snapshot } of image.snapshots()) {
+        const bytes = readDisk(image.snapshotDisk(view));
+        const wrong = expectation.snapshot(snapshot.name, readMarks(bytes));
+        if (wrong !== null) return lost(wrong, bytes);
+      }
+      return null;
+    });
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    return { kind: 'unreadable', what: describeError(error) };
+  }
+}
+
+function lost({ what, sector }: Problem, bytes: Buffer): Fault {
+  if (sector === null) return { kind: 'lost', what };
+  const found = bytes.subarray(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE);
+  return { kind: 'lost', what: `${what} (found ${describeSector(found)})` };
+}
+
+function differenceOfReaders(path: string): Fault | null {
+  return withImage(path, ({ image }) => {
+    if (!readDisk(image.disk).equals(qemuRead(path))) {
+      return { kind: 'readers differ', what: 'qemu-img convert reads the disk differently' };
+    }
+    for (const { view, snapshot } of image.snapshots()) {
+      const { name } = snapshot;
+      const ours = readDisk(image.snapshotDisk(view));
+      const theirs = qemuRead(path, name);
+      // QEMU reads as much of a snapshot as the disk has now.
+      const common = Math.min(ours.length, theirs.length);
+      if (ours.subarray(0, common).equals(theirs.subarray(0, common))) continue;
+      return {
+        kind: 'readers differ',
+        what: `qemu-img convert reads snapshot ${name} differently`,
+      };
+    }
+    return null;
+  });
+}
+
+function brief(output: string): string {
+  return output.trim().split('\n').slice(0, 3).join(' | ');
+}

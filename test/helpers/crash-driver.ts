@@ -1,0 +1,150 @@
+/**
+ * Uses an image as a guest would, and writes into the recording what it did: the only thing that a
+ * workload has to do with.
+ */
+import { describeError, isExpected } from '#src/errors.js';
+import type { ImageWriter } from '#src/image/writer.js';
+import { IoBuffer } from '#src/sys/io-buffer.js';
+import {
+  type DiskState,
+  type SnapshotState,
+  withSectors,
+  withSize,
+  withSnapshots,
+} from './disk-history.js';
+import type { RecordingStorage } from './recording-storage.js';
+import { markSectors, SECTOR_SIZE, ZEROES } from './sector-marks.js';
+
+/** The calls that workloads make, so that stand-ins for the writer can be tried. */
+export type WriterCalls = Pick<ImageWriter, 'write' | 'flush'> & Partial<ImageWriter>;
+
+export class CrashDriver {
+  /** What the disk is now, as the guest sees it. */
+  state: DiskState;
+  readonly clusterSectors: number;
+  /** Calls that the image refused. */
+  readonly refused: string[] = [];
+  readonly #writer: WriterCalls;
+  readonly #storage: RecordingStorage;
+  /** The writer's number of the snapshot that is at `index` of the table. */
+  readonly #viewAt: (index: number) => number;
+  #generation: number;
+
+  constructor(
+    writer: WriterCalls,
+    storage: RecordingStorage,
+    before: DiskState,
+    clusterSize: number,
+    viewAt: (index: number) => number = (index) => index,
+  ) {
+    this.#writer = writer;
+    this.#viewAt = viewAt;
+    this.#storage = storage;
+    this.state = before;
+    this.clusterSectors = Math.max(1, clusterSize / SECTOR_SIZE);
+    this.#generation = 1 + before.sectors.reduce((most, value) => Math.max(most, value), 1);
+  }
+
+  /** Sectors of the disk. */
+  get size(): number {
+    return this.state.sectors.length;
+  }
+
+  write(first: number, count: number): void {
+    const generation = this.#generation++;
+    const buffer = new IoBuffer(count * SECTOR_SIZE);
+    markSectors(first, count, generation).copy(buffer.bytes);
+    this.#fill(`write ${first}+${count}`, first, count, generation);
+    this.#writer.write(first * SECTOR_SIZE, count * SECTOR_SIZE, buffer, 0);
+  }
+
+  discard(first: number, count: number): void {
+    this.#fill(`discard ${first}+${count}`, first, count, ZEROES);
+    this.#writer.discard!(first * SECTOR_SIZE, count * SECTOR_SIZE);
+  }
+
+  zero(first: number, count: number): void {
+    this.#fill(`zero ${first}+${count}`, first, count, ZEROES);
+    this.#writer.zero!(first * SECTOR_SIZE, count * SECTOR_SIZE);
+  }
+
+  /** Changes nothing that is read. */
+  preallocate(first: number, count: number): void {
+    this.#writer.preallocate!(first * SECTOR_SIZE, count * SECTOR_SIZE);
+  }
+
+  resize(sectors: number): void {
+    this.#try(`resize ${sectors}`, withSize(this.state, sectors), () =>
+      this.#writer.resize!(sectors * SECTOR_SIZE),
+    );
+  }
+
+  createSnapshot(name: string): void {
+    const { sectors, snapshots, changes } = this.state;
+    const taken: SnapshotState = { name, sectors, takenAt: changes };
+    this.#try(`snapshot ${name}`, withSnapshots(this.state, [...snapshots, taken]), () =>
+      this.#writer.createSnapshot!(name),
+    );
+  }
+
+  deleteSnapshot(index: number): void {
+    const { snapshots } = this.state;
+    const left = snapshots.filter((_, at) => at !== index);
+    this.#try(`delete ${snapshots[index]!.name}`, withSnapshots(this.state, left), () =>
+      this.#writer.deleteSnapshot!(this.#viewAt(index)),
+    );
+  }
+
+  renameSnapshot(index: number, name: string): void {
+    const { snapshots } = this.state;
+    const renamed = snapshots.map((one, at) => (at === index ? { ...one, name } : one));
+    this.#try(`rename to ${name}`, withSnapshots(this.state, renamed), () =>
+      this.#writer.renameSnapshot!(this.#viewAt(index), name),
+    );
+  }
+
+  revertTo(index: number): void {
+    const { sectors, name } = this.state.snapshots[index]!;
+    const sized = withSize(this.state, sectors.length);
+    this.#try(`revert to ${name}`, withSectors(sized, 0, sectors), () =>
+      this.#writer.revertTo!(this.#viewAt(index)),
+    );
+  }
+
+  flush(): void {
+    this.#writer.flush();
+    this.#acknowledge();
+  }
+
+  flushAll(): void {
+    this.#writer.flushAll!();
+    this.#acknowledge();
+  }
+
+  /** The image may refuse; its disk is as it was, then. */
+  #try(label: string, after: DiskState, call: () => void): void {
+    const before = this.state;
+    this.#change(label, after);
+    try {
+      call();
+    } catch (error) {
+      if (!isExpected(error)) throw error;
+      this.refused.push(`${label}: ${describeError(error)}`);
+      this.#change(`${label} refused`, before);
+    }
+  }
+
+  #acknowledge(): void {
+    this.#storage.note({ kind: 'acknowledged', state: this.state });
+  }
+
+  #fill(label: string, first: number, count: number, generation: number): void {
+    const values = new Int32Array(count).fill(generation);
+    this.#change(label, withSectors(this.state, first, values));
+  }
+
+  #change(label: string, after: DiskState): void {
+    this.state = after;
+    this.#storage.note({ kind: 'change', label, after });
+  }
+}

@@ -1,0 +1,58 @@
+/** The images that crash workloads begin with: made by QEMU, every sector telling what it is. */
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type DiskState, emptyState } from './disk-history.js';
+import { qemuImg } from './qemu.js';
+import { markSectors, SECTOR_SIZE, ZEROES } from './sector-marks.js';
+
+/** Generation of what is there before the workload. */
+const FIRST = 1;
+
+export interface ImageKind {
+  /** Sectors. */
+  readonly size: number;
+  /** Options of `qemu-img create -o`. */
+  readonly options: readonly string[];
+  readonly content: 'empty' | 'filled' | 'compressed' | 'over backing file';
+}
+
+/** Makes the image at `path`, its backing file beside it; answers what its disk holds. */
+export function makeCrashImage(path: string, { size, options, content }: ImageKind): DiskState {
+  const all = options.join(',');
+  const bytes = size * SECTOR_SIZE;
+  if (content === 'empty') {
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', all, path, String(bytes));
+    return emptyState(new Int32Array(size).fill(ZEROES));
+  }
+  // A backing file that ends before the disk does: what lies behind its end reads as zeroes.
+  const length = content === 'over backing file' ? size - Math.floor(size / 8) - 1 : size;
+  const sectors = partlyFilled(length);
+  const raw = join(path, '..', 'base.raw');
+  writeFileSync(raw, bytesOf(sectors));
+  const disk = new Int32Array(size).fill(ZEROES);
+  disk.set(sectors);
+  if (content === 'over backing file') {
+    const backing = ['-b', 'base.raw', '-F', 'raw'];
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', all, ...backing, path, String(bytes));
+    return emptyState(disk);
+  }
+  const compress = content === 'compressed' ? ['-c'] : [];
+  qemuImg('convert', '-q', ...compress, '-f', 'raw', '-O', 'qcow2', '-o', all, raw, path);
+  rmSync(raw);
+  return emptyState(disk);
+}
+
+/** Filled but for a run of zeroes in each quarter. */
+function partlyFilled(length: number): Int32Array {
+  const sectors = new Int32Array(length).fill(FIRST);
+  const quarter = Math.ceil(length / 4);
+  for (let start = 0; start < length; start += quarter) {
+    sectors.fill(ZEROES, start + (quarter >> 2), start + (quarter >> 1));
+  }
+  return sectors;
+}
+
+function bytesOf(sectors: Int32Array): Buffer {
+  const parts = Array.from(sectors, (generation, sector) => markSectors(sector, 1, generation));
+  return Buffer.concat(parts);
+}

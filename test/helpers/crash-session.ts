@@ -1,0 +1,129 @@
+/** Runs workloads with the real writer over a recording, and goes on where a crash ended one. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { describeError, isExpected } from '#src/errors.js';
+import { AttachedImage } from '#src/image/attach.js';
+import { allocateImageMemory } from '#src/image/memory.js';
+import { closeImage, openImage } from '#src/image/open.js';
+import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
+import type { MutableStorage } from '#src/storage/storage.js';
+import { CrashDriver } from './crash-driver.js';
+import { makeCrashImage } from './crash-images.js';
+import type { Workload } from './crash-workloads.js';
+import { type DiskState, Expectation } from './disk-history.js';
+import { Random } from './random.js';
+import { readDisk, withImage } from './read.js';
+import { type Recording, RecordingStorage } from './recording-storage.js';
+import { readMarks } from './sector-marks.js';
+
+/** More changes than a workload makes. */
+const LATER = 1_000_000;
+
+export interface RecordedWorkload {
+  readonly recording: Recording;
+  readonly before: DiskState;
+  /** Calls that the image refused. */
+  readonly refused: readonly string[];
+  /** What is wrong without any crash, or null. */
+  readonly problem: string | null;
+}
+
+/** A folder in memory: thousands of states are written there. */
+export function makeStateFolder(): string {
+  return mkdtempSync(join('/dev/shm', 'qcow2fs-crash-'));
+}
+
+/**
+ * Opens the image at `path` for writing, repaired if it must be, and closes it again. Its writes go
+ * to what `storageOf` makes of it then, or to the file.
+ */
+export function withWriter<T>(
+  path: string,
+  storageOf: (() => MutableStorage) | null,
+  use: (image: AttachedImage) => T,
+): T {
+  const { description } = openImage(path, { writable: true, lock: 'write' });
+  try {
+    const instead = storageOf === null ? {} : { storage: storageOf() };
+    const sizes = { cacheSize: MIN_CACHE_SIZE, owners: 1 };
+    const memory = allocateImageMemory(description, { ...sizes, ...instead });
+    return use(new AttachedImage(description, memory, 1, instead));
+  } finally {
+    closeImage(description);
+  }
+}
+
+/** What the image holds, as its threads would read it. */
+export function readState(image: AttachedImage): Int32Array {
+  return within(image, () => readMarks(readDisk(image.disk)));
+}
+
+function within<T>(image: AttachedImage, use: () => T): T {
+  image.enter();
+  try {
+    return use();
+  } finally {
+    image.leave();
+  }
+}
+
+/** The disk and its snapshots, as what is certain from now on. */
+export function readWholeState(path: string): DiskState {
+  return withImage(path, ({ image }) => {
+    const sectors = readMarks(readDisk(image.disk));
+    const snapshots = image.snapshots().map(({ view, snapshot }, takenAt) => ({
+      name: snapshot.name,
+      sectors: readMarks(readDisk(image.snapshotDisk(view))),
+      takenAt,
+    }));
+    // Names follow from this number, and must be new.
+    return { sectors, snapshots, changes: LATER };
+  });
+}
+
+/** Makes the workload's image in `folder` and runs the workload on it. */
+export function recordWorkload(workload: Workload, seed: number, folder: string): RecordedWorkload {
+  const path = join(folder, 'image.qcow2');
+  const before = makeCrashImage(path, workload.image);
+  try {
+    return recordOn(path, before, workload, seed);
+  } finally {
+    rmSync(path);
+  }
+}
+
+/** Runs the workload on the image at `path`, which stays as it is but for a repair. */
+export function recordOn(
+  path: string,
+  before: DiskState,
+  workload: Workload,
+  seed: number,
+): RecordedWorkload {
+  let storage: RecordingStorage | undefined;
+  const storageOf = () => {
+    storage = new RecordingStorage(readFileSync(path), path);
+    return storage;
+  };
+  return withWriter(path, storageOf, (image) => {
+    const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
+    const clusterSize = 2 ** storage!.bytes[23]!;
+    const driver = new CrashDriver(image.writer!, storage!, before, clusterSize, viewAt);
+    const problem = runWorkload(workload, driver, image, new Random(seed));
+    return { recording: storage!.recording, before, refused: driver.refused, problem };
+  });
+}
+
+function runWorkload(
+  workload: Workload,
+  driver: CrashDriver,
+  image: AttachedImage,
+  random: Random,
+): string | null {
+  try {
+    workload.run(driver, random);
+    return new Expectation(driver.state, []).disk(readState(image))?.what ?? null;
+  } catch (error) {
+    // What was recorded up to there is as good as any.
+    return isExpected(error) ? describeError(error) : String((error as Error).stack);
+  }
+}

@@ -1,0 +1,274 @@
+/** What is done to images before the power fails: one workload for each way to change metadata. */
+import type { CrashDriver } from './crash-driver.js';
+import type { ImageKind } from './crash-images.js';
+import type { Random } from './random.js';
+
+export interface Workload {
+  readonly name: string;
+  readonly image: ImageKind;
+  readonly run: (driver: CrashDriver, random: Random) => void;
+}
+
+const KIB = 2;
+const MIB = 1024 * KIB;
+
+/** Versions of the format, and the feature that changes the order of writes. */
+const VERSIONS = {
+  v2: ['compat=0.10'],
+  v3: ['compat=1.1'],
+  lazy: ['compat=1.1', 'lazy_refcounts=on'],
+} as const;
+type Version = keyof typeof VERSIONS;
+const ALL: readonly Version[] = ['v2', 'v3', 'lazy'];
+const V3: readonly Version[] = ['v3', 'lazy'];
+
+interface Family {
+  readonly name: string;
+  readonly versions: readonly Version[];
+  readonly clusters: readonly string[];
+  /** Sectors. */
+  readonly size: number;
+  readonly content: ImageKind['content'];
+  readonly options?: readonly string[];
+  readonly run: Workload['run'];
+}
+
+function someSectors(driver: CrashDriver, random: Random, clusters = 2): [number, number] {
+  const most = Math.max(4, Math.round(clusters * driver.clusterSectors));
+  const count = 1 + random.below(Math.min(most, driver.size));
+  return [random.below(driver.size - count + 1), count];
+}
+
+function maybeFlush(driver: CrashDriver, random: Random, probability = 0.2): void {
+  if (!random.chance(probability)) return;
+  if (random.chance(0.2)) driver.flushAll();
+  else driver.flush();
+}
+
+/** Does one of the steps, by chance, again and again. */
+function repeat(
+  times: number,
+  ...steps: readonly ((driver: CrashDriver, random: Random) => void)[]
+): Workload['run'] {
+  return (driver, random) => {
+    for (let n = 0; n < times; n++) {
+      random.pick(steps)(driver, random);
+      maybeFlush(driver, random);
+    }
+    driver.flushAll();
+  };
+}
+
+const write: Workload['run'] = (driver, random) => {
+  driver.write(...someSectors(driver, random));
+};
+const discard: Workload['run'] = (driver, random) => {
+  driver.discard(...someSectors(driver, random, 4));
+};
+const zero: Workload['run'] = (driver, random) => driver.zero(...someSectors(driver, random, 4));
+const preallocate: Workload['run'] = (driver, random) => {
+  driver.preallocate(...someSectors(driver, random, 4));
+};
+
+/** Parts of clusters become zero, and are certain at once: no table changes, only data. */
+const erasePart: Workload['run'] = (driver, random) => {
+  const [first, count] = someSectors(driver, random, 0.4);
+  if (random.chance(0.5)) driver.zero(first, count);
+  else driver.discard(first, count);
+  if (random.chance(0.7)) driver.flush();
+};
+
+function resize(most: number): Workload['run'] {
+  return (driver, random) => {
+    const smaller = random.chance(0.3);
+    const size = smaller
+      ? 1 + random.below(driver.size)
+      : driver.size + random.below(Math.max(1, most - driver.size));
+    driver.resize(size);
+  };
+}
+
+const snapshot: Workload['run'] = (driver) => {
+  const { snapshots, changes } = driver.state;
+  if (snapshots.length < 6) driver.createSnapshot(`s${changes}`);
+};
+const deleteSnapshot: Workload['run'] = (driver, random) => {
+  const { length } = driver.state.snapshots;
+  if (length > 0) driver.deleteSnapshot(random.below(length));
+};
+const rename: Workload['run'] = (driver, random) => {
+  const { changes, snapshots } = driver.state;
+  const { length } = snapshots;
+  // Longer and shorter ones: the table's size changes with them.
+  const name = `r${changes}${'x'.repeat(random.below(40))}`;
+  if (length > 0) driver.renameSnapshot(random.below(length), name);
+};
+const revert: Workload['run'] = (driver, random) => {
+  const { length } = driver.state.snapshots;
+  if (length > 0) driver.revertTo(random.below(length));
+};
+
+/** Fills the disk from its start: host clusters enough that tables of refcounts grow. */
+const fill: Workload['run'] = (driver, random) => {
+  for (let at = 0; at < driver.size; ) {
+    const count = Math.min(driver.size - at, 32 + random.below(128));
+    driver.write(at, count);
+    at += count;
+    maybeFlush(driver, random, 0.1);
+  }
+  driver.flushAll();
+};
+
+const FAMILIES: readonly Family[] = [
+  {
+    name: 'growth',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: 2 * MIB,
+    content: 'empty',
+    run: repeat(80, write),
+  },
+  {
+    name: 'cow-backing',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB,
+    content: 'over backing file',
+    run: repeat(60, write, write, write, discard, zero),
+  },
+  {
+    name: 'cow-snapshot',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB,
+    content: 'filled',
+    run: (driver, random) => {
+      for (let n = 0; n < 3; n++) {
+        snapshot(driver, random);
+        repeat(16, write)(driver, random);
+      }
+    },
+  },
+  {
+    name: 'snapshots',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB / 2,
+    content: 'filled',
+    run: repeat(60, write, write, discard, snapshot, deleteSnapshot, rename, revert),
+  },
+  {
+    name: 'discard',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB,
+    content: 'filled',
+    run: repeat(100, write, discard),
+  },
+  {
+    name: 'compressed',
+    versions: ALL,
+    clusters: ['4k', '64k'],
+    size: 2 * MIB,
+    content: 'compressed',
+    run: repeat(80, write, write, write, discard),
+  },
+  {
+    name: 'refcount-growth',
+    versions: V3,
+    clusters: ['512'],
+    size: 3 * MIB,
+    content: 'empty',
+    options: ['refcount_bits=64'],
+    run: fill,
+  },
+  {
+    name: 'resize',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'filled',
+    run: repeat(50, write, write, resize(4 * MIB)),
+  },
+  {
+    name: 'resize-backing',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: repeat(50, write, write, resize(2 * MIB), discard),
+  },
+  {
+    name: 'subclusters',
+    versions: V3,
+    clusters: ['16k', '64k'],
+    size: MIB,
+    content: 'over backing file',
+    options: ['extended_l2=on'],
+    run: repeat(60, write, write, write, discard, zero),
+  },
+  {
+    name: 'subcluster-snapshots',
+    versions: V3,
+    clusters: ['16k'],
+    size: MIB,
+    content: 'filled',
+    options: ['extended_l2=on'],
+    run: repeat(50, write, write, discard, zero, snapshot, deleteSnapshot, revert),
+  },
+  {
+    name: 'zero',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB,
+    content: 'filled',
+    run: repeat(80, write, zero),
+  },
+  {
+    name: 'erase-parts',
+    versions: ['v2', 'v3'],
+    clusters: ['4k', '64k'],
+    size: MIB,
+    content: 'filled',
+    run: repeat(60, write, erasePart, erasePart),
+  },
+  {
+    name: 'preallocate',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB,
+    content: 'empty',
+    run: repeat(60, write, preallocate),
+  },
+  {
+    name: 'mixed',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'compressed',
+    run: repeat(
+      80,
+      ...[write, write, write, discard, zero, preallocate],
+      ...[snapshot, deleteSnapshot, rename, revert, resize(2 * MIB)],
+    ),
+  },
+];
+
+export const WORKLOADS: readonly Workload[] = FAMILIES.flatMap((family) =>
+  family.versions.flatMap((version) =>
+    family.clusters.map((cluster) => ({
+      name: `${family.name}/${version}/${cluster}`,
+      image: {
+        size: family.size,
+        options: [...VERSIONS[version], `cluster_size=${cluster}`, ...(family.options ?? [])],
+        content: family.content,
+      },
+      run: family.run,
+    })),
+  ),
+);
+
+/** Those whose names contain one of the words; all where there is none. */
+export function selectWorkloads(words: readonly string[]): Workload[] {
+  return WORKLOADS.filter(({ name }) => words.length === 0 || words.some((w) => name.includes(w)));
+}

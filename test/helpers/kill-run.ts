@@ -1,0 +1,135 @@
+/** Mounts an image for writing, writes to it, kills the daemon, and judges what is left. */
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { checkImage, type Fault } from './crash-check.js';
+import { type ImageKind, makeCrashImage } from './crash-images.js';
+import {
+  type DiskState,
+  Expectation,
+  type Note,
+  withSectors,
+  withSnapshots,
+} from './disk-history.js';
+import { CLI, type Sandbox, until } from './mount.js';
+import { Random } from './random.js';
+
+const WRITER = fileURLToPath(new URL('./kill-writer.js', import.meta.url));
+/** Milliseconds that the daemon lives while it is written to, at most. */
+const LONGEST_MS = 1500;
+
+const SECTORS = 32 * 2048;
+
+export const KILL_IMAGES: readonly ImageKind[] = [
+  ...['compat=0.10', 'compat=1.1', 'lazy_refcounts=on'].flatMap((version) =>
+    ['4k', '64k'].map((cluster) => ({ version, cluster })),
+  ),
+].flatMap(({ version, cluster }) =>
+  (['empty', 'compressed', 'over backing file'] as const).map((content) => ({
+    size: SECTORS,
+    options: [version, `cluster_size=${cluster}`],
+    content,
+  })),
+);
+
+/** Why nothing can be written to a mount, or null. */
+export function noWriting(): string | null {
+  const words = [CLI, '/nowhere', '/nowhere', '-o', 'rw'];
+  const { stderr } = spawnSync(process.execPath, words, { encoding: 'utf8' });
+  return stderr.includes('writing is not supported') ? stderr.trim() : null;
+}
+
+export interface KillResult {
+  readonly image: string;
+  readonly writes: number;
+  readonly flushes: number;
+  readonly snapshots: number;
+  readonly fault: Fault | null;
+}
+
+/** One run; everything in it follows from `seed`, but for the moment of the kill. */
+export async function killOnce(sandbox: Sandbox, seed: number): Promise<KillResult> {
+  const random = new Random(seed);
+  const kind = random.pick(KILL_IMAGES);
+  const path = sandbox.path(`kill${seed}.qcow2`);
+  const before = makeCrashImage(path, kind);
+  const target = sandbox.folder(`kill${seed}`);
+  const daemon = sandbox.startCli([path, target, '--foreground', '-o', 'rw']);
+  let ended = false;
+  void daemon.ended().then(() => {
+    ended = true;
+  });
+  const file = `${target}/kill${seed}.raw`;
+  await until(() => ended || existsSync(file), `${file} is there`);
+  if (ended) throw new Error(`the daemon ended: ${daemon.stderr}`);
+  const direct = random.pick(['direct', 'buffered']);
+  const words = [WRITER, file, `${target}/kill${seed}.snapshots`, String(kind.size)];
+  words.push(String(seed), direct);
+  const writer = sandbox.start(process.execPath, words);
+  await until(() => writer.stdout.includes('write'), 'the first write');
+  await new Promise((done) => setTimeout(done, random.below(LONGEST_MS)));
+  if (writer.child.exitCode !== null) {
+    throw new Error(`seed ${seed}: the writer ended before the daemon: ${writer.stderr}`);
+  }
+  daemon.kill('SIGKILL');
+  await Promise.all([daemon.ended(), writer.ended()]);
+  spawnSync('umount', ['-l', target]);
+  const { notes, writes, flushes } = notesOf(writer.stdout, before);
+  const fault = await checkImage(path, new Expectation(before, notes), true);
+  return {
+    image: `${kind.content}, ${kind.options.join(', ')}, ${direct}`,
+    writes,
+    flushes,
+    snapshots: writer.stdout.split('\nsnapshot ').length - 1,
+    fault,
+  };
+}
+
+interface Said {
+  readonly notes: readonly Note[];
+  readonly writes: number;
+  readonly flushes: number;
+}
+
+function notesOf(said: string, before: DiskState): Said {
+  let writes = 0;
+  let flushes = 0;
+  const notes: Note[] = [];
+  let state = before;
+  // What follows the last line break was never said in full.
+  for (const line of said.split('\n').slice(0, -1)) {
+    const next = stateAfter(state, line);
+    if (next === null) {
+      flushes++;
+      // Of what was before only this counts, and there are thousands of states.
+      notes.length = 0;
+      notes.push({ kind: 'acknowledged', state });
+    } else {
+      writes++;
+      notes.push({ kind: 'change', label: line, after: next });
+      state = next;
+    }
+  }
+  return { notes, writes, flushes };
+}
+
+/** What the disk becomes; null where it only becomes certain. */
+function stateAfter(state: DiskState, line: string): DiskState | null {
+  const [what, first, count, generation] = line.split(' ') as [string, string, string, string];
+  const { sectors, snapshots, changes } = state;
+  switch (what) {
+    case 'certain':
+      return null;
+    case 'write':
+      return withSectors(state, Number(first), new Int32Array(Number(count)).fill(+generation));
+    case 'snapshot':
+      return withSnapshots(state, [...snapshots, { name: first, sectors, takenAt: changes }]);
+    case 'delete':
+      return withSnapshots(
+        state,
+        snapshots.filter(({ name }) => name !== first),
+      );
+    default:
+      throw new Error(`'${line}'`);
+  }
+}

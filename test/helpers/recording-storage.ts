@@ -1,0 +1,84 @@
+/**
+ * A file in memory that remembers, in order, all that was done to it, with notes in between of what
+ * the workload did then. What a power failure leaves of it is made from that record.
+ */
+import { MemoryStorage } from '#src/storage/memory.js';
+import type { IoBuffer } from '#src/sys/io-buffer.js';
+import type { Note } from './disk-history.js';
+
+export type Operation =
+  | { readonly kind: 'write'; readonly position: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'punch'; readonly position: number; readonly length: number }
+  | { readonly kind: 'truncate'; readonly size: number }
+  | { readonly kind: 'flush' }
+  | { readonly kind: 'note'; readonly note: Note };
+
+/** What a workload did to an image, and the image before. */
+export interface Recording {
+  readonly initial: Uint8Array;
+  readonly operations: readonly Operation[];
+}
+
+export class RecordingStorage extends MemoryStorage {
+  readonly operations: Operation[] = [];
+  readonly #initial: Uint8Array;
+  /** Larger than the file, so that growing it does not copy it each time. */
+  #room: Uint8Array;
+
+  constructor(bytes: Uint8Array, name: string) {
+    super(bytes, name);
+    // No slices: those of a Buffer are the same bytes.
+    this.#initial = Uint8Array.from(bytes);
+    this.#room = Uint8Array.from(bytes);
+    this.bytes = this.#room.subarray(0, bytes.length);
+  }
+
+  get recording(): Recording {
+    return { initial: this.#initial, operations: this.operations };
+  }
+
+  note(note: Note): void {
+    this.operations.push({ kind: 'note', note });
+  }
+
+  override write(source: IoBuffer, at: number, length: number, position: number): void {
+    const bytes = source.bytes.subarray(at, at + length);
+    if (bytes.length !== length) throw new RangeError(`write of ${length} bytes: buffer too short`);
+    this.operations.push({ kind: 'write', position, bytes: Uint8Array.from(bytes) });
+    if (position + length > this.size()) this.#resize(position + length);
+    this.bytes.set(bytes, position);
+  }
+
+  override flush(): void {
+    this.operations.push({ kind: 'flush' });
+  }
+
+  /** As hosts do: what lies past the end is no matter. */
+  override punch(position: number, length: number): boolean {
+    this.operations.push({ kind: 'punch', position, length });
+    this.bytes.fill(0, position, position + length);
+    return true;
+  }
+
+  /** Of what is read afterwards only the file's size can differ. */
+  override reserve(position: number, length: number): boolean {
+    if (position + length > this.size()) this.truncate(position + length);
+    return true;
+  }
+
+  override truncate(size: number): void {
+    this.operations.push({ kind: 'truncate', size });
+    this.#resize(size);
+  }
+
+  #resize(size: number): void {
+    if (size > this.#room.length) {
+      const room = new Uint8Array(Math.max(size, 2 * this.#room.length));
+      room.set(this.bytes);
+      this.#room = room;
+    } else if (size > this.bytes.length) {
+      this.#room.fill(0, this.bytes.length, size);
+    }
+    this.bytes = this.#room.subarray(0, size);
+  }
+}
