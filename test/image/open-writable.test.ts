@@ -104,9 +104,9 @@ describe('openImage() for writing', () => {
     }
   });
 
-  it('opens a raw image, and warns where only probing says so', () => {
+  it('opens a raw image only where that is stated', () => {
     const path = temp.write('raw', pattern(2, SIZE));
-    withOpen(path, ({ warnings }) => expect(warnings[0]).to.match(/probed as raw/));
+    expectImageError('EINVAL', /only where it is stated/, () => openImage(path, WRITABLE));
     const policy = { ...WRITABLE, format: 'raw' };
     withOpen(path, ({ warnings }) => expect(warnings).to.deep.equal([]), policy);
   });

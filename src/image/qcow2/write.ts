@@ -70,8 +70,6 @@ export class ClusterWriter {
         done += extent.length;
       }
     } finally {
-      // Only now: a flush that began before the bytes were there must not count them in.
-      this.#tables.state.unflushed = true;
       lock.leaveShared();
     }
     return done;
@@ -181,7 +179,6 @@ export class ClusterWriter {
       const part = { source: bytes.source, at: bytes.at + from - offset };
       this.#writeData(host + (from - start), to - from, part);
     }
-    state.unflushed = true;
     return masks;
   }
 
@@ -282,5 +279,7 @@ export class ClusterWriter {
     const first = Math.floor(host / clusterSize);
     this.#guard.check(first, Math.floor((host + length - 1) / clusterSize) - first + 1);
     this.#tables.storage.write(source, at, length, host);
+    // Only now: a flush that began before the bytes were there must not count them in.
+    this.#tables.state.unflushed = true;
   }
 }
