@@ -41,7 +41,11 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'allow_other', help: 'let other users use the mount, by the modes of its files' },
   { name: 'allow_root', help: 'let root use the mount of an ordinary user' },
   { name: 'backing-root', value: 'DIR', help: 'open only files in DIR that the image names' },
-  { name: 'cache', value: 'MODE', help: 'of writes: writeback (default), writethrough, unsafe' },
+  {
+    name: 'cache',
+    value: 'MODE',
+    help: 'of writes: writeback (default), writethrough, none, unsafe',
+  },
   { name: 'cache-size', value: 'SIZE', help: 'metadata cache in bytes, or with K, M, G (32M)' },
   { name: 'debug', help: 'trace every request; stays in the foreground' },
   { name: 'default_permissions', help: 'let the kernel check the modes of files' },

@@ -61,10 +61,11 @@ export function openOverlaid(options: OverlayOptions): OpenedImage {
 }
 
 function openOver(
-  { image, file, policy }: OverlayOptions,
+  options: OverlayOptions,
   base: ImageDescription,
   snapshot: Snapshot | undefined,
 ): OpenedImage {
+  const { image, file, policy } = options;
   const creation = {
     size: snapshot?.diskSize ?? diskSizeOf(base.layers[0]),
     backingFile: image,
@@ -75,6 +76,7 @@ function openOver(
   if (file !== undefined) {
     const path = resolve(file);
     if (!existsSync(path)) createOverlay(path, creation);
+    else checkFile(path, base, options);
     return openImage(path, over);
   }
   const fd = openNameless(image);
@@ -84,6 +86,13 @@ function openOver(
   } finally {
     closeSync(fd);
   }
+}
+
+/** Looks whether a file is an overlay of the image before it is opened for writing, which changes it. */
+function checkFile(path: string, base: ImageDescription, options: OverlayOptions): void {
+  const { description } = openImage(path, { lock: options.policy.lock, format: 'qcow2' });
+  checkChain(description, base, options);
+  closeImage(description);
 }
 
 function diskSizeOf(layer: LayerDescription): number {

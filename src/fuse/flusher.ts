@@ -2,7 +2,7 @@
  * The main thread's part in writing: what was written is made durable every few seconds, and at the
  * end of the mount, whichever end that is.
  */
-import { describeError } from '../errors.js';
+import { describeError, ERRNO, errnoOf } from '../errors.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { MountState } from '../shared/mount-state.js';
 import type { DispatchLog } from './dispatch.js';
@@ -25,6 +25,8 @@ export class Flusher {
   readonly #options: FlusherOptions;
   readonly #timer: NodeJS.Timeout;
   #told = '';
+  /** Whether the last attempt found the image held by others. */
+  #busy = false;
   #outcome: boolean | undefined;
 
   constructor(options: FlusherOptions) {
@@ -46,7 +48,9 @@ export class Flusher {
     const end = performance.now() + LAST_REQUESTS_MS;
     // One that takes longer has the locks of the image, and is waited for there.
     while (busy() && performance.now() < end) state.pause(PAUSE_MS);
-    this.#outcome = this.#attempt(() => writer.flushAll());
+    // A worker may have the image for longer than one attempt waits.
+    do this.#outcome = this.#attempt(() => writer.flushAll(), performance.now() < end);
+    while (this.#busy && performance.now() < end);
     return this.#outcome;
   }
 
@@ -54,14 +58,18 @@ export class Flusher {
     const { state, writer } = this.#options;
     if (!state.takeChanged()) return;
     // What could not be written is tried again, and told once.
-    if (!this.#attempt(() => writer.flushAll())) state.markChanged();
+    if (!this.#attempt(() => writer.flushAll(), true)) state.markChanged();
   }
 
-  #attempt(flush: () => void): boolean {
+  /** `again`: where others hold the image, it is tried again, and nothing is told. */
+  #attempt(flush: () => void, again: boolean): boolean {
+    this.#busy = false;
     try {
       flush();
       return true;
     } catch (error) {
+      this.#busy = errnoOf(error) === ERRNO.EAGAIN;
+      if (this.#busy && again) return false;
       const words = `flushing the image: ${describeError(error)}`;
       if (words !== this.#told) this.#options.log.error(words);
       this.#told = words;

@@ -26,6 +26,9 @@ export const DEFAULT_CACHE_SIZE = 32 << 20;
  */
 const READ_AHEAD_KIB = 2048;
 
+/** How long the main thread waits for workers that hold the image, before it looks whether they live. */
+const FLUSH_PATIENCE_MS = 500;
+
 /** One more than the cores: one worker may wait for the disk while the others work. */
 export function defaultWorkers(): number {
   return Math.min(availableParallelism() + 1, 16);
@@ -179,7 +182,8 @@ async function attachWriter(
 ): Promise<ImageWriter | null> {
   if (!description.writable) return null;
   await prepareToAttach(description);
-  return new AttachedImage(description, memory, workers + 1).writer;
+  const options = { patienceMs: FLUSH_PATIENCE_MS };
+  return new AttachedImage(description, memory, workers + 1, options).writer;
 }
 
 /** Takes a mount down that nobody serves. Never throws: the reason for it is what counts. */

@@ -49,6 +49,8 @@ export interface SnapshotView {
 export interface AttachOptions {
   /** Instead of the file of the top layer; in tests. */
   readonly storage?: MutableStorage;
+  /** How long its writer waits for other threads, before EAGAIN; for ever where it is not given. */
+  readonly patienceMs?: number;
 }
 
 /** The disks of one image. */
@@ -89,7 +91,8 @@ export class AttachedImage {
         : null,
     );
     this.#state = memory.write === null ? null : new ImageState(memory.write.state);
-    this.#lock = memory.write === null ? null : new ImageLock(memory.write.lock, owner);
+    this.#lock =
+      memory.write === null ? null : new ImageLock(memory.write.lock, owner, options.patienceMs);
     let below: Disk | null = null;
     for (let index = description.layers.length - 1; index > 0; index--) {
       const layer = description.layers[index]!;
@@ -123,9 +126,11 @@ export class AttachedImage {
   snapshots(): readonly SnapshotView[] {
     const top = this.description.layers[0];
     if (top.format !== 'qcow2') return [];
-    if (this.#views === undefined || this.#viewsGeneration !== this.generation) {
-      this.#viewsGeneration = this.generation;
+    const { generation } = this;
+    if (this.#views === undefined || this.#viewsGeneration !== generation) {
       this.#views = this.#readViews(top.header, top.snapshots);
+      // Only now: if reading failed, the old list must not be taken for the new one.
+      this.#viewsGeneration = generation;
       this.#snapshots.clear();
       this.#vmStates.clear();
     }

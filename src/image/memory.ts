@@ -1,5 +1,6 @@
 /** The shared memory of one image: made by the main thread, handed to every thread that attaches. */
 import { fstatSync } from 'node:fs';
+import { ERRNO } from '../errors.js';
 import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
 import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
 import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
@@ -88,8 +89,8 @@ export function recoverOwner(memory: ImageMemory, owner: number): void {
     throw new Error('nothing is loaded for the dead');
   }).recover(owner);
   if (memory.write === null) return;
-  const wasChanging = new ImageLock(memory.write.lock, owner).recover(owner);
-  if (wasChanging) new ImageState(memory.write.state).fail(5);
+  const state = new ImageState(memory.write.state);
+  new ImageLock(memory.write.lock, owner).recover(owner, () => state.fail(ERRNO.EIO));
 }
 
 function initialState(top: LayerDescription, storage: Storage, fileSize: number) {

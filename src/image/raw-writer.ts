@@ -1,5 +1,4 @@
 /** Writing to a raw image: the file is the disk, and the host keeps its order. */
-import { alignUp } from '../codec/bits.js';
 import { ERRNO, ImageError, errnoOf } from '../errors.js';
 import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
@@ -8,6 +7,7 @@ import { IoBuffer } from '../sys/io-buffer.js';
 import { SECTOR_SIZE } from './extent.js';
 import type { WriteOptions } from './memory.js';
 import type { ImageWriter } from './writer.js';
+import { isZero } from './zeroes.js';
 
 const ZEROES_SIZE = 1 << 20;
 
@@ -25,23 +25,25 @@ export class RawWriter implements ImageWriter {
   }
 
   write(offset: number, length: number, source: IoBuffer, at: number): void {
-    this.#checkAlive();
-    this.#lock.enterShared();
-    try {
-      this.#storage.write(source, at, length, offset);
-    } finally {
-      this.#state.unflushed = true;
-      this.#lock.leaveShared();
+    const { detectZeroes } = this.#options;
+    if (detectZeroes === 'unmap' && isZero(source, at, length)) {
+      this.discard(offset, length);
+      return;
     }
+    this.#change(() => this.#storage.write(source, at, length, offset));
     // A file of no whole number of sectors ends in one that is filled up.
     if (offset + length > this.#state.size) this.#state.size = offset + length;
-    if (this.#options.cache === 'writethrough') this.flush();
   }
 
   discard(offset: number, length: number): void {
     const end = Math.min(offset + length, this.#state.size);
     if (end <= offset) return;
-    const punched = this.#options.discard === 'unmap' && this.#storage.punch(offset, end - offset);
+    let punched = false;
+    if (this.#options.discard === 'unmap') {
+      this.#change(() => {
+        punched = this.#storage.punch(offset, end - offset);
+      });
+    }
     if (!punched) this.zero(offset, length);
   }
 
@@ -49,15 +51,27 @@ export class RawWriter implements ImageWriter {
     const zeroes = new IoBuffer(Math.min(length, ZEROES_SIZE));
     const end = Math.min(offset + length, this.#state.size);
     for (let at = offset; at < end; at += zeroes.length) {
-      this.write(at, Math.min(zeroes.length, end - at), zeroes, 0);
+      const n = Math.min(zeroes.length, end - at);
+      this.#change(() => this.#storage.write(zeroes, 0, n, at));
     }
   }
 
   preallocate(offset: number, length: number): void {
-    this.#storage.reserve(
-      offset,
-      Math.min(length, alignUp(this.#state.size, SECTOR_SIZE) - offset),
-    );
+    const end = Math.min(offset + length, this.#state.size);
+    if (end > offset) this.#change(() => void this.#storage.reserve(offset, end - offset));
+  }
+
+  /** Beside others: the host keeps the order. */
+  #change(body: () => void): void {
+    this.#checkAlive();
+    this.#lock.enterShared();
+    try {
+      body();
+    } finally {
+      this.#state.unflushed = true;
+      this.#lock.leaveShared();
+    }
+    if (this.#options.cache === 'writethrough') this.flush();
   }
 
   resize(size: number): void {
@@ -66,6 +80,7 @@ export class RawWriter implements ImageWriter {
         limit: `a multiple of ${SECTOR_SIZE}`,
       });
     }
+    this.#checkAlive();
     this.#lock.reserve();
     this.#lock.beAlone();
     try {

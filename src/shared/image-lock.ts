@@ -13,6 +13,7 @@
  * Order of locks: the image's reservation, then being alone, then one set of the slice cache. Nobody
  * who holds the lock in the shared way asks for a reservation.
  */
+import { ERRNO, SysError } from '../errors.js';
 import { isHeldBy, lock, unlock } from './futex.js';
 
 const CACHE_LINE_WORDS = 16;
@@ -31,9 +32,15 @@ export class ImageLock {
   readonly #words: Int32Array;
   readonly #owner: number;
   readonly #own: number;
+  readonly #patienceMs: number;
   #alone = 0;
 
-  constructor(memory: SharedArrayBuffer, owner: number) {
+  /**
+   * `patienceMs`: how long to wait for others, before the call fails with EAGAIN. The main thread must
+   * have an end to it: only while it does not wait does it hear of a thread that died with a lock.
+   */
+  constructor(memory: SharedArrayBuffer, owner: number, patienceMs = Number.POSITIVE_INFINITY) {
+    this.#patienceMs = patienceMs;
     this.#words = new Int32Array(memory);
     this.#owner = owner;
     this.#own = FIRST_OWNER + (owner - 1) * CACHE_LINE_WORDS;
@@ -55,7 +62,7 @@ export class ImageLock {
   }
 
   reserve(): void {
-    lock(this.#words, RESERVED, this.#owner);
+    if (!lock(this.#words, RESERVED, this.#owner, this.#patienceMs)) this.#giveUp();
   }
 
   release(): void {
@@ -67,9 +74,21 @@ export class ImageLock {
     const words = this.#words;
     if (this.#alone++ > 0) return;
     Atomics.store(words, CLOSED, 1);
+    const end = performance.now() + this.#patienceMs;
     for (let at = FIRST_OWNER; at < words.length; at += CACHE_LINE_WORDS) {
-      while (Atomics.load(words, at) !== 0) Atomics.wait(words, at, 1);
+      while (Atomics.load(words, at) !== 0) {
+        const left = end - performance.now();
+        if (!(left > 0)) {
+          this.letIn();
+          this.#giveUp();
+        }
+        Atomics.wait(words, at, 1, left);
+      }
     }
+  }
+
+  #giveUp(): never {
+    throw new SysError('lock', ERRNO.EAGAIN, 'of the image: another thread has it');
   }
 
   /** Lets the shared ones in again; the reservation stays. */
@@ -82,12 +101,16 @@ export class ImageLock {
     Atomics.notify(this.#words, CLOSED);
   }
 
-  /** Frees what the dead thread `owner` held. True where it was changing metadata. */
-  recover(owner: number): boolean {
+  /**
+   * Frees what the dead thread `owner` held. Where it was changing metadata, `onReserved` is called
+   * before anybody else can; true then.
+   */
+  recover(owner: number, onReserved: () => void = () => {}): boolean {
     const at = FIRST_OWNER + (owner - 1) * CACHE_LINE_WORDS;
     Atomics.store(this.#words, at, 0);
     Atomics.notify(this.#words, at);
     if (!isHeldBy(this.#words, RESERVED, owner)) return false;
+    onReserved();
     this.#open();
     this.release();
     return true;

@@ -16,6 +16,7 @@ const FREE_HINT = 7;
 const VIRGIN_FROM = 8;
 const NEXT_VIEW = 9;
 const SNAPSHOT_TABLE_SIZE = 10;
+const PENDING_SIZE = 11;
 const NUMBERS = 16;
 
 // Flags, as 32-bit integers.
@@ -195,6 +196,14 @@ export class ImageState {
   }
   set keepDirty(value: boolean) {
     this.#flags[KEEP_DIRTY] = value ? 1 : 0;
+  }
+
+  /** The size that the header is to have with the next flush: the disk grew. 0 for none. */
+  get pendingSize(): number {
+    return this.#numbers[PENDING_SIZE]!;
+  }
+  set pendingSize(value: number) {
+    this.#numbers[PENDING_SIZE] = value;
   }
 
   /** Whether the places of all metadata are known to the overlap guard. */

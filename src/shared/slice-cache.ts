@@ -221,7 +221,9 @@ export class SliceCache {
       if (!isHeldBy(this.#locks, set, owner)) continue;
       for (let slot = set * WAYS; slot < (set + 1) * WAYS; slot++) {
         const sequence = Atomics.load(this.#slots, slot * SLOT_WORDS + SEQUENCE);
-        if ((sequence & 1) === 1) this.#finish(slot, 0, 0);
+        if ((sequence & 1) === 0) continue;
+        this.#setRank(slot, 0);
+        this.#finish(slot, 0, 0);
       }
       unlock(this.#locks, set);
     }

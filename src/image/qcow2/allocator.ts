@@ -5,10 +5,13 @@
  * host as a hole.
  */
 import { ERRNO, errnoOf } from '../../errors.js';
-import type { ImageState } from '../../shared/image-state.js';
+import { type ImageState, MAX_FREED_RUNS } from '../../shared/image-state.js';
 import type { OverlapGuard } from './overlap.js';
 import type { Refcounts, Run } from './refcount.js';
 import type { Tables } from './tables.js';
+
+/** Runs of clusters that one changed entry can let go of, and more. */
+const ROOM_TO_FREE = 8;
 
 export class Allocator {
   readonly #tables: Tables;
@@ -32,8 +35,9 @@ export class Allocator {
   allocate(most: number): Run {
     const run = this.#find((from) => this.#refcounts.findFree(from, most));
     this.#guard.check(run.first, run.count);
-    this.#refcounts.add(run.first, run.count, 1);
+    // First the hint: counting may flush, and what that frees lowers it.
     this.#state.freeHint = run.first + run.count;
+    this.#refcounts.add(run.first, run.count, 1);
     return run;
   }
 
@@ -42,9 +46,9 @@ export class Allocator {
     try {
       return look(this.#state.freeHint);
     } catch (error) {
-      if (errnoOf(error) !== ERRNO.ENOSPC || this.#state.freedRuns === 0) throw error;
+      if (errnoOf(error) !== ERRNO.ENOSPC) throw error;
       this.#tables.makeRoom();
-      return look(this.#state.freeHint);
+      return look(0);
     }
   }
 
@@ -52,14 +56,39 @@ export class Allocator {
   allocateTable(count = 1): number {
     const { first } = this.#find((from) => this.#refcounts.findFreeRun(from, count));
     this.#guard.claim(first, count);
-    this.#refcounts.add(first, count, 1);
     if (count === 1) this.#state.freeHint = first + 1;
+    this.#refcounts.add(first, count, 1);
     return first * this.#clusterSize;
+  }
+
+  /** The same, filled by `fill`; taken back where that fails. */
+  makeTable(count: number, fill: (offset: number) => void): number {
+    const offset = this.allocateTable(count);
+    try {
+      fill(offset);
+      return offset;
+    } catch (error) {
+      this.undoTable(offset, count);
+      throw error;
+    }
+  }
+
+  /** Takes back the clusters of a table that nothing refers to. */
+  undoTable(offset: number, count: number): void {
+    const first = offset / this.#clusterSize;
+    this.#tables.forget(offset, count * this.#clusterSize);
+    this.#guard.disclaim(first, count);
+    this.release(first, count);
   }
 
   /** Takes an allocation back that nothing refers to, nor did. */
   undo(run: Run): void {
     this.release(run.first, run.count);
+  }
+
+  /** After it, a few calls of `free` need no flush, and so cannot fail. */
+  makeRoomToFree(): void {
+    if (MAX_FREED_RUNS - this.#state.freedRuns < ROOM_TO_FREE) this.#tables.makeRoom();
   }
 
   /** These clusters lost one reference, in an entry that is not durable yet. */
@@ -86,6 +115,9 @@ export class Allocator {
       }
       const start = cluster;
       while (cluster < first + count && this.#refcounts.get(cluster) === 0) cluster++;
+      // An entry may have named a table: it must not become a hole.
+      this.#guard.check(start, cluster - start);
+      this.#guard.disclaim(start, cluster - start);
       this.#state.freeHint = Math.min(this.#state.freeHint, start);
       if (this.#punch) {
         const length = (cluster - start) * this.#clusterSize;

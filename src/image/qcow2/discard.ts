@@ -83,8 +83,10 @@ export class Zeroer {
     const extent = this.#extent;
     for (let at = offset; at < end; ) {
       this.#disk.mapping.map(at, end - at, extent);
-      const { kind, preallocated, length: run } = extent;
-      if (kind === EXTENT.UNALLOCATED || (kind === EXTENT.ZERO && !preallocated)) {
+      const { kind, preallocated, copied, length: run } = extent;
+      if (kind === EXTENT.COMPRESSED || (kind === EXTENT.DATA && !copied)) {
+        this.#rewriteAll(at, at + run);
+      } else if (kind === EXTENT.UNALLOCATED || (kind === EXTENT.ZERO && !preallocated)) {
         this.#setAside(at, at + run);
       }
       at += run;
@@ -141,6 +143,8 @@ export class Zeroer {
     const kept =
       !isCompressed(old.high) &&
       hostOffsetOf(old.low, old.high) === hostOffsetOf(entry.low, entry.high);
+    // Behind the change nothing may fail: whoever undoes an allocation must know that it is in use.
+    this.#allocator.makeRoomToFree();
     this.#l2.write(table, index, entry);
     if (!kept) this.#l2.freeClusters(old);
   }
@@ -178,6 +182,15 @@ export class Zeroer {
     }
   }
 
+  #rewriteAll(from: number, to: number): void {
+    const { clusterSize } = this.#geometry;
+    for (let at = from; at < to; ) {
+      const end = Math.min(to, alignUp(at + 1, clusterSize));
+      this.#rewrite(at, end);
+      at = end;
+    }
+  }
+
   /** Writes what is there: into clusters of the disk's own, then. */
   #rewrite(from: number, to: number): void {
     const buffer = new IoBuffer(to - from);
@@ -195,7 +208,9 @@ export class Zeroer {
     const run = this.#allocator.allocate(1);
     const host = run.first * clusterSize;
     try {
-      this.#tables.storage.reserve(host, clusterSize);
+      if (!this.#tables.storage.reserve(host, clusterSize)) {
+        this.#tables.writeZeroes(host, clusterSize);
+      }
       this.#replace(table, index, this.#changed.set(hostLow(host, true), copiedHigh(host)));
     } catch (error) {
       this.#allocator.undo(run);

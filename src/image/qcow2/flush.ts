@@ -5,28 +5,28 @@
  *   2. the refcount table    names blocks that are durable
  *   3. L2 tables             refer to data and counts that are durable
  *   4. the L1 table          refers to L2 tables that are durable
- *   5. freed clusters        nothing durable refers to them any more: their counts go down, and only
+ *   5. the disk's size       shows what is zero behind the old end, or was written there
+ *   6. freed clusters        nothing durable refers to them any more: their counts go down, and only
  *                            now can they be used again, or become holes
  *
- * Each step ends with a flush of the file where a later one depends on it. Step 5's counts go out with
+ * Each step ends with a flush of the file where a later one depends on it. Step 6's counts go out with
  * the next flush: until then a crash leaks those clusters.
  *
  * With lazy refcounts, steps 1 and 2 wait for `flushAll`: the dirty bit, set before the first count
  * changed, says that the counts on disk mean nothing.
  */
-import { ERRNO, errnoOf, ImageError } from '../../errors.js';
+import { ERRNO, ImageError } from '../../errors.js';
 import type { ImageLock } from '../../shared/image-lock.js';
 import { RANK, type Rank } from '../../shared/slice-cache.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Allocator } from './allocator.js';
 import type { DirtyBit } from './dirty-bit.js';
+import { setSize } from './header-edit.js';
 import type { Tables } from './tables.js';
 
 export interface FlushOptions {
   /** Refcounts may wait: the image has the feature. */
   readonly lazy: boolean;
-  /** Nothing is made durable: `cache=unsafe`. */
-  readonly unsafe: boolean;
 }
 
 export class Flusher {
@@ -74,15 +74,15 @@ export class Flusher {
   /** Whether a flush has anything to do. */
   get needed(): boolean {
     const { state, cache } = this.#tables;
-    if (state.unflushed || state.freedRuns > 0) return true;
+    if (state.unflushed || state.pendingSize > 0 || state.freedRuns > 0) return true;
     return RANKS.some((rank) => cache.dirtyCount(rank) > 0);
   }
 
   #writeBack(counts: boolean): void {
     const { state } = this.#tables;
     this.#refuseAfterFailure();
-    const late = this.#isDirty(RANK.L2) || this.#isDirty(RANK.L1) || state.freedRuns > 0;
-    let pending = state.unflushed || late;
+    const late = this.#isDirty(RANK.L2) || this.#isDirty(RANK.L1);
+    let pending = state.unflushed || late || state.pendingSize > 0 || state.freedRuns > 0;
     state.unflushed = false;
     try {
       if (counts) {
@@ -96,6 +96,7 @@ export class Flusher {
       if (pending) this.sync();
       if (this.#write(RANK.L2)) this.sync();
       if (this.#write(RANK.L1)) this.sync();
+      this.#writeSize();
     } catch (error) {
       state.unflushed = true;
       throw error;
@@ -108,8 +109,8 @@ export class Flusher {
     const { state } = this.#tables;
     const runs = state.freedRuns;
     if (runs === 0 || this.#applying) return;
-    this.#applying = true;
     this.#lock.beAlone();
+    this.#applying = true;
     let done = 0;
     try {
       while (done < runs) {
@@ -129,6 +130,14 @@ export class Flusher {
     return this.#tables.cache.dirtyCount(rank) > 0;
   }
 
+  #writeSize(): void {
+    const { state, storage } = this.#tables;
+    if (state.pendingSize === 0) return;
+    setSize(storage, state.pendingSize);
+    this.sync();
+    state.pendingSize = 0;
+  }
+
   #write(rank: Rank): boolean {
     if (!this.#isDirty(rank)) return false;
     const { cache, geometry, storage } = this.#tables;
@@ -141,18 +150,9 @@ export class Flusher {
     return true;
   }
 
-  /**
-   * Flushes the file alone. One that failed may have lost anything: no later one can promise what was
-   * before it.
-   */
+  /** Flushes the file alone. */
   sync(): void {
-    if (this.#options.unsafe) return;
-    try {
-      this.#tables.storage.flush();
-    } catch (error) {
-      this.#tables.state.fail(errnoOf(error));
-      throw error;
-    }
+    this.#tables.storage.flush();
   }
 
   #refuseAfterFailure(): void {

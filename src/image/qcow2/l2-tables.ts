@@ -85,19 +85,17 @@ export class L2Tables {
     if (found !== 0 && isCopied(this.#tables.high)) return found;
     const { clusterSize } = this.#geometry;
     const { state, storage } = this.#tables;
-    const offset = this.#allocator.allocateTable();
-    try {
-      if (found === 0) this.#tables.clear(offset, clusterSize);
-      else {
-        const table = new IoBuffer(clusterSize);
-        storage.read(table, 0, clusterSize, found);
-        this.#tables.writeTable(offset, table, clusterSize);
+    const offset = this.#allocator.makeTable(1, (place) => {
+      if (found === 0) {
+        this.#tables.clear(place, clusterSize);
+        return;
       }
-    } catch (error) {
-      this.#allocator.undo({ first: offset / clusterSize, count: 1 });
-      throw error;
-    }
+      const table = new IoBuffer(clusterSize);
+      storage.read(table, 0, clusterSize, found);
+      this.#tables.writeTable(place, table, clusterSize);
+    });
     const at = state.l1TableOffset + l1Index * L1_ENTRY_SIZE;
+    this.#allocator.makeRoomToFree();
     this.#tables.write(at, hostLow(offset), copiedHigh(offset), RANK.L1);
     if (found !== 0) this.#allocator.freeTable(found, clusterSize);
     return offset;

@@ -34,12 +34,15 @@ export class OverlapGuard {
   readonly #mark: () => void;
   /** L1 tables of the snapshots there are. */
   readonly #inactiveL1: () => readonly Place[];
+  /** Clusters that the device has room for; Infinity for a file. */
+  readonly #limit: number;
 
   constructor(
     tables: Tables,
     bitmap: SharedArrayBuffer,
     mark: () => void,
     inactiveL1: () => readonly Place[],
+    limit: number,
   ) {
     this.#tables = tables;
     this.#state = tables.state;
@@ -47,19 +50,43 @@ export class OverlapGuard {
     this.#clusterSize = tables.geometry.clusterSize;
     this.#mark = mark;
     this.#inactiveL1 = inactiveL1;
+    this.#limit = limit;
   }
 
-  /** Notes all metadata that the tables name; once, by the thread that opens the image. */
+  /**
+   * Notes all metadata that the tables name; before the first change. Throws, and ends all writing,
+   * where two tables lie over each other: what is written back to one would destroy the other.
+   */
   gather(): void {
     const { state } = this.#tables;
-    this.#note({ offset: 0, size: this.#clusterSize });
-    this.#note({ offset: state.l1TableOffset, size: state.l1Size * ENTRY_SIZE });
-    this.#note(this.#refcountTable());
-    this.#note({ offset: state.snapshotsOffset, size: state.snapshotTableSize });
-    for (const place of this.#inactiveL1()) this.#note(place);
-    this.#entries(this.#refcountTable(), (offset) => this.#set(offset / this.#clusterSize));
     const l1 = { offset: state.l1TableOffset, size: state.l1Size * ENTRY_SIZE };
-    this.#entries(l1, (offset) => this.#set(offset / this.#clusterSize));
+    const snapshots = { offset: state.snapshotsOffset, size: state.snapshotTableSize };
+    const table = this.#refcountTable();
+    const header = { offset: 0, size: this.#clusterSize };
+    const clusters: number[] = [];
+    const note = ({ offset, size }: Place): void => {
+      const end = Math.ceil((offset + size) / this.#clusterSize);
+      const first = Math.floor(offset / this.#clusterSize);
+      for (let cluster = first; cluster < end; cluster++) clusters.push(cluster);
+    };
+    for (const place of [header, l1, table, snapshots, ...this.#inactiveL1()]) {
+      if (place.size > 0) note(place);
+    }
+    for (const place of [table, l1]) {
+      this.#entries(place, (offset) => note({ offset, size: this.#clusterSize }));
+    }
+    const sorted = Float64Array.from(clusters).sort();
+    for (const [at, cluster] of sorted.entries()) {
+      if (at > 0 && sorted[at - 1] === cluster) {
+        throw this.corrupt('two tables lie over each other', cluster * this.#clusterSize);
+      }
+      this.#set(cluster);
+    }
+  }
+
+  /** Clusters that the file has, at most. */
+  #clusters(): number {
+    return Math.min(this.#state.virginFrom, this.#limit);
   }
 
   /** Throws, and ends all writing, where one of the clusters is metadata. */
@@ -79,7 +106,7 @@ export class OverlapGuard {
   disclaim(first: number, count: number): void {
     for (let cluster = first; cluster < first + count; cluster++) {
       // Another one may share the bit where the file is that long; then it stays.
-      if (this.#state.virginFrom <= BITS) this.#bits[cluster >> 3]! &= ~(1 << (cluster & 7));
+      if (this.#clusters() <= BITS) this.#bits[cluster >> 3]! &= ~(1 << (cluster & 7));
     }
   }
 
@@ -96,10 +123,7 @@ export class OverlapGuard {
   #checkTables(cluster: number): void {
     const offset = cluster * this.#clusterSize;
     const name = this.#metadataAt(offset);
-    if (name === null) {
-      this.disclaim(cluster, 1);
-      return;
-    }
+    if (name === null) return;
     throw this.corrupt(`write would overwrite metadata (${name})`, offset);
   }
 
@@ -139,12 +163,6 @@ export class OverlapGuard {
 
   #within(offset: number, { offset: start, size }: Place): boolean {
     return size > 0 && offset >= start && offset < start + size;
-  }
-
-  #note({ offset, size }: Place): void {
-    const first = Math.floor(offset / this.#clusterSize);
-    const end = Math.ceil((offset + size) / this.#clusterSize);
-    for (let cluster = first; cluster < end; cluster++) this.#set(cluster);
   }
 
   #set(cluster: number): void {

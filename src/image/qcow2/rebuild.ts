@@ -118,7 +118,8 @@ function planAdditions(
 ): Additions {
   const { clusterSize } = header.geometry;
   const perBlock = countsPerBlock(header.geometry);
-  const start = Math.max(divCeil(storage.size(), clusterSize), end);
+  // Behind all that is referred to: what lies there is nobody's, in a file as on a device.
+  const start = end;
   const blocks = new Set(missingBlocks);
   let last = -1;
   for (const index of blocks) last = Math.max(last, index);

@@ -106,6 +106,8 @@ export class Refcounts {
 
   /** A run of exactly `count` free clusters at or after `from`; its blocks are there. */
   findFreeRun(from: number, count: number): Run {
+    // A new block lies in the range that it counts, and would break every run as long as that.
+    if (count >= this.#perBlock) return this.#makeLongRun(count);
     let first = from;
     let length = 0;
     while (length < count) {
@@ -117,6 +119,36 @@ export class Refcounts {
       length += found.count;
     }
     return { first, count };
+  }
+
+  /** The same behind all that is counted, with the new blocks in front of it. */
+  #makeLongRun(count: number): Run {
+    const tables = this.#tables;
+    const { state, geometry } = tables;
+    const { clusterSize } = geometry;
+    let blocks = 1;
+    for (let last = 0; last !== blocks; ) {
+      last = blocks;
+      blocks = Math.ceil((blocks + count) / this.#perBlock);
+    }
+    const entries = (state.refcountTableClusters * clusterSize) / ENTRY_SIZE;
+    let firstBlock = entries;
+    while (firstBlock > 0 && this.#sliceOf((firstBlock - 1) * this.#perBlock) < 0) firstBlock--;
+    if (firstBlock + blocks > entries) {
+      this.#growTable(entries, blocks + 1);
+      return this.#makeLongRun(count);
+    }
+    const start = firstBlock * this.#perBlock;
+    if (start + blocks + count > this.#limit) throw this.#full();
+    this.#guard.claim(start, blocks);
+    for (let block = 0; block < blocks; block++) {
+      const offset = (start + block) * clusterSize;
+      const counted = Math.max(0, Math.min(this.#perBlock, blocks - block * this.#perBlock));
+      this.#writeFullBlock(offset, counted);
+      const entry = state.refcountTableOffset + (firstBlock + block) * ENTRY_SIZE;
+      tables.write(entry, offset % TWO_32, Math.floor(offset / TWO_32), RANK.REFCOUNT_TABLE);
+    }
+    return { first: start + blocks, count };
   }
 
   #scan(slice: number, from: number, most: number): Run {
@@ -185,9 +217,10 @@ export class Refcounts {
   /**
    * Makes the table reach block `needed`, half as large again at least. The new table lies behind all
    * that the old one can count, with the blocks for itself in front of it. All of that is durable
-   * before the header names it; a crash before that leaves the old table, whole.
+   * before the header names it; a crash before that leaves the old table, whole. `room`: entries to
+   * be left free at its end.
    */
-  #growTable(needed: number): void {
+  #growTable(needed: number, room = 0): void {
     const tables = this.#tables;
     const { state, storage } = tables;
     const { clusterSize } = tables.geometry;
@@ -198,7 +231,7 @@ export class Refcounts {
     let clusters = 0;
     for (let last = 0; last !== blocks; ) {
       last = blocks;
-      const entries = Math.max(firstBlock + blocks, Math.ceil(oldEntries * 1.5));
+      const entries = Math.max(firstBlock + blocks + room, Math.ceil(oldEntries * 1.5));
       clusters = Math.ceil((entries * ENTRY_SIZE) / clusterSize);
       blocks = Math.ceil((blocks + clusters) / this.#perBlock);
     }
@@ -235,6 +268,7 @@ export class Refcounts {
     this.#guard.disclaim(old.first, old.count);
     // The header does not name it any more, and that is durable.
     this.add(old.first, old.count, -1);
+    state.freeHint = Math.min(state.freeHint, old.first);
   }
 
   /** Writes a new block whose first `counted` clusters have the count 1. */

@@ -1,5 +1,5 @@
 /**
- * The disk's size. Growing: a longer L1 table first, if it takes one, and the size last; the new part
+ * The disk's size. Growing: a longer L1 table first, if it takes one, and the size last, by the next flush; the new part
  * reads as zeroes, whatever a backing file has there. Cutting: the size goes down first, so that no
  * crash shows a disk with holes at its end; then what lies behind is freed. A crash between leaves
  * clusters behind the end, which growing frees before anybody sees them. With the reservation, alone.
@@ -58,11 +58,12 @@ export class Resizer {
     const table = new IoBuffer(entries * L1_ENTRY_SIZE);
     storage.read(table, 0, state.l1Size * L1_ENTRY_SIZE, state.l1TableOffset);
     const clusters = Math.ceil(table.length / geometry.clusterSize);
-    const offset = this.#allocator.allocateTable(clusters);
-    // The whole clusters, so that the entries behind the last one are zero too.
-    this.#tables.clear(offset, clusters * geometry.clusterSize);
-    this.#tables.writeTable(offset, table, table.length);
-    this.#flusher.flushCounts();
+    const offset = this.#allocator.makeTable(clusters, (place) => {
+      // The whole clusters, so that the entries behind the last one are zero too.
+      this.#tables.clear(place, clusters * geometry.clusterSize);
+      this.#tables.writeTable(place, table, table.length);
+      this.#flusher.flushCounts();
+    });
     setL1(storage, { l1TableOffset: offset, l1Size: entries });
     this.#flusher.sync();
     const old = { offset: state.l1TableOffset, size: state.l1Size * L1_ENTRY_SIZE };
@@ -91,7 +92,7 @@ export class Resizer {
   }
 
   #grow(size: number): void {
-    const { geometry, state, storage } = this.#tables;
+    const { geometry, state } = this.#tables;
     const old = state.size;
     this.growL1(l1EntriesFor(geometry, size));
     this.#zeroer.cutOff(alignUp(old, geometry.clusterSize), alignUp(size, geometry.clusterSize));
@@ -101,13 +102,12 @@ export class Resizer {
       const stale = Math.min(size, alignUp(old, geometry.clusterSize));
       if (stale > old) this.#zeroer.zero(old, stale - old, false);
       this.#zeroer.hideBelow(stale, size);
-      this.#flusher.flush();
-      setSize(storage, size);
     } catch (error) {
       state.size = old;
       throw error;
     }
-    this.#flusher.sync();
+    // The header follows with the next flush, behind all that is to be seen then.
+    state.pendingSize = size;
     state.bumpGeneration();
   }
 

@@ -61,6 +61,9 @@ export class SharedReferences {
       this.#tables.read(at);
       const { low, high } = this.#tables;
       const table = hostOffsetOf(low, high);
+      if (table % this.#tables.geometry.clusterSize !== 0 || table > Number.MAX_SAFE_INTEGER) {
+        throw this.#tables.corrupt('L2 table offset is not cluster-aligned', at);
+      }
       if (table !== 0) yield { at, table, low, high };
     }
   }

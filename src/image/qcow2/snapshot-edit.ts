@@ -121,9 +121,14 @@ export class SnapshotEditor {
     const entries = Math.max(1, l1Size, l1EntriesFor(geometry, diskSize));
     this.#flusher.flushCounts();
     const copy = this.#copyL1(source, entries);
-    this.#dirtyBit.cover(() => {
+    try {
       this.#references.add(source);
       this.#flusher.flushCounts();
+    } catch (error) {
+      this.#freeL1(copy, entries);
+      throw error;
+    }
+    this.#dirtyBit.cover(() => {
       this.#switchDisk({ size: diskSize, l1TableOffset: copy, l1Size: entries });
       this.#references.remove(old);
       this.#freeL1(old.offset, old.size);
@@ -141,14 +146,16 @@ export class SnapshotEditor {
     state.l1TableOffset = disk.l1TableOffset;
     state.l1Size = disk.l1Size;
     state.size = disk.size;
+    state.pendingSize = 0;
     state.bumpGeneration();
   }
 
   /** Lets go of an L1 table that nothing durable names. */
   #freeL1(offset: number, entries: number): void {
-    if (entries === 0) return;
+    if (offset === 0) return;
     const { clusterSize } = this.#tables.geometry;
-    const clusters = Math.ceil((entries * L1_ENTRY_SIZE) / clusterSize);
+    // One without entries has a cluster all the same.
+    const clusters = Math.ceil((Math.max(1, entries) * L1_ENTRY_SIZE) / clusterSize);
     this.#tables.forget(offset, clusters * clusterSize);
     this.#guard.disclaim(offset / clusterSize, clusters);
     this.#allocator.release(offset / clusterSize, clusters);
@@ -163,14 +170,14 @@ export class SnapshotEditor {
   #copyL1(source: L1Place, entries: number): number {
     const { clusterSize } = this.#tables.geometry;
     const clusters = Math.ceil((entries * L1_ENTRY_SIZE) / clusterSize);
-    const offset = this.#allocator.allocateTable(clusters);
     const table = new IoBuffer(clusters * clusterSize);
     for (const { at, low, high } of this.#references.l2Tables(source)) {
       table.view.setUint32(at - source.offset, withCopied(high, false));
       table.view.setUint32(at - source.offset + 4, low);
     }
-    this.#tables.writeTable(offset, table, table.length);
-    return offset;
+    return this.#allocator.makeTable(clusters, (place) =>
+      this.#tables.writeTable(place, table, table.length),
+    );
   }
 
   /** Writes the snapshot table anew, and lets the header name it. Durable when it returns. */
@@ -178,12 +185,15 @@ export class SnapshotEditor {
     const { geometry, state, storage } = this.#tables;
     const table = tableOf(entries);
     const old = { offset: state.snapshotsOffset, size: state.snapshotTableSize };
+    const clusters = Math.ceil(table.length / geometry.clusterSize);
     let offset = 0;
-    if (table.length > 0) {
-      offset = this.#allocator.allocateTable(Math.ceil(table.length / geometry.clusterSize));
-      this.#tables.writeTable(offset, table, table.length);
+    if (clusters === 0) this.#flusher.flushCounts();
+    else {
+      offset = this.#allocator.makeTable(clusters, (place) => {
+        this.#tables.writeTable(place, table, table.length);
+        this.#flusher.flushCounts();
+      });
     }
-    this.#flusher.flushCounts();
     setSnapshots(storage, { nbSnapshots: entries.length, snapshotsOffset: offset });
     this.#flusher.sync();
     state.snapshotsOffset = offset;

@@ -190,6 +190,8 @@ export class ClusterWriter {
     const allocated = extendedL2 && masks !== undefined ? masks.allocated : all;
     const zero = extendedL2 && masks !== undefined ? masks.zero : 0;
     const entry = this.#changed.set(hostLow(host), copiedHigh(host), allocated, zero);
+    // Behind the change nothing may fail: who undoes the allocation must know that it is in use.
+    this.#allocator.makeRoomToFree();
     this.#l2.write(table, index, entry);
     this.#l2.freeClusters(this.#entry);
   }

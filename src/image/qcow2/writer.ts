@@ -1,5 +1,5 @@
 /** A qcow2 image that is open for writing, in one thread: the locks, and who does what behind them. */
-import { ERRNO, ImageError } from '../../errors.js';
+import { ERRNO, errnoOf, ImageError } from '../../errors.js';
 import type { ImageLock } from '../../shared/image-lock.js';
 import type { ImageState } from '../../shared/image-state.js';
 import type { SliceCache } from '../../shared/slice-cache.js';
@@ -7,7 +7,9 @@ import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import type { WriteMemory, WriteOptions } from '../memory.js';
+import { StickyFlush } from '../sticky-flush.js';
 import type { ImageWriter } from '../writer.js';
+import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
 import { DirtyBit } from './dirty-bit.js';
 import { Zeroer } from './discard.js';
@@ -56,7 +58,8 @@ export class Qcow2Writer implements ImageWriter {
   readonly #zeroes = new IoBuffer(ZEROES_SIZE);
 
   constructor(input: Qcow2WriterInput) {
-    const { header, storage, cache, memory, lock, state, disk } = input;
+    const { header, cache, memory, lock, state, disk } = input;
+    const storage = new StickyFlush(input.storage, state, memory.options.cache === 'unsafe');
     const { geometry } = header;
     this.#input = input;
     this.#state = state;
@@ -69,12 +72,12 @@ export class Qcow2Writer implements ImageWriter {
     const inactive = () =>
       input.snapshots().map((one) => ({ offset: one.l1TableOffset, size: one.l1Size * 8 }));
     const mark = () => this.#dirtyBit.markCorrupt();
-    this.#guard = new OverlapGuard(tables, memory.metadata, mark, inactive);
+    this.#guard = new OverlapGuard(tables, memory.metadata, mark, inactive, memory.clusterLimit);
     const refcounts = new Refcounts(tables, this.#guard, memory.clusterLimit);
     const punch = memory.options.discard === 'unmap';
     const allocator = new Allocator(tables, refcounts, this.#guard, punch);
     const l2 = new L2Tables(tables, allocator, this.#guard);
-    const flush = { lazy: this.#lazy, unsafe: memory.options.cache === 'unsafe' };
+    const flush = { lazy: this.#lazy };
     this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, flush);
     tables.makeRoom = () => this.#flusher.flushCounts();
     this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
@@ -95,34 +98,32 @@ export class Qcow2Writer implements ImageWriter {
   write(offset: number, length: number, source: IoBuffer, at: number): void {
     this.#checkAlive();
     const { detectZeroes } = this.#options;
-    if (detectZeroes !== 'off' && this.#isZero(source, at, length)) {
-      this.#reserved(() => this.#zeroer.zero(offset, length, detectZeroes === 'on'));
-    } else {
-      if (!this.#state.gathered) this.#reserved(() => {});
-      const done = this.#clusters.writeInPlace(offset, length, source, at, this.#lock);
-      if (done < length) {
-        this.#reserved(() => {
-          this.#clusters.write(offset + done, length - done, source, at + done);
-        });
-      }
+    if (detectZeroes !== 'off' && isZero(source, at, length)) {
+      this.#change(() => this.#zeroer.zero(offset, length, detectZeroes === 'on'));
+      return;
     }
-    if (this.#options.cache === 'writethrough') this.flush();
+    if (!this.#state.gathered) this.#reserved(() => {});
+    const done = this.#writeInPlace(offset, length, source, at);
+    if (done < length) {
+      this.#change(() => this.#clusters.write(offset + done, length - done, source, at + done));
+    } else this.#through();
   }
 
   discard(offset: number, length: number): void {
-    this.#reserved(() => this.#zeroer.zero(offset, length, false));
+    this.#change(() => this.#zeroer.zero(offset, length, false));
   }
 
   zero(offset: number, length: number): void {
-    this.#reserved(() => this.#zeroer.zero(offset, length, true));
+    this.#change(() => this.#zeroer.zero(offset, length, true));
   }
 
   preallocate(offset: number, length: number): void {
-    this.#reserved(() => this.#zeroer.preallocate(offset, length));
+    this.#change(() => this.#zeroer.preallocate(offset, length));
   }
 
   resize(size: number): void {
     this.#alone(() => this.#resizer.resize(size));
+    this.#through();
   }
 
   flush(): void {
@@ -175,6 +176,38 @@ export class Qcow2Writer implements ImageWriter {
     });
   }
 
+  /** Where the host has no room, that is for the slower way to say: it can make some. */
+  #writeInPlace(offset: number, length: number, source: IoBuffer, at: number): number {
+    try {
+      return this.#clusters.writeInPlace(offset, length, source, at, this.#lock);
+    } catch (error) {
+      if (errnoOf(error) !== ERRNO.ENOSPC) throw error;
+      return 0;
+    }
+  }
+
+  /**
+   * Changes clusters: `body` may be run twice. Where the host has no room, freed clusters that wait for
+   * a flush are given back to it first.
+   */
+  #change(body: () => void): void {
+    this.#reserved(() => {
+      try {
+        body();
+      } catch (error) {
+        if (errnoOf(error) !== ERRNO.ENOSPC || this.#state.freedRuns === 0) throw error;
+        this.#flusher.flushCounts();
+        body();
+      }
+    });
+    this.#through();
+  }
+
+  /** `cache=writethrough`: what was changed is durable before it is answered. */
+  #through(): void {
+    if (this.#options.cache === 'writethrough') this.flush();
+  }
+
   #find(view: number): { index: number; snapshot: Snapshot } {
     const index = this.#state.indexOfView(view);
     const snapshot = index < 0 ? undefined : this.#input.snapshots()[index];
@@ -222,14 +255,5 @@ export class Qcow2Writer implements ImageWriter {
     throw new ImageError('corrupt', 'EIO', `${name}: writing has ended after an error`, {
       limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
     });
-  }
-
-  #isZero({ bytes }: IoBuffer, at: number, length: number): boolean {
-    for (let done = 0; done < length; ) {
-      const n = Math.min(length - done, ZEROES_SIZE);
-      if (bytes.compare(this.#zeroes.bytes, 0, n, at + done, at + done + n) !== 0) return false;
-      done += n;
-    }
-    return true;
   }
 }

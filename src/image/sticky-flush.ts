@@ -1,0 +1,67 @@
+/**
+ * A file whose failed flush is remembered: the kernel may have dropped what it could not write, so no
+ * later flush can promise anything, and writing ends (`ImageState.failed`).
+ */
+import { errnoOf } from '../errors.js';
+import type { ImageState } from '../shared/image-state.js';
+import type { MutableStorage } from '../storage/storage.js';
+import type { IoBuffer } from '../sys/io-buffer.js';
+
+export class StickyFlush implements MutableStorage {
+  readonly #storage: MutableStorage;
+  readonly #state: ImageState;
+  readonly #unsafe: boolean;
+
+  /** `unsafe`: flushes do nothing. */
+  constructor(storage: MutableStorage, state: ImageState, unsafe: boolean) {
+    this.#storage = storage;
+    this.#state = state;
+    this.#unsafe = unsafe;
+  }
+
+  get name(): string {
+    return this.#storage.name;
+  }
+
+  flush(): void {
+    if (this.#unsafe) return;
+    try {
+      this.#storage.flush();
+    } catch (error) {
+      this.#state.fail(errnoOf(error));
+      throw error;
+    }
+  }
+
+  size(): number {
+    return this.#storage.size();
+  }
+
+  read(target: IoBuffer, at: number, length: number, position: number): number {
+    return this.#storage.read(target, at, length, position);
+  }
+
+  write(source: IoBuffer, at: number, length: number, position: number): void {
+    this.#storage.write(source, at, length, position);
+  }
+
+  nextData(position: number, end: number): number {
+    return this.#storage.nextData(position, end);
+  }
+
+  nextHole(position: number, end: number): number {
+    return this.#storage.nextHole(position, end);
+  }
+
+  punch(position: number, length: number): boolean {
+    return this.#storage.punch(position, length);
+  }
+
+  reserve(position: number, length: number): boolean {
+    return this.#storage.reserve(position, length);
+  }
+
+  truncate(size: number): void {
+    this.#storage.truncate(size);
+  }
+}
