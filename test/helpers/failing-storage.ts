@@ -10,6 +10,11 @@ export class FailingStorage extends FileStorage {
   #lasting = false;
   /** Failures so far. */
   failures = 0;
+  /** Flushes so far, those that failed included. */
+  flushes = 0;
+  /** The next flush fails, or the next read. */
+  failFlush = false;
+  failRead = false;
 
   /** The write after `writes` others fails; with `lasting`, all after it, until `heal`. */
   failAfter(writes: number, errno: ErrnoName, lasting: boolean): void {
@@ -20,6 +25,23 @@ export class FailingStorage extends FileStorage {
 
   heal(): void {
     this.#writesLeft = Number.POSITIVE_INFINITY;
+  }
+
+  override flush(): void {
+    this.flushes++;
+    if (this.failFlush) {
+      this.failFlush = false;
+      throw new SysError('fdatasync', ERRNO.EIO);
+    }
+    super.flush();
+  }
+
+  override read(target: IoBuffer, at: number, length: number, position: number): number {
+    if (this.failRead) {
+      this.failRead = false;
+      throw new SysError('pread', ERRNO.EIO);
+    }
+    return super.read(target, at, length, position);
   }
 
   override write(source: IoBuffer, at: number, length: number, position: number): void {
