@@ -99,26 +99,28 @@ export class Qcow2Writer implements ImageWriter {
     this.#checkAlive();
     const { detectZeroes } = this.#options;
     if (detectZeroes !== 'off' && isZero(source, at, length)) {
-      this.#change(() => this.#zeroer.zero(offset, length, detectZeroes === 'on'));
+      this.#change(offset, length, () => this.#zeroer.zero(offset, length, detectZeroes === 'on'));
       return;
     }
     if (!this.#state.gathered) this.#reserved(() => {});
     const done = this.#writeInPlace(offset, length, source, at);
     if (done < length) {
-      this.#change(() => this.#clusters.write(offset + done, length - done, source, at + done));
+      this.#change(offset, length, () =>
+        this.#clusters.write(offset + done, length - done, source, at + done),
+      );
     } else this.#through();
   }
 
   discard(offset: number, length: number): void {
-    this.#change(() => this.#zeroer.zero(offset, length, false));
+    this.#change(offset, length, () => this.#zeroer.zero(offset, length, false));
   }
 
   zero(offset: number, length: number): void {
-    this.#change(() => this.#zeroer.zero(offset, length, true));
+    this.#change(offset, length, () => this.#zeroer.zero(offset, length, true));
   }
 
   preallocate(offset: number, length: number): void {
-    this.#change(() => this.#zeroer.preallocate(offset, length));
+    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length));
   }
 
   resize(size: number): void {
@@ -190,8 +192,9 @@ export class Qcow2Writer implements ImageWriter {
    * Changes clusters: `body` may be run twice. Where the host has no room, freed clusters that wait for
    * a flush are given back to it first.
    */
-  #change(body: () => void): void {
+  #change(offset: number, length: number, body: () => void): void {
     this.#reserved(() => {
+      this.#checkRange(offset, length);
       try {
         body();
       } catch (error) {
@@ -201,6 +204,15 @@ export class Qcow2Writer implements ImageWriter {
       }
     });
     this.#through();
+  }
+
+  /** Somebody may have cut the disk since the range was looked at. */
+  #checkRange(offset: number, length: number): void {
+    const { size } = this.#state;
+    if (offset + length <= size) return;
+    throw new ImageError('invalid', 'EINVAL', `${length} bytes at ${offset} are not on the disk`, {
+      limit: `${size} bytes`,
+    });
   }
 
   /** `cache=writethrough`: what was changed is durable before it is answered. */
