@@ -139,8 +139,10 @@ export class AttachedImage {
 
   /** The disk of the snapshot with that view number. */
   snapshotDisk(view: number): Disk {
-    const { snapshot, layer } = this.#snapshot(view);
+    // What is kept is of the snapshots as they are now.
+    this.snapshots();
     return remember(this.#snapshots, view, () => {
+      const { snapshot, layer } = this.#snapshot(view);
       const size = snapshot.diskSize - (snapshot.diskSize % SECTOR_SIZE);
       return new Disk(new Qcow2Mapping(layer, { ...snapshot, size }), this.#backing);
     });
@@ -148,8 +150,10 @@ export class AttachedImage {
 
   /** The VM state saved with that snapshot: it lies behind the disk, in the same L1 table. */
   vmState(view: number): Disk {
-    const { snapshot, layer } = this.#snapshot(view);
+    // What is kept is of the snapshots as they are now.
+    this.snapshots();
     return remember(this.#vmStates, view, () => {
+      const { snapshot, layer } = this.#snapshot(view);
       const { geometry } = layer;
       const start = l1EntriesFor(geometry, snapshot.diskSize) * geometry.l2Coverage;
       const size = start + snapshot.vmStateSize;

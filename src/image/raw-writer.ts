@@ -1,11 +1,12 @@
 /** Writing to a raw image: the file is the disk, and the host keeps its order. */
-import { ERRNO, ImageError, errnoOf } from '../errors.js';
+import { ImageError } from '../errors.js';
 import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { SECTOR_SIZE } from './extent.js';
 import type { WriteOptions } from './memory.js';
+import { refuseAfterFailure, StickyFlush } from './sticky-flush.js';
 import type { ImageWriter } from './writer.js';
 import { isZero } from './zeroes.js';
 
@@ -18,7 +19,7 @@ export class RawWriter implements ImageWriter {
   readonly #options: WriteOptions;
 
   constructor(storage: MutableStorage, state: ImageState, lock: ImageLock, options: WriteOptions) {
-    this.#storage = storage;
+    this.#storage = new StickyFlush(storage, state, options.cache === 'unsafe');
     this.#state = state;
     this.#lock = lock;
     this.#options = options;
@@ -98,12 +99,9 @@ export class RawWriter implements ImageWriter {
     this.#lock.reserve();
     try {
       this.#checkAlive();
-      if (!this.#state.unflushed || this.#options.cache === 'unsafe') return;
+      if (!this.#state.unflushed) return;
       this.#state.unflushed = false;
       this.#storage.flush();
-    } catch (error) {
-      this.#state.fail(errnoOf(error));
-      throw error;
     } finally {
       this.#lock.release();
     }
@@ -130,16 +128,7 @@ export class RawWriter implements ImageWriter {
   }
 
   #checkAlive(): void {
-    const { failed } = this.#state;
-    if (failed === 0) return;
-    throw new ImageError(
-      'corrupt',
-      'EIO',
-      `${this.#storage.name}: writing has ended after an error`,
-      {
-        limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
-      },
-    );
+    refuseAfterFailure(this.#state, this.#storage.name);
   }
 }
 

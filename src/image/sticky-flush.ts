@@ -2,10 +2,18 @@
  * A file whose failed flush is remembered: the kernel may have dropped what it could not write, so no
  * later flush can promise anything, and writing ends (`ImageState.failed`).
  */
-import { errnoOf } from '../errors.js';
+import { ERRNO, errnoOf, ImageError } from '../errors.js';
 import type { ImageState } from '../shared/image-state.js';
 import type { MutableStorage } from '../storage/storage.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
+
+/** Throws EIO where writing to the file of that name has ended (`ImageState.failed`). */
+export function refuseAfterFailure({ failed }: ImageState, name: string): void {
+  if (failed === 0) return;
+  throw new ImageError('corrupt', 'EIO', `${name}: writing has ended after an error`, {
+    limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
+  });
+}
 
 export class StickyFlush implements MutableStorage {
   readonly #storage: MutableStorage;

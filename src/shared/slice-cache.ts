@@ -16,6 +16,8 @@ export const MIN_CACHE_SIZE = 64 * SLICE_SIZE;
 
 const SLICE_WORDS = SLICE_SIZE / 4;
 const WAYS = 8;
+/** Offsets are multiples of it. */
+const UNIT = 512;
 
 // The words of a slot: its key (0, 0: empty), its sequence number, whether it was used of late.
 const SLOT_WORDS = 4;
@@ -70,6 +72,19 @@ const sequenceAfterReads: (slots: Int32Array, at: number) => number =
     ? (slots, at) => Atomics.load(slots, at)
     : (slots, at) => Atomics.add(slots, at, 0);
 
+/** The halves of a slice's key: its file from 1 on, and its offset in units of 512 bytes. */
+function keyLow(offset: number): number {
+  return (offset / UNIT) | 0;
+}
+
+function keyHigh(file: number, offset: number): number {
+  return ((file + 1) << 12) | (offset / UNIT / TWO_32);
+}
+
+function offsetOf(low: number, high: number): number {
+  return ((high & 0xfff) * TWO_32 + (low >>> 0)) * UNIT;
+}
+
 export class SliceCache {
   /** The slices' 64-bit entries, as pairs of 32-bit words: low half first. */
   readonly words: Uint32Array;
@@ -107,9 +122,8 @@ export class SliceCache {
    * `unchanged(index)` says so afterwards.
    */
   find(file: number, offset: number): number {
-    const unit = offset / 512;
-    const low = unit | 0;
-    const high = ((file + 1) << 12) | (unit / TWO_32);
+    const low = keyLow(offset);
+    const high = keyHigh(file, offset);
     const set = this.#setOf(low, high);
     const slot = this.#lookUp(set, low, high);
     return (slot >= 0 ? slot : this.#fill(set, low, high, file, offset)) * SLICE_WORDS;
@@ -126,9 +140,8 @@ export class SliceCache {
    * first word, or NO_ROOM. Until `endEdit` its set is locked and readers wait: no other call between.
    */
   edit(file: number, offset: number, rank: Rank): number {
-    const unit = offset / 512;
-    const low = unit | 0;
-    const high = ((file + 1) << 12) | (unit / TWO_32);
+    const low = keyLow(offset);
+    const high = keyHigh(file, offset);
     const set = this.#setOf(low, high);
     lock(this.#locks, set, this.#owner);
     let slot = NO_ROOM;
@@ -166,8 +179,7 @@ export class SliceCache {
     for (let slot = this.#ranks.indexOf(rank); slot >= 0; ) {
       const at = slot * SLOT_WORDS;
       const [low, high] = [this.#slots[at + KEY_LOW]!, this.#slots[at + KEY_HIGH]!];
-      const unit = (high & 0xfff) * TWO_32 + (low >>> 0);
-      found.push({ slot, file: (high >>> 12) - 1, offset: unit * 512 });
+      found.push({ slot, file: (high >>> 12) - 1, offset: offsetOf(low, high) });
       slot = this.#ranks.indexOf(rank, slot + 1);
     }
     found.sort((a, b) => a.file - b.file || a.offset - b.offset);
@@ -180,9 +192,8 @@ export class SliceCache {
   /** Drops the slices, dirty or not, of `length` bytes of a file: they mean something else now. */
   forget(file: number, offset: number, length: number, sliceSize: number): void {
     for (let at = offset; at < offset + length; at += sliceSize) {
-      const unit = at / 512;
-      const low = unit | 0;
-      const high = ((file + 1) << 12) | (unit / TWO_32);
+      const low = keyLow(at);
+      const high = keyHigh(file, at);
       const set = this.#setOf(low, high);
       lock(this.#locks, set, this.#owner);
       const slot = this.#lookUp(set, low, high);

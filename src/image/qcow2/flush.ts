@@ -15,47 +15,43 @@
  * With lazy refcounts, steps 1 and 2 wait for `flushAll`: the dirty bit, set before the first count
  * changed, says that the counts on disk mean nothing.
  */
-import { ERRNO, ImageError } from '../../errors.js';
 import type { ImageLock } from '../../shared/image-lock.js';
 import { RANK, type Rank } from '../../shared/slice-cache.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
+import { refuseAfterFailure } from '../sticky-flush.js';
 import type { Allocator } from './allocator.js';
 import type { DirtyBit } from './dirty-bit.js';
 import { setSize } from './header-edit.js';
 import type { Tables } from './tables.js';
-
-export interface FlushOptions {
-  /** Refcounts may wait: the image has the feature. */
-  readonly lazy: boolean;
-}
 
 export class Flusher {
   readonly #tables: Tables;
   readonly #allocator: Allocator;
   readonly #dirtyBit: DirtyBit;
   readonly #lock: ImageLock;
-  readonly #options: FlushOptions;
+  readonly #lazy: boolean;
   readonly #scratch: IoBuffer;
   #applying = false;
 
+  /** `lazy`: refcounts may wait, the image has the feature. */
   constructor(
     tables: Tables,
     allocator: Allocator,
     dirtyBit: DirtyBit,
     lock: ImageLock,
-    options: FlushOptions,
+    lazy: boolean,
   ) {
     this.#tables = tables;
     this.#allocator = allocator;
     this.#dirtyBit = dirtyBit;
     this.#lock = lock;
-    this.#options = options;
+    this.#lazy = lazy;
     this.#scratch = new IoBuffer(tables.geometry.sliceSize);
   }
 
   /** Makes durable all that was written before. With the reservation. */
   flush(): void {
-    this.#writeBack(!this.#options.lazy || !this.#dirtyBit.isSet);
+    this.#writeBack(!this.#lazy || !this.#dirtyBit.isSet);
   }
 
   /** The same, the counts included, and nothing is left to be freed. */
@@ -79,8 +75,8 @@ export class Flusher {
   }
 
   #writeBack(counts: boolean): void {
-    const { state } = this.#tables;
-    this.#refuseAfterFailure();
+    const { state, storage } = this.#tables;
+    refuseAfterFailure(state, storage.name);
     const late = this.#isDirty(RANK.L2) || this.#isDirty(RANK.L1);
     let pending = state.unflushed || late || state.pendingSize > 0 || state.freedRuns > 0;
     state.unflushed = false;
@@ -153,15 +149,6 @@ export class Flusher {
   /** Flushes the file alone. */
   sync(): void {
     this.#tables.storage.flush();
-  }
-
-  #refuseAfterFailure(): void {
-    const { failed } = this.#tables.state;
-    if (failed === 0) return;
-    const { name } = this.#tables.storage;
-    throw new ImageError('corrupt', 'EIO', `${name}: writing has ended after an error`, {
-      limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
-    });
   }
 }
 

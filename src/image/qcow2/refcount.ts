@@ -12,6 +12,7 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import { setRefcountTable } from './header-edit.js';
 import { LIMIT } from './layout.js';
 import type { OverlapGuard } from './overlap.js';
+import { countsPerBlock, largestCount, writeCount } from './refcount-compare.js';
 import type { Tables } from './tables.js';
 
 const ENTRY_SIZE = 8;
@@ -34,13 +35,13 @@ export class Refcounts {
   readonly #limit: number;
 
   constructor(tables: Tables, guard: OverlapGuard, limit: number) {
-    const { clusterSize, refcountBits, sliceSize } = tables.geometry;
+    const { refcountBits, sliceSize } = tables.geometry;
     this.#tables = tables;
     this.#guard = guard;
     this.#bits = refcountBits;
-    this.#perBlock = (clusterSize * 8) / refcountBits;
+    this.#perBlock = countsPerBlock(tables.geometry);
     this.#perSlice = (sliceSize * 8) / refcountBits;
-    this.max = Math.min(2 ** refcountBits - 1, Number.MAX_SAFE_INTEGER);
+    this.max = Math.min(largestCount(refcountBits), Number.MAX_SAFE_INTEGER);
     this.#limit = limit;
   }
 
@@ -123,15 +124,13 @@ export class Refcounts {
 
   /** The same behind all that is counted, with the new blocks in front of it. */
   #makeLongRun(count: number): Run {
-    const tables = this.#tables;
-    const { state, geometry } = tables;
-    const { clusterSize } = geometry;
+    const { clusterSize } = this.#tables.geometry;
     let blocks = 1;
     for (let last = 0; last !== blocks; ) {
       last = blocks;
       blocks = Math.ceil((blocks + count) / this.#perBlock);
     }
-    const entries = (state.refcountTableClusters * clusterSize) / ENTRY_SIZE;
+    const entries = this.#tableEntries;
     let firstBlock = entries;
     while (firstBlock > 0 && this.#sliceOf((firstBlock - 1) * this.#perBlock) < 0) firstBlock--;
     if (firstBlock + blocks > entries) {
@@ -145,8 +144,7 @@ export class Refcounts {
       const offset = (start + block) * clusterSize;
       const counted = Math.max(0, Math.min(this.#perBlock, blocks - block * this.#perBlock));
       this.#writeFullBlock(offset, counted);
-      const entry = state.refcountTableOffset + (firstBlock + block) * ENTRY_SIZE;
-      tables.write(entry, offset % TWO_32, Math.floor(offset / TWO_32), RANK.REFCOUNT_TABLE);
+      this.#nameBlock(firstBlock + block, offset);
     }
     return { first: start + blocks, count };
   }
@@ -176,8 +174,7 @@ export class Refcounts {
     const tables = this.#tables;
     const { state, geometry } = tables;
     const block = Math.floor(cluster / this.#perBlock);
-    const entries = (state.refcountTableClusters * geometry.clusterSize) / ENTRY_SIZE;
-    if (block >= entries) return -1;
+    if (block >= this.#tableEntries) return -1;
     const at = state.refcountTableOffset + block * ENTRY_SIZE;
     tables.read(at);
     const { offset } = tables;
@@ -195,11 +192,10 @@ export class Refcounts {
   /** Makes the block that counts `cluster`, a free one, in that cluster. */
   #createBlock(cluster: number): void {
     const tables = this.#tables;
-    const { state, geometry } = tables;
+    const { geometry } = tables;
     const { clusterSize } = geometry;
     const block = Math.floor(cluster / this.#perBlock);
-    const entries = (state.refcountTableClusters * clusterSize) / ENTRY_SIZE;
-    if (block >= entries) {
+    if (block >= this.#tableEntries) {
       this.#growTable(block);
       return;
     }
@@ -210,8 +206,20 @@ export class Refcounts {
     const index = tables.edit(offset + within * geometry.sliceSize, RANK.REFCOUNT_BLOCK);
     this.#store(index, cluster % this.#perSlice, 1);
     tables.cache.endEdit(index);
-    const entry = state.refcountTableOffset + block * ENTRY_SIZE;
-    tables.write(entry, offset % TWO_32, Math.floor(offset / TWO_32), RANK.REFCOUNT_TABLE);
+    this.#nameBlock(block, offset);
+  }
+
+  /** Lets the table name block `block`, which is in the file at `offset`. */
+  #nameBlock(block: number, offset: number): void {
+    const at = this.#tables.state.refcountTableOffset + block * ENTRY_SIZE;
+    const [low, high] = [offset % TWO_32, Math.floor(offset / TWO_32)];
+    this.#tables.write(at, low, high, RANK.REFCOUNT_TABLE);
+  }
+
+  /** How many blocks the table can name. */
+  get #tableEntries(): number {
+    const { geometry, state } = this.#tables;
+    return (state.refcountTableClusters * geometry.clusterSize) / ENTRY_SIZE;
   }
 
   /**
@@ -224,9 +232,9 @@ export class Refcounts {
     const tables = this.#tables;
     const { state, storage } = tables;
     const { clusterSize } = tables.geometry;
-    const oldEntries = (state.refcountTableClusters * clusterSize) / ENTRY_SIZE;
-    const start = Math.max(oldEntries, needed) * this.#perBlock;
+    const oldEntries = this.#tableEntries;
     const firstBlock = Math.max(oldEntries, needed);
+    const start = firstBlock * this.#perBlock;
     let blocks = 1;
     let clusters = 0;
     for (let last = 0; last !== blocks; ) {
@@ -275,12 +283,7 @@ export class Refcounts {
   #writeFullBlock(offset: number, counted: number): void {
     const { clusterSize } = this.#tables.geometry;
     const block = new IoBuffer(clusterSize);
-    for (let n = 0; n < counted; n++) {
-      const bit = n * this.#bits;
-      // A count of 1 has its bit at the low end: of the byte below 8 bits, else in the last byte.
-      const at = this.#bits < 8 ? bit >> 3 : (bit + this.#bits) / 8 - 1;
-      block.bytes[at]! |= this.#bits < 8 ? 1 << (bit & 7) : 1;
-    }
+    for (let n = 0; n < counted; n++) writeCount(block.view, this.#bits, n, 1);
     this.#tables.writeTable(offset, block, clusterSize);
   }
 

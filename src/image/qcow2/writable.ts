@@ -9,7 +9,7 @@ import type { Storage } from '../../storage/storage.js';
 import { readExactly } from '../read-bytes.js';
 import { hasBit } from './features.js';
 import type { Qcow2Header } from './header.js';
-import { hostOffsetOf } from './l2.js';
+import { hasReservedL1Bits, hostOffsetOf } from './l2.js';
 import { CRYPT_METHOD, INCOMPATIBLE, SNAPSHOT_HEADER } from './layout.js';
 import type { Snapshot } from './snapshots.js';
 
@@ -18,9 +18,6 @@ const ENTRY_SIZE = 8;
 /** Bytes of a table that are read at once. */
 const CHUNK_SIZE = 1 << 20;
 
-/** Bits 56-62 and 0-8 of an L1 entry. */
-const L1_RESERVED_HIGH = 0x7f00_0000;
-const L1_RESERVED_LOW = 0x1ff;
 /** Bits 0-8 of a refcount table entry. */
 const REFCOUNT_RESERVED_LOW = 0x1ff;
 
@@ -151,7 +148,7 @@ function overlaps(table: Table, offset: number, size: number): boolean {
 }
 
 function l1EntryOffset(low: number, high: number): number | null {
-  if ((high & L1_RESERVED_HIGH) !== 0 || (low & L1_RESERVED_LOW) !== 0) return null;
+  if (hasReservedL1Bits(low, high)) return null;
   const offset = hostOffsetOf(low, high);
   // COPIED without a table: QEMU aborts on writing below it.
   return offset === 0 || offset > Number.MAX_SAFE_INTEGER ? null : offset;

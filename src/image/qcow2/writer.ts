@@ -7,7 +7,7 @@ import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import type { WriteMemory, WriteOptions } from '../memory.js';
-import { StickyFlush } from '../sticky-flush.js';
+import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import type { ImageWriter } from '../writer.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
@@ -77,8 +77,7 @@ export class Qcow2Writer implements ImageWriter {
     const punch = memory.options.discard === 'unmap';
     const allocator = new Allocator(tables, refcounts, this.#guard, punch);
     const l2 = new L2Tables(tables, allocator, this.#guard);
-    const flush = { lazy: this.#lazy };
-    this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, flush);
+    this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, this.#lazy);
     tables.makeRoom = () => this.#flusher.flushCounts();
     this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
     this.#zeroer = new Zeroer(tables, l2, allocator, this.#clusters, disk, this.#zeroes);
@@ -261,11 +260,6 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   #checkAlive(): void {
-    const { failed } = this.#state;
-    if (failed === 0) return;
-    const { name } = this.#input.storage;
-    throw new ImageError('corrupt', 'EIO', `${name}: writing has ended after an error`, {
-      limit: failed === ERRNO.EIO ? 'see the log' : `errno ${failed}`,
-    });
+    refuseAfterFailure(this.#state, this.#input.storage.name);
   }
 }
