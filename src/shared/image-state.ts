@@ -25,7 +25,7 @@ const UNFLUSHED = 1;
 const FAILED = 2;
 const DIRTY_BIT = 3;
 const RUNS = 4;
-const KEEP_DIRTY = 5;
+const COPIED_OWED = 5;
 const GATHERED = 6;
 const FLAGS = 16;
 
@@ -190,12 +190,12 @@ export class ImageState {
     this.#flags[DIRTY_BIT] = value ? 1 : 0;
   }
 
-  /** Whether the dirty bit has to stay: something that it covers was not finished. */
-  get keepDirty(): boolean {
-    return this.#flags[KEEP_DIRTY] !== 0;
+  /** Whether COPIED flags may contradict the counts: what sets them anew was not finished. */
+  get copiedOwed(): boolean {
+    return this.#flags[COPIED_OWED] !== 0;
   }
-  set keepDirty(value: boolean) {
-    this.#flags[KEEP_DIRTY] = value ? 1 : 0;
+  set copiedOwed(value: boolean) {
+    this.#flags[COPIED_OWED] = value ? 1 : 0;
   }
 
   /** The size that the header is to have with the next flush: the disk grew. 0 for none. */

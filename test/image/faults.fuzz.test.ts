@@ -11,6 +11,8 @@ import { useTempFolder } from '../helpers/temp.js';
 
 const SIZE = 2 << 20;
 const SECTOR = 512;
+/** Seeds that found something once: a deletion that failed left COPIED flags unset for good. */
+const CAUGHT = [284_774_617];
 const STEPS = Number(process.env.QCOW2FS_FUZZ_STEPS ?? 150);
 
 /** A host that fails in the middle of anything, and works again. */
@@ -26,13 +28,17 @@ describe('writing to an image whose host fails', () => {
   ]) {
     it(`leaves the image consistent, and goes on: ${options}`, function () {
       this.timeout(600_000);
-      const random = new Random(SEED);
-      const base = folder.write('base.raw', random.bytes(1 << 20));
-      const path = folder.at('disk.qcow2');
-      qemuImg('create', '-f', 'qcow2', '-o', options, '-b', base, '-F', 'raw', path, `${SIZE}`);
-      qemuIo(path, 'write -P 9 512k 1M');
-      new FaultRun(path, random).run();
+      for (const seed of [SEED, ...CAUGHT]) runFaults(options, seed);
     });
+  }
+
+  function runFaults(options: string, seed: number): void {
+    const random = new Random(seed);
+    const base = folder.write('base.raw', random.bytes(1 << 20));
+    const path = folder.at('disk.qcow2');
+    qemuImg('create', '-f', 'qcow2', '-o', options, '-b', base, '-F', 'raw', path, `${SIZE}`);
+    qemuIo(path, 'write -P 9 512k 1M');
+    new FaultRun(path, random).run();
   }
 });
 

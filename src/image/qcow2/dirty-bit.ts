@@ -38,19 +38,19 @@ export class DirtyBit {
   }
 
   /**
-   * Runs `body`, during which what is on disk may contradict itself. If it fails, the bit stays until
-   * the image is opened again, and repaired.
+   * Runs `body`, during which COPIED flags may contradict the counts. If it fails, they are owed, and
+   * the bit stays until they are set anew, or the image is opened again and repaired.
    */
   cover(body: () => void): void {
     this.set();
-    this.#state.keepDirty = true;
+    this.#state.copiedOwed = true;
     body();
-    this.#state.keepDirty = false;
+    this.#state.copiedOwed = false;
   }
 
   /** After all else is durable; durable itself when it returns. */
   clear(): void {
-    if (!this.#state.dirty || this.#state.keepDirty) return;
+    if (!this.#state.dirty || this.#state.copiedOwed) return;
     setFeatures(this.#storage, { incompatible: this.#incompatible });
     this.#storage.flush();
     this.#state.dirty = false;

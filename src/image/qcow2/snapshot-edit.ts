@@ -69,6 +69,17 @@ export class SnapshotEditor {
     this.#flusher.flushCounts();
     this.#dirtyBit.set();
     const copy = this.#copyL1(active, Math.max(1, active.size));
+    this.#dirtyBit.cover(() => {
+      const entry = newEntry({ ...fields, l1TableOffset: copy, date: Date.now() });
+      this.#share(active, copy, () =>
+        this.#switchTable([...entries, entry], () => state.appendView()),
+      );
+    });
+    this.#flusher.flushAll();
+  }
+
+  /** Lets what `active` refers to belong to its copy as well, once `use` has run. */
+  #share(active: L1Place, copy: number, use: () => void): void {
     let added = false;
     try {
       this.#references.setCopied(() => false);
@@ -76,17 +87,23 @@ export class SnapshotEditor {
       this.#references.add(active);
       added = true;
       this.#flusher.flushCounts();
-      const entry = newEntry({ ...fields, l1TableOffset: copy, date: Date.now() });
-      this.#switchTable([...entries, entry], () => state.appendView());
+      use();
     } catch (error) {
-      if (state.failed !== 0) throw error;
-      // As it was: a count has no room, or the host has not.
+      if (this.#tables.state.failed !== 0) throw error;
+      // As it was: a count has no room, or the host has not. The flags are owed.
       if (added) this.#references.remove(active);
       this.#freeL1(copy, Math.max(1, active.size));
-      this.#restoreCopied();
       throw error;
     }
-    this.#flusher.flushAll();
+  }
+
+  /** Does what an operation that failed has left undone, if the host lets it now. */
+  settle(): void {
+    const { state } = this.#tables;
+    if (!state.copiedOwed) return;
+    this.#restoreCopied();
+    this.#flusher.flushCounts();
+    state.copiedOwed = false;
   }
 
   delete(index: number, { l1TableOffset, l1Size }: Snapshot): void {
@@ -130,12 +147,12 @@ export class SnapshotEditor {
     }
     this.#dirtyBit.cover(() => {
       this.#switchDisk({ size: diskSize, l1TableOffset: copy, l1Size: entries });
+      this.#guard.gather();
       this.#references.remove(old);
       this.#freeL1(old.offset, old.size);
       this.#flusher.flushCounts();
       this.#restoreCopied();
     });
-    this.#guard.gather();
     this.#flusher.flushAll();
   }
 

@@ -140,6 +140,7 @@ export class Qcow2Writer implements ImageWriter {
 
   flushAll(): void {
     this.#checkAlive();
+    if (this.#state.copiedOwed) this.#alone(() => this.#snapshots.settle());
     this.#lock.reserve();
     try {
       if (this.#flusher.needed || this.#dirtyBit.isSet) this.#flusher.flushAll();
