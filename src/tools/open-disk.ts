@@ -1,0 +1,105 @@
+/** A disk that a command uses: an image with its chain, opened for this thread alone. */
+import { ImageError } from '../errors.js';
+import { AttachedImage, prepareToAttach, type SnapshotView } from '../image/attach.js';
+import type { ImageDescription } from '../image/description.js';
+import type { Disk } from '../image/disk.js';
+import { allocateImageMemory, DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/memory.js';
+import { closeImage, openImage, type OpenPolicy } from '../image/open.js';
+import type { ImageWriter } from '../image/writer.js';
+import type { IoBuffer } from '../sys/io-buffer.js';
+
+const CACHE_SIZE = 32 << 20;
+
+export interface DiskOptions {
+  /** What may be opened; its lock is 'read', or 'write' with `writable`, where none is given. */
+  readonly policy?: OpenPolicy;
+  /** Read an image that another process writes to: no locks are taken. */
+  readonly forceShare?: boolean | undefined;
+  readonly writable?: boolean | undefined;
+  readonly write?: Partial<WriteOptions>;
+  /** Bytes of the metadata cache. */
+  readonly cacheSize?: number | undefined;
+}
+
+/** What is opened must be closed: a writable image is left clean by that alone. */
+export class OpenDisk {
+  readonly description: ImageDescription;
+  /** What the user should know though the image could be opened. */
+  readonly warnings: readonly string[];
+  readonly image: AttachedImage;
+  /** The active disk. */
+  readonly disk: Disk;
+
+  constructor(description: ImageDescription, warnings: readonly string[], image: AttachedImage) {
+    this.description = description;
+    this.warnings = warnings;
+    this.image = image;
+    this.disk = image.disk;
+  }
+
+  /** Bytes of the disk. */
+  get size(): number {
+    return this.disk.size;
+  }
+
+  /** Throws where the disk was opened for reading. */
+  get writer(): ImageWriter {
+    const { writer } = this.image;
+    if (writer !== null) return writer;
+    throw new ImageError('policy', 'EBADF', 'the image is open for reading alone');
+  }
+
+  /** Reads from the active disk; the range lies in it. */
+  read(offset: number, length: number, target: IoBuffer, at: number): void {
+    this.image.enter();
+    try {
+      this.disk.read(offset, length, target, at);
+    } finally {
+      this.image.leave();
+    }
+  }
+
+  /** The snapshot with that id or, where none has it, that name: as QEMU looks for it. */
+  findSnapshot(idOrName: string): SnapshotView | undefined {
+    const views = this.image.snapshots();
+    return (
+      views.find(({ snapshot }) => snapshot.id === idOrName) ??
+      views.find(({ snapshot }) => snapshot.name === idOrName)
+    );
+  }
+
+  /** Leaves the image clean and closes it. What throws here was not made durable. */
+  close(): void {
+    try {
+      this.image.writer?.flushAll();
+    } finally {
+      closeImage(this.description);
+    }
+  }
+
+  /** Closes the files as they are: after an error that is already told. */
+  abandon(): void {
+    closeImage(this.description);
+  }
+}
+
+/** Opens the image at `path`. Nothing stays open where it throws. */
+export async function openDisk(path: string, options: DiskOptions = {}): Promise<OpenDisk> {
+  const { forceShare = false, writable = false, cacheSize = CACHE_SIZE } = options;
+  const write = { ...DEFAULT_WRITE_OPTIONS, ...options.write };
+  const lock = forceShare ? undefined : writable ? 'write' : 'read';
+  const { description, warnings } = openImage(path, {
+    lock,
+    writable,
+    direct: write.cache === 'none',
+    ...options.policy,
+  });
+  try {
+    await prepareToAttach(description);
+    const memory = allocateImageMemory(description, { cacheSize, owners: 1, write });
+    return new OpenDisk(description, warnings, new AttachedImage(description, memory, 1));
+  } catch (error) {
+    closeImage(description);
+    throw error;
+  }
+}
