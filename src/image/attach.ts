@@ -84,13 +84,13 @@ export class AttachedImage {
       layer.format === 'qcow2' ? layer.header.geometry.clusterSize : 1,
     );
     const cache = new SliceCache(memory.cache, owner, sliceLoader(storages, units));
-    const decompressor = new ClusterDecompressor();
+    this.#state = memory.write === null ? null : new ImageState(memory.write.state);
+    const decompressor = new ClusterDecompressor(() => this.#state?.compressedEpoch ?? 0);
     const qcow2 = description.layers.map((layer, index) =>
       layer.format === 'qcow2'
         ? qcow2Layer(layer, storages[index]!, index, cache, decompressor)
         : null,
     );
-    this.#state = memory.write === null ? null : new ImageState(memory.write.state);
     this.#lock =
       memory.write === null ? null : new ImageLock(memory.write.lock, owner, options.patienceMs);
     let below: Disk | null = null;

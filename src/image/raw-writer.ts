@@ -111,6 +111,10 @@ export class RawWriter implements ImageWriter {
     this.flush();
   }
 
+  writeCompressed(): never {
+    throw new ImageError('unsupported', 'ENOTSUP', 'raw images hold no compressed data');
+  }
+
   createSnapshot(): never {
     return refuse();
   }

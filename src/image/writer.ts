@@ -13,6 +13,12 @@ export interface ImageWriter {
   /** Writes `length` bytes of `source` from byte `at` on to `offset`; the range lies in the disk. */
   write(offset: number, length: number, source: IoBuffer, at: number): void;
 
+  /**
+   * Stores the first `length` bytes of `data`, from `compressCluster`, as the cluster at `offset`. EIO
+   * where that has something already; ENOTSUP in formats, and with data files, that hold none.
+   */
+  writeCompressed(offset: number, data: Uint8Array, length: number): void;
+
   /** Makes the range read as zeroes, and gives its space back where that is possible. */
   discard(offset: number, length: number): void;
 

@@ -17,6 +17,7 @@ const VIRGIN_FROM = 8;
 const NEXT_VIEW = 9;
 const SNAPSHOT_TABLE_SIZE = 10;
 const PENDING_SIZE = 11;
+const COMPRESSED_TAIL = 12;
 const NUMBERS = 16;
 
 // Flags, as 32-bit integers.
@@ -27,6 +28,7 @@ const DIRTY_BIT = 3;
 const RUNS = 4;
 const COPIED_OWED = 5;
 const GATHERED = 6;
+const COMPRESSED_EPOCH = 7;
 const FLAGS = 16;
 
 /** Runs of freed clusters that may wait at once for the flush that lets them go. */
@@ -204,6 +206,22 @@ export class ImageState {
   }
   set pendingSize(value: number) {
     this.#numbers[PENDING_SIZE] = value;
+  }
+
+  /** Where the next compressed data goes, in a host cluster that has some; 0: in a new one. */
+  get compressedTail(): number {
+    return this.#numbers[COMPRESSED_TAIL]!;
+  }
+  set compressedTail(value: number) {
+    this.#numbers[COMPRESSED_TAIL] = value;
+  }
+
+  /** Grows where compressed data comes to a place at which there may have been other. */
+  get compressedEpoch(): number {
+    return Atomics.load(this.#flags, COMPRESSED_EPOCH);
+  }
+  bumpCompressedEpoch(): void {
+    Atomics.add(this.#flags, COMPRESSED_EPOCH, 1);
   }
 
   /** Whether the places of all metadata are known to the overlap guard. */

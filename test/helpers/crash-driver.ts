@@ -4,6 +4,7 @@
  */
 import { describeError, isExpected } from '#src/errors.js';
 import type { ImageWriter } from '#src/image/writer.js';
+import { compressCluster } from '#src/image/qcow2/compression.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import {
   type DiskState,
@@ -28,6 +29,7 @@ export class CrashDriver {
   readonly #storage: RecordingStorage;
   /** The writer's number of the snapshot that is at `index` of the table. */
   readonly #viewAt: (index: number) => number;
+  readonly #compressionType: number;
   #generation: number;
 
   constructor(
@@ -36,7 +38,9 @@ export class CrashDriver {
     before: DiskState,
     clusterSize: number,
     viewAt: (index: number) => number = (index) => index,
+    compressionType = 0,
   ) {
+    this.#compressionType = compressionType;
     this.#writer = writer;
     this.#viewAt = viewAt;
     this.#storage = storage;
@@ -56,6 +60,20 @@ export class CrashDriver {
     markSectors(first, count, generation).copy(buffer.bytes);
     this.#fill(`write ${first}+${count}`, first, count, generation);
     this.#writer.write(first * SECTOR_SIZE, count * SECTOR_SIZE, buffer, 0);
+  }
+
+  /** Refused where the cluster has something. */
+  writeCompressed(cluster: number): void {
+    const first = cluster * this.clusterSectors;
+    const count = Math.min(this.clusterSectors, this.size - first);
+    const generation = this.#generation++;
+    const size = this.clusterSectors * SECTOR_SIZE;
+    const bytes = markSectors(first, count, generation);
+    const packed = compressCluster(this.#compressionType, bytes, size)!;
+    const values = new Int32Array(count).fill(generation);
+    this.#try(`compressed ${first}+${count}`, withSectors(this.state, first, values), () =>
+      this.#writer.writeCompressed!(first * SECTOR_SIZE, packed, packed.length),
+    );
   }
 
   discard(first: number, count: number): void {

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
 import { AttachedImage } from '#src/image/attach.js';
+import type { Qcow2Description } from '#src/image/description.js';
 import { allocateImageMemory } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
@@ -106,8 +107,15 @@ export function recordOn(
   };
   return withWriter(path, storageOf, (image) => {
     const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
-    const clusterSize = 2 ** storage!.bytes[23]!;
-    const driver = new CrashDriver(image.writer!, storage!, before, clusterSize, viewAt);
+    const { header } = image.description.layers[0] as Qcow2Description;
+    const driver = new CrashDriver(
+      image.writer!,
+      storage!,
+      before,
+      header.geometry.clusterSize,
+      viewAt,
+      header.compressionType,
+    );
     const problem = runWorkload(workload, driver, image, new Random(seed));
     return { recording: storage!.recording, before, refused: driver.refused, problem };
   });

@@ -65,6 +65,14 @@ const write: Workload['run'] = (driver, random) => {
 const discard: Workload['run'] = (driver, random) => {
   driver.discard(...someSectors(driver, random, 4));
 };
+/** A cluster that is written compressed, and was emptied for it more often than not. */
+const writeCompressed: Workload['run'] = (driver, random) => {
+  const { clusterSectors, size } = driver;
+  const cluster = random.below(Math.ceil(size / clusterSectors));
+  const first = cluster * clusterSectors;
+  if (random.chance(0.7)) driver.discard(first, Math.min(clusterSectors, size - first));
+  driver.writeCompressed(cluster);
+};
 const zero: Workload['run'] = (driver, random) => driver.zero(...someSectors(driver, random, 4));
 const preallocate: Workload['run'] = (driver, random) => {
   driver.preallocate(...someSectors(driver, random, 4));
@@ -172,6 +180,27 @@ const FAMILIES: readonly Family[] = [
     size: 2 * MIB,
     content: 'compressed',
     run: repeat(80, write, write, write, discard),
+  },
+  {
+    name: 'compressed-writes',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB,
+    content: 'over backing file',
+    run: repeat(
+      90,
+      ...[writeCompressed, writeCompressed, writeCompressed, writeCompressed],
+      ...[write, discard, snapshot, deleteSnapshot, revert],
+    ),
+  },
+  {
+    name: 'compressed-zstd',
+    versions: ['v3'],
+    clusters: ['16k'],
+    size: MIB,
+    content: 'compressed',
+    options: ['compression_type=zstd', 'extended_l2=on'],
+    run: repeat(60, writeCompressed, writeCompressed, writeCompressed, write, discard),
   },
   {
     name: 'refcount-growth',

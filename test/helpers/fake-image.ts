@@ -88,6 +88,7 @@ function fakeWriter(image: FakeImage): ImageWriter {
       },
       ([offset, length]) => [offset, length] as never,
     ),
+    writeCompressed: noting('writeCompressed', () => {}),
     discard: noting('discard', () => {}),
     zero: noting('zero', () => {}),
     preallocate: noting('preallocate', () => {}),

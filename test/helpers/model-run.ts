@@ -4,12 +4,14 @@
  */
 import { expect } from 'chai';
 import { AttachedImage } from '#src/image/attach.js';
+import type { Qcow2Description } from '#src/image/description.js';
 import {
   allocateImageMemory,
   DEFAULT_WRITE_OPTIONS,
   type WriteOptions,
 } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
+import { compressCluster } from '#src/image/qcow2/compression.js';
 import type { ImageWriter } from '#src/image/writer.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import { qemuImg, qemuRead } from './qemu.js';
@@ -31,6 +33,8 @@ export interface ModelOptions {
   /** Past the host's page cache. */
   readonly direct?: boolean;
   readonly cacheSize?: number;
+  /** Clusters are written compressed, too. */
+  readonly compress?: boolean;
 }
 
 interface Shadow {
@@ -108,6 +112,8 @@ function changeOnce({ image, writer }: Session, shadow: Shadow, options: ModelOp
   } else if (choice < 15) {
     writer.zero(offset, length);
     disk.fill(0, offset, offset + length);
+  } else if (options.compress === true && random.below(3) === 0) {
+    writeCompressed(image, writer, shadow, random);
   } else if (choice === 15) writer.preallocate(offset, length);
   else if (choice === 16) writer.flush();
   else if (choice === 17) writer.flushAll();
@@ -118,6 +124,39 @@ function changeOnce({ image, writer }: Session, shadow: Shadow, options: ModelOp
     disk.copy(resized);
     shadow.disk = resized;
   } else changeSnapshots(image, writer, shadow, random);
+}
+
+/** A run of clusters, as far as they are empty: what has something is refused. */
+function writeCompressed(
+  image: AttachedImage,
+  writer: ImageWriter,
+  { disk }: Shadow,
+  random: Random,
+): void {
+  const { header } = image.description.layers[0] as Qcow2Description;
+  const { clusterSize } = header.geometry;
+  const first = random.below(Math.ceil(disk.length / clusterSize));
+  const end = Math.min(disk.length, (first + 1 + random.below(8)) * clusterSize);
+  if (random.below(3) > 0) {
+    writer.discard(first * clusterSize, end - first * clusterSize);
+    disk.fill(0, first * clusterSize, end);
+  }
+  for (let offset = first * clusterSize; offset < end; offset += clusterSize) {
+    const part = disk.subarray(offset, Math.min(end, offset + clusterSize));
+    const bytes = Buffer.alloc(part.length, random.below(256));
+    // Some do not compress well, and fill host clusters.
+    random.bytes(random.below(bytes.length * 0.8)).copy(bytes);
+    const packed = compressCluster(header.compressionType, bytes, clusterSize);
+    if (packed === null) continue;
+    try {
+      writer.writeCompressed(offset, packed, packed.length);
+    } catch (error) {
+      expect(error).to.include({ code: 'EIO' });
+      expect(String(error)).to.include('replaces nothing');
+      continue;
+    }
+    bytes.copy(part);
+  }
 }
 
 function changeSnapshots(

@@ -1,14 +1,18 @@
 import type { WriteOptions } from '#src/image/memory.js';
 import { runModel } from '../helpers/model-run.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
+import { loadZstd } from '#src/image/qcow2/compression.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
 import { useTempFolder } from '../helpers/temp.js';
+
+await loadZstd();
 
 interface Feature {
   readonly name: string;
   readonly options: string;
   readonly backing?: boolean;
   readonly compressed?: boolean;
+  readonly compress?: boolean;
   readonly snapshots?: boolean;
   readonly direct?: boolean;
   readonly write?: Partial<WriteOptions>;
@@ -46,6 +50,21 @@ const FEATURES: readonly Feature[] = [
   { name: 'subclusters of 512', options: 'extended_l2=on,cluster_size=16k', backing: true },
   { name: 'subclusters, lazy', options: 'extended_l2=on,lazy_refcounts=on', backing: true },
   { name: 'compressed clusters', options: 'cluster_size=4096', compressed: true },
+  { name: 'compressing', options: 'cluster_size=4096', compressed: true, compress: true },
+  { name: 'compressing, version 2', options: 'compat=0.10', backing: true, compress: true },
+  {
+    name: 'compressing, counts of 2 bits',
+    options: 'cluster_size=1024,refcount_bits=2',
+    compress: true,
+    snapshots: false,
+  },
+  {
+    name: 'compressing by zstd, subclusters, lazy',
+    options: 'compression_type=zstd,extended_l2=on,lazy_refcounts=on',
+    backing: true,
+    compress: true,
+  },
+  { name: 'compressing, clusters of 512', options: 'cluster_size=512', compress: true },
   { name: 'compressed, subclusters', options: 'extended_l2=on', compressed: true },
 ];
 
@@ -71,6 +90,7 @@ describe('writing to an image', () => {
         snapshots: feature.snapshots ?? true,
         direct: feature.direct ?? false,
         write: feature.write ?? {},
+        compress: feature.compress ?? false,
       });
     });
   }

@@ -81,6 +81,56 @@ export class Allocator {
     this.release(first, count);
   }
 
+  /**
+   * A place for `length` bytes of compressed data, less than a cluster: behind the last ones where
+   * their host cluster has room for them and can count one more reference. Each host cluster that they
+   * touch has one more now.
+   */
+  allocateBytes(length: number): number {
+    const size = this.#clusterSize;
+    const tail = this.#state.compressedTail;
+    const shared = Math.floor(tail / size);
+    const canShare = tail > 0 && this.#refcounts.get(shared) < this.#refcounts.max;
+    const left = canShare ? size - (tail % size) : 0;
+    if (left >= length) {
+      this.#refcounts.add(shared, 1, 1);
+      return this.#moveTail(tail, length);
+    }
+    const fresh = this.#allocateForBytes();
+    // Finding it may have flushed, and so have freed what lay before.
+    const adjoins = left > 0 && fresh === shared + 1 && this.#state.compressedTail === tail;
+    if (!adjoins) return this.#moveTail(fresh * size, length);
+    try {
+      this.#refcounts.add(shared, 1, 1);
+    } catch (error) {
+      this.release(fresh, 1);
+      throw error;
+    }
+    return this.#moveTail(tail, length);
+  }
+
+  #allocateForBytes(): number {
+    const { state } = this.#tables;
+    const { first } = this.allocate(1);
+    // Other bytes may have been expanded from there, and been kept.
+    if (first < state.virginFrom) state.bumpCompressedEpoch();
+    state.virginFrom = Math.max(state.virginFrom, first + 1);
+    return first;
+  }
+
+  #moveTail(place: number, length: number): number {
+    const end = place + length;
+    this.#state.compressedTail = end % this.#clusterSize === 0 ? 0 : end;
+    return place;
+  }
+
+  /** Takes back a place for compressed data that nothing refers to. */
+  undoBytes(place: number, length: number): void {
+    const first = Math.floor(place / this.#clusterSize);
+    const last = Math.floor((place + length - 1) / this.#clusterSize);
+    this.release(first, last - first + 1);
+  }
+
   /** Takes an allocation back that nothing refers to, nor did. */
   undo(run: Run): void {
     this.release(run.first, run.count);
@@ -119,6 +169,8 @@ export class Allocator {
       this.#guard.check(start, cluster - start);
       this.#guard.disclaim(start, cluster - start);
       this.#state.freeHint = Math.min(this.#state.freeHint, start);
+      const tail = Math.floor(this.#state.compressedTail / this.#clusterSize);
+      if (tail >= start && tail < cluster) this.#state.compressedTail = 0;
       if (this.#punch) {
         const length = (cluster - start) * this.#clusterSize;
         this.#tables.storage.punch(start * this.#clusterSize, length);

@@ -2,7 +2,7 @@
  * Compressed clusters: raw deflate or zstd, at any byte of the file, in whole sectors but for the
  * file's end. What follows the compressed data in its last sector belongs to others.
  */
-import { constants, inflateRawSync } from 'node:zlib';
+import { constants, deflateRawSync, inflateRawSync } from 'node:zlib';
 import { LRUCache } from 'lru-cache';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
@@ -12,6 +12,10 @@ import { zstdFrame } from './zstd-frame.js';
 
 /** Log2 of the deflate window that QEMU writes with. */
 const WINDOW_BITS = 12;
+
+/** What QEMU compresses with, so that files come out as large as its own. */
+const DEFLATE_MEMORY = 9;
+const ZSTD_LEVEL = 3;
 
 /** Bytes that a block of a zstd frame can make at most. */
 const ZSTD_BLOCK_SIZE = 128 << 10;
@@ -36,6 +40,35 @@ export async function loadZstd(): Promise<void> {
   zstd ??= await import('@cloudpss/zstd/wasm');
 }
 
+/**
+ * Compresses a cluster, or what a disk has of its last one: the rest is zeroes. Null where it does not
+ * become smaller. In any thread, without locks; zstd must be loaded there (`loadZstd`).
+ */
+export function compressCluster(
+  type: number,
+  bytes: Uint8Array,
+  clusterSize = bytes.length,
+): Uint8Array | null {
+  let whole = bytes;
+  if (bytes.length < clusterSize) {
+    whole = new Uint8Array(clusterSize);
+    whole.set(bytes);
+  }
+  const packed = type === COMPRESSION_TYPE.ZSTD ? compressZstd(whole) : compressDeflate(whole);
+  return packed.length < clusterSize ? packed : null;
+}
+
+function compressDeflate(cluster: Uint8Array): Uint8Array {
+  // With as large a chunk as counts, zlib is asked once.
+  const chunkSize = Math.max(constants.Z_MIN_CHUNK, cluster.length);
+  return deflateRawSync(cluster, { windowBits: WINDOW_BITS, memLevel: DEFLATE_MEMORY, chunkSize });
+}
+
+function compressZstd(cluster: Uint8Array): Uint8Array {
+  if (zstd === undefined) throw new TypeError('zstd is not loaded in this thread');
+  return zstd.compress(cluster, ZSTD_LEVEL);
+}
+
 /** Where a compressed cluster lies. */
 export interface CompressedSource {
   readonly storage: Storage;
@@ -49,14 +82,24 @@ export interface CompressedSource {
 /** Decompresses clusters of all layers of an image, and keeps the last ones. One thread's own. */
 export class ClusterDecompressor {
   #input = new IoBuffer(0);
+  readonly #epoch: () => number;
+  #seenEpoch = 0;
   /** By offset and layer. */
   readonly #kept = new LRUCache<number, Uint8Array>({
     maxSize: KEPT_SIZE,
     sizeCalculation: (cluster) => cluster.length,
   });
 
+  /** `epoch`: grows where what was read before may be something else now. */
+  constructor(epoch: () => number = () => 0) {
+    this.#epoch = epoch;
+  }
+
   /** The cluster whose compressed bytes lie at `offset` of the source, `length` of them at most. */
   cluster(source: CompressedSource, offset: number, length: number): Uint8Array {
+    const epoch = this.#epoch();
+    if (epoch !== this.#seenEpoch) this.#kept.clear();
+    this.#seenEpoch = epoch;
     const key = offset * MOST_LAYERS + source.file;
     const kept = this.#kept.get(key);
     if (kept !== undefined) return kept;

@@ -129,6 +129,22 @@ export function decodeCompressed(
 }
 
 /**
+ * The entry of a cluster whose `length` compressed bytes lie at `hostOffset`; null where no entry can
+ * say that.
+ */
+export function compressedEntry(
+  { compressedOffsetBits }: Geometry,
+  hostOffset: number,
+  length: number,
+): { low: number; high: number } | null {
+  if (hostOffset + length > 2 ** compressedOffsetBits) return null;
+  const first = Math.floor(hostOffset / COMPRESSED_SECTOR_SIZE);
+  const sectors = Math.floor((hostOffset + length - 1) / COMPRESSED_SECTOR_SIZE) - first;
+  const place = Math.floor(hostOffset / TWO_32) + sectors * 2 ** (compressedOffsetBits - 32);
+  return { low: hostOffset % TWO_32, high: (place | COMPRESSED) >>> 0 };
+}
+
+/**
  * Whether the entry has a host cluster of its own, which can be written to: data, or set aside for a
  * zero cluster.
  */

@@ -11,7 +11,9 @@ import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import type { ImageWriter } from '../writer.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
+import { CompressedWriter } from './compressed-write.js';
 import { DirtyBit } from './dirty-bit.js';
+
 import { Zeroer } from './discard.js';
 import { hasBit } from './features.js';
 import { Flusher } from './flush.js';
@@ -52,6 +54,7 @@ export class Qcow2Writer implements ImageWriter {
   readonly #dirtyBit: DirtyBit;
   readonly #flusher: Flusher;
   readonly #clusters: ClusterWriter;
+  readonly #compressed: CompressedWriter;
   readonly #zeroer: Zeroer;
   readonly #resizer: Resizer;
   readonly #snapshots: SnapshotEditor;
@@ -80,6 +83,7 @@ export class Qcow2Writer implements ImageWriter {
     this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, this.#lazy);
     tables.makeRoom = () => this.#flusher.flushCounts();
     this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
+    this.#compressed = new CompressedWriter(tables, l2, allocator, this.#guard);
     this.#zeroer = new Zeroer(tables, l2, allocator, this.#clusters, disk, this.#zeroes);
     this.#resizer = new Resizer(tables, l2, allocator, this.#flusher, this.#zeroer);
     const references = new SharedReferences(tables, refcounts, allocator, l2);
@@ -108,6 +112,15 @@ export class Qcow2Writer implements ImageWriter {
         this.#clusters.write(offset + done, length - done, source, at + done),
       );
     } else this.#through();
+  }
+
+  writeCompressed(offset: number, data: Uint8Array, length: number): void {
+    this.#checkAlive();
+    const covered = Math.min(
+      this.#input.header.geometry.clusterSize,
+      Math.max(1, this.#state.size - offset),
+    );
+    this.#change(offset, covered, () => this.#compressed.write(offset, data, length));
   }
 
   discard(offset: number, length: number): void {
