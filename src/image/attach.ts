@@ -21,7 +21,7 @@ import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
 import type { Qcow2Header } from './qcow2/header.js';
-import { COMPRESSION_TYPE } from './qcow2/layout.js';
+import { COMPRESSION_TYPE, LIMIT } from './qcow2/layout.js';
 import { type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 import { Qcow2Writer } from './qcow2/writer.js';
@@ -39,6 +39,9 @@ export async function prepareToAttach({ layers }: ImageDescription): Promise<voi
   );
   if (zstd) await loadZstd();
 }
+
+/** Bytes of disk and VM state that offsets can tell. */
+const MOST_MAPPED = 2 ** 52;
 
 /** A snapshot as it is shown: the view's number is never another one's. */
 export interface SnapshotView {
@@ -64,6 +67,8 @@ export class AttachedImage {
   readonly #lock: ImageLock | null;
   readonly #backing: Disk | null;
   readonly #top: Qcow2Layer | null;
+  /** All that the active L1 table maps; null of a raw image. */
+  readonly #whole: Disk | null;
   readonly #snapshots = new LRUCache<number, Disk>({ max: DISKS_KEPT });
   readonly #vmStates = new LRUCache<number, Disk>({ max: DISKS_KEPT });
   #views: readonly SnapshotView[] | undefined;
@@ -102,6 +107,7 @@ export class AttachedImage {
     this.#top = qcow2[0]!;
     const mapping = activeMapping(description.layers[0], top, this.#top, this.#state);
     this.disk = new Disk(mapping, below);
+    this.#whole = wholeDisk(description.layers[0], this.#top, this.#state);
     this.writer = memory.write === null ? null : this.#makeWriter(memory.write, cache, top);
   }
 
@@ -158,8 +164,19 @@ export class AttachedImage {
       const start = l1EntriesFor(geometry, snapshot.diskSize) * geometry.l2Coverage;
       const size = start + snapshot.vmStateSize;
       const whole = new Qcow2Mapping(layer, { ...snapshot, size });
-      return new Disk(new TailMapping(whole, start), null);
+      return new Disk(new TailMapping(whole, () => start), null);
     });
+  }
+
+  /** The VM state that lies behind the active disk: of no snapshot yet, or of the last one reverted to. */
+  activeVmState(): Disk {
+    if (this.#whole === null) {
+      const { path } = this.description.layers[0].file;
+      throw new ImageError('unsupported', 'ENOTSUP', `${path}: raw images hold no VM state`);
+    }
+    const { geometry } = this.#top!;
+    const start = () => l1EntriesFor(geometry, this.disk.size) * geometry.l2Coverage;
+    return new Disk(new TailMapping(this.#whole.mapping, start), null);
   }
 
   #snapshot(view: number): { snapshot: Snapshot; layer: Qcow2Layer } {
@@ -194,26 +211,29 @@ export class AttachedImage {
     if (top.format === 'raw') return new RawWriter(storage, state, lock, memory.options);
     const { header } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
-    return new Qcow2Writer({ header, storage, cache, memory, lock, state, disk, snapshots });
+    const whole = this.#whole!;
+    return new Qcow2Writer({ header, storage, cache, memory, lock, state, disk, whole, snapshots });
   }
 }
 
 /** What lies at `start` and beyond in another mapping, seen from 0. */
 class TailMapping implements Mapping {
-  readonly size: number;
   readonly unit: number;
   readonly #whole: Mapping;
-  readonly #start: number;
+  readonly #start: () => number;
 
-  constructor(whole: Mapping, start: number) {
-    this.size = whole.size - start;
+  constructor(whole: Mapping, start: () => number) {
     this.unit = whole.unit;
     this.#whole = whole;
     this.#start = start;
   }
 
+  get size(): number {
+    return this.#whole.size - this.#start();
+  }
+
   map(offset: number, length: number, extent: Extent): void {
-    this.#whole.map(this.#start + offset, length, extent);
+    this.#whole.map(this.#start() + offset, length, extent);
   }
 
   decompress(extent: Extent): Uint8Array {
@@ -231,6 +251,27 @@ function activeMapping(
   if (layer.format === 'raw') return new RawMapping(storage, state ?? { size: layer.fileSize });
   const { l1TableOffset, l1Size, size } = layer.header;
   return new Qcow2Mapping(qcow2!, state ?? { l1TableOffset, l1Size, size });
+}
+
+function wholeDisk(
+  layer: LayerDescription,
+  qcow2: Qcow2Layer | null,
+  state: ImageState | null,
+): Disk | null {
+  if (layer.format === 'raw') return null;
+  const l1 = state ?? layer.header;
+  const { l2Coverage } = layer.header.geometry;
+  const size = Math.min((LIMIT.MAX_L1_SIZE / 8) * l2Coverage, MOST_MAPPED);
+  const whole = {
+    get l1TableOffset() {
+      return l1.l1TableOffset;
+    },
+    get l1Size() {
+      return l1.l1Size;
+    },
+    size,
+  };
+  return new Disk(new Qcow2Mapping(qcow2!, whole), null);
 }
 
 function qcow2Layer(

@@ -115,6 +115,10 @@ export class RawWriter implements ImageWriter {
     throw new ImageError('unsupported', 'ENOTSUP', 'raw images hold no compressed data');
   }
 
+  writeVmState(): never {
+    throw new ImageError('unsupported', 'ENOTSUP', 'raw images hold no VM state');
+  }
+
   createSnapshot(): never {
     return refuse();
   }

@@ -9,6 +9,27 @@
  */
 import type { IoBuffer } from '../sys/io-buffer.js';
 
+/** Where saved VM state comes from. A `Disk` is one. */
+export interface VmStateSource {
+  /** Bytes. */
+  readonly size: number;
+  read(offset: number, length: number, target: IoBuffer, at: number): void;
+}
+
+/** What a snapshot is taken with. */
+export interface SnapshotOptions {
+  /** The state of the machine, to be saved with the disk. What lies there before is replaced. */
+  readonly vmState?: VmStateSource;
+  /** Snapshots of the same name are allowed, and empty names, as `qemu-img snapshot -c` does. */
+  readonly allowDuplicateName?: boolean;
+  /** Since 1970; now, where it is not given. */
+  readonly date?: { readonly sec: number; readonly nsec: number };
+  /** Nanoseconds that the machine has run. */
+  readonly vmClock?: bigint;
+  /** Instructions that it has executed; null where they are not counted. */
+  readonly icount?: bigint | null;
+}
+
 export interface ImageWriter {
   /** Writes `length` bytes of `source` from byte `at` on to `offset`; the range lies in the disk. */
   write(offset: number, length: number, source: IoBuffer, at: number): void;
@@ -40,8 +61,15 @@ export interface ImageWriter {
    */
   flushAll(): void;
 
+  /**
+   * Writes VM state: bytes behind the disk, as a machine that is saved has them. `offset`: from the
+   * state's own start; any, EFBIG where the tables cannot become that long. `AttachedImage.activeVmState`
+   * reads it.
+   */
+  writeVmState(offset: number, length: number, source: IoBuffer, at: number): void;
+
   /** Takes a snapshot of the disk as it is now; the disk goes on. EEXIST where the name is taken. */
-  createSnapshot(name: string): void;
+  createSnapshot(name: string, options?: SnapshotOptions): void;
 
   /** Deletes the snapshot of that view number (`AttachedImage.snapshots`). */
   deleteSnapshot(view: number): void;

@@ -5,16 +5,18 @@
 import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
+import type { AttachedImage } from '#src/image/attach.js';
 import type { Qcow2Description } from '#src/image/description.js';
 import { hasBit } from '#src/image/qcow2/features.js';
 import type { Qcow2Header } from '#src/image/qcow2/header.js';
 import { INCOMPATIBLE } from '#src/image/qcow2/layout.js';
+import type { Snapshot } from '#src/image/qcow2/snapshots.js';
 import type { CrashState } from './crash-states.js';
 import { type DiskState, Expectation, type Problem } from './disk-history.js';
 import { qemuRead } from './qemu.js';
 import { qemuCheck } from './qemu-checks.js';
 import { readDisk, withImage } from './read.js';
-import { describeSector, readMarks, SECTOR_SIZE } from './sector-marks.js';
+import { describeSector, readMarks, SECTOR_SIZE, vmStateGeneration } from './sector-marks.js';
 
 export type FaultKind = 'corrupt' | 'unreadable' | 'lost' | 'snapshots' | 'readers differ';
 
@@ -129,6 +131,8 @@ function checkReading(path: string, expectation: Expectation): Fault | null {
         const bytes = readDisk(image.snapshotDisk(view));
         const wrong = expectation.snapshot(snapshot.name, readMarks(bytes));
         if (wrong !== null) return lost(wrong, bytes);
+        const fault = checkVmState(image, view, snapshot);
+        if (fault !== null) return fault;
       }
       return null;
     });
@@ -136,6 +140,16 @@ function checkReading(path: string, expectation: Expectation): Fault | null {
     if (!isExpected(error)) throw error;
     return { kind: 'unreadable', what: describeError(error) };
   }
+}
+
+/** VM state comes with its snapshot: all of it is there when that is. */
+function checkVmState(image: AttachedImage, view: number, { name, vmStateSize }: Snapshot) {
+  if (vmStateSize === 0) return null;
+  const marks = readMarks(readDisk(image.vmState(view)));
+  const wrong = marks.findIndex((mark) => mark !== vmStateGeneration(marks.length));
+  if (wrong < 0) return null;
+  const what = `VM state of ${name}: sector ${wrong} is of generation ${marks[wrong]}`;
+  return { kind: 'lost', what } as const;
 }
 
 function lost({ what, sector }: Problem, bytes: Buffer): Fault {

@@ -14,7 +14,7 @@ import {
   withSnapshots,
 } from './disk-history.js';
 import type { RecordingStorage } from './recording-storage.js';
-import { markSectors, SECTOR_SIZE, ZEROES } from './sector-marks.js';
+import { markSectors, SECTOR_SIZE, vmStateGeneration, ZEROES } from './sector-marks.js';
 
 /** The calls that workloads make, so that stand-ins for the writer can be tried. */
 export type WriterCalls = Pick<ImageWriter, 'write' | 'flush'> & Partial<ImageWriter>;
@@ -102,6 +102,22 @@ export class CrashDriver {
     const taken: SnapshotState = { name, sectors, takenAt: changes };
     this.#try(`snapshot ${name}`, withSnapshots(this.state, [...snapshots, taken]), () =>
       this.#writer.createSnapshot!(name),
+    );
+  }
+
+  /** One with VM state of so many sectors, whose generation follows from that. */
+  saveVm(name: string, sectors: number): void {
+    const { sectors: disk, snapshots, changes } = this.state;
+    const taken: SnapshotState = { name, sectors: disk, takenAt: changes };
+    const bytes = markSectors(0, sectors, vmStateGeneration(sectors));
+    const vmState = {
+      size: bytes.length,
+      read: (offset: number, length: number, target: IoBuffer, at: number) => {
+        bytes.copy(target.bytes, at, offset, offset + length);
+      },
+    };
+    this.#try(`save ${name}`, withSnapshots(this.state, [...snapshots, taken]), () =>
+      this.#writer.createSnapshot!(name, { vmState }),
     );
   }
 

@@ -100,6 +100,10 @@ const snapshot: Workload['run'] = (driver) => {
   const { snapshots, changes } = driver.state;
   if (snapshots.length < 6) driver.createSnapshot(`s${changes}`);
 };
+const saveVm: Workload['run'] = (driver, random) => {
+  const { snapshots, changes } = driver.state;
+  if (snapshots.length < 4) driver.saveVm(`v${changes}`, 1 + random.below(300));
+};
 const deleteSnapshot: Workload['run'] = (driver, random) => {
   const { length } = driver.state.snapshots;
   if (length > 0) driver.deleteSnapshot(random.below(length));
@@ -164,6 +168,14 @@ const FAMILIES: readonly Family[] = [
     size: MIB / 2,
     content: 'filled',
     run: repeat(60, write, write, discard, snapshot, deleteSnapshot, rename, revert),
+  },
+  {
+    name: 'vm-states',
+    versions: ALL,
+    clusters: ['512', '4k', '64k'],
+    size: MIB / 2,
+    content: 'filled',
+    run: repeat(40, write, saveVm, saveVm, deleteSnapshot, revert, resize(MIB)),
   },
   {
     name: 'discard',

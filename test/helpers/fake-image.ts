@@ -98,6 +98,7 @@ function fakeWriter(image: FakeImage): ImageWriter {
     }),
     flush: noting('flush', () => {}),
     flushAll: noting('flushAll', () => {}),
+    writeVmState: noting('writeVmState', () => {}),
     createSnapshot: noting('createSnapshot', (name: string) => {
       const view = 1 + Math.max(...image.views.map((one) => one.view));
       image.views = [...image.views, { view, snapshot: snapshotNamed(String(view), name) }];

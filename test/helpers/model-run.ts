@@ -12,10 +12,12 @@ import {
 } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
-import type { ImageWriter } from '#src/image/writer.js';
+import type { Snapshot } from '#src/image/qcow2/snapshots.js';
+import type { ImageWriter, VmStateSource } from '#src/image/writer.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import { qemuImg, qemuRead } from './qemu.js';
-import type { Random } from './random.js';
+import { pattern, type Random } from './random.js';
+import { readDisk } from './read.js';
 
 const SECTOR = 512;
 
@@ -168,12 +170,14 @@ function changeSnapshots(
   const views = image.snapshots();
   if (views.length === 0 || (views.length < 4 && random.below(3) === 0)) {
     const name = `s${random.below(1e9)}`;
-    writer.createSnapshot(name);
+    const vmState = random.below(2) === 0 ? vmStateOf(name, random.below(300_000)) : undefined;
+    writer.createSnapshot(name, vmState === undefined ? {} : { vmState });
     shadow.snapshots.set(name, Buffer.from(shadow.disk));
     return;
   }
   const { view, snapshot } = views[random.below(views.length)]!;
   const held = shadow.snapshots.get(snapshot.name)!;
+  expectVmState(image, view, snapshot);
   switch (random.below(3)) {
     case 0:
       writer.deleteSnapshot(view);
@@ -189,6 +193,28 @@ function changeSnapshots(
     default:
       writer.revertTo(view);
       shadow.disk = Buffer.from(held);
+  }
+}
+
+/** Bytes that follow from a number alone, so that nobody has to remember them. */
+function vmStateOf(name: string, size: number): VmStateSource {
+  const bytes = pattern(Number(name.slice(1)) + size, size);
+  return {
+    size,
+    read: (offset, length, target, at) => {
+      bytes.copy(target.bytes, at, offset, offset + length);
+    },
+  };
+}
+
+function expectVmState(image: AttachedImage, view: number, { name, vmStateSize }: Snapshot): void {
+  if (vmStateSize === 0 || !/^s\d+$/.test(name)) return;
+  image.enter();
+  try {
+    const found = readDisk(image.vmState(view));
+    expectSame(found, pattern(Number(name.slice(1)) + vmStateSize, vmStateSize), `VM of ${name}`);
+  } finally {
+    image.leave();
   }
 }
 

@@ -9,6 +9,11 @@ export const ZEROES = 0;
 /** Generation of a sector that is neither zeroes nor one written for its place. */
 export const FOREIGN = -1;
 
+/** The generation of all sectors of a VM state that has so many. */
+export function vmStateGeneration(sectors: number): number {
+  return 1_000_000 + sectors;
+}
+
 const MAGIC = 0x51c2_f59d;
 const WORDS = SECTOR_SIZE / 4;
 

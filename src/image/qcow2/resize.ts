@@ -119,9 +119,17 @@ export class Resizer {
     this.#flusher.sync();
     state.size = size;
     state.bumpGeneration();
-    this.#zeroer.cutOff(alignUp(size, geometry.clusterSize), alignUp(old, geometry.clusterSize));
     const first = l1EntriesFor(geometry, size);
-    for (let index = first; index < l1EntriesFor(geometry, old); index++) this.#freeTable(index);
+    const between = Math.min(first * geometry.l2Coverage, alignUp(old, geometry.clusterSize));
+    this.#zeroer.cutOff(alignUp(size, geometry.clusterSize), between);
+    this.freeTables(first, l1EntriesFor(geometry, old));
+  }
+
+  /** Lets go of all that the L1 entries from `first` up to `end` map; nobody must see it any more. */
+  freeTables(first: number, end: number): void {
+    const { l2Coverage } = this.#tables.geometry;
+    this.#zeroer.cutOff(first * l2Coverage, end * l2Coverage);
+    for (let index = first; index < end; index++) this.#freeTable(index);
   }
 
   /** Lets go of an L2 table whose entries are gone. */

@@ -9,6 +9,7 @@
  * write of the header switches to it.
  */
 import { IoBuffer } from '../../sys/io-buffer.js';
+import type { SnapshotOptions } from '../writer.js';
 import type { Allocator } from './allocator.js';
 import type { DirtyBit } from './dirty-bit.js';
 import type { Flusher } from './flush.js';
@@ -19,6 +20,7 @@ import type { OverlapGuard } from './overlap.js';
 import type { Refcounts } from './refcount.js';
 import type { L1Place, SharedReferences } from './shared-references.js';
 import {
+  checkName,
   newEntry,
   type RawEntry,
   readRawEntries,
@@ -57,20 +59,30 @@ export class SnapshotEditor {
     this.#guard = guard;
   }
 
-  /** Takes a snapshot of the active disk. `others`: those there are. */
-  create(name: string, others: readonly Snapshot[]): void {
+  /**
+   * Takes a snapshot of the active disk. `others`: those there are. `vmStateSize`: bytes of VM state
+   * behind the disk, for it to have.
+   */
+  create(
+    name: string,
+    others: readonly Snapshot[],
+    options: SnapshotOptions = {},
+    vmStateSize = 0,
+  ): void {
     const { state } = this.#tables;
     const id = String(others.reduce((most, other) => Math.max(most, numberOf(other.id)), 0) + 1);
     const entries = readRawEntries(this.#tables);
     const active = { offset: state.l1TableOffset, size: state.l1Size };
-    const fields = { id, name, l1Size: active.size, diskSize: state.size, vmStateSize: 0 };
-    // Names and sizes are refused before anything changes.
-    tableOf([...entries, newEntry({ ...fields, l1TableOffset: 0, date: Date.now() })]);
+    const { date = now(), vmClock = 0n, icount = null } = options;
+    const times = { date, vmClock, icount };
+    const fields = { id, name, l1Size: active.size, diskSize: state.size, vmStateSize, ...times };
+    // Sizes are refused before anything changes.
+    tableOf([...entries, newEntry({ ...fields, l1TableOffset: 0 })]);
     this.#flusher.flushCounts();
     this.#dirtyBit.set();
     const copy = this.#copyL1(active, Math.max(1, active.size));
     this.#dirtyBit.cover(() => {
-      const entry = newEntry({ ...fields, l1TableOffset: copy, date: Date.now() });
+      const entry = newEntry({ ...fields, l1TableOffset: copy });
       this.#share(active, copy, () =>
         this.#switchTable([...entries, entry], () => state.appendView()),
       );
@@ -122,6 +134,7 @@ export class SnapshotEditor {
   }
 
   rename(index: number, name: string): void {
+    checkName(name);
     const entries = readRawEntries(this.#tables);
     entries[index] = renamedEntry(entries[index]!, name);
     this.#flusher.flushCounts();
@@ -219,6 +232,11 @@ export class SnapshotEditor {
     state.bumpGeneration();
     if (old.size > 0) this.#allocator.freeTable(old.offset, old.size);
   }
+}
+
+function now(): { sec: number; nsec: number } {
+  const ms = Date.now();
+  return { sec: Math.floor(ms / 1000), nsec: (ms % 1000) * 1_000_000 };
 }
 
 /** As QEMU numbers snapshots; ids that are no numbers count as none. */

@@ -24,8 +24,11 @@ export interface NewSnapshot {
   readonly l1Size: number;
   readonly diskSize: number;
   readonly vmStateSize: number;
-  /** Milliseconds since 1970. */
-  readonly date: number;
+  /** Since 1970. */
+  readonly date: { readonly sec: number; readonly nsec: number };
+  /** Nanoseconds. */
+  readonly vmClock: bigint;
+  readonly icount: bigint | null;
 }
 
 /** The entries of the table as it is in the file, in order. */
@@ -47,7 +50,7 @@ export function readRawEntries(tables: Tables): RawEntry[] {
 
 export function newEntry(snapshot: NewSnapshot): RawEntry {
   const { id, name, l1TableOffset, l1Size, diskSize, vmStateSize, date } = snapshot;
-  const [idBytes, nameBytes] = [Buffer.from(id), nameOf(name)];
+  const [idBytes, nameBytes] = [Buffer.from(id), Buffer.from(name)];
   const used = SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE + idBytes.length + nameBytes.length;
   const entry = Buffer.alloc(alignUp(used, 8));
   const view = viewOf(entry);
@@ -56,13 +59,13 @@ export function newEntry(snapshot: NewSnapshot): RawEntry {
     l1Size,
     idStrSize: idBytes.length,
     nameSize: nameBytes.length,
-    dateSec: Math.floor(date / 1000),
-    dateNsec: (date % 1000) * 1_000_000,
-    vmClockNsec: 0n,
+    dateSec: date.sec,
+    dateNsec: date.nsec,
+    vmClockNsec: snapshot.vmClock,
     vmStateSize: vmStateSize < TWO_32 ? vmStateSize : 0,
     extraDataSize: NEW_EXTRA_SIZE,
   });
-  const extra = { vmStateSizeLarge: vmStateSize, diskSize, icount: NO_ICOUNT };
+  const extra = { vmStateSizeLarge: vmStateSize, diskSize, icount: snapshot.icount ?? NO_ICOUNT };
   SNAPSHOT_EXTRA.write(view, SNAPSHOT_HEADER.size, extra);
   idBytes.copy(entry, SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE);
   nameBytes.copy(entry, SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE + idBytes.length);
@@ -72,7 +75,7 @@ export function newEntry(snapshot: NewSnapshot): RawEntry {
 /** The same entry with another name. */
 export function renamedEntry(entry: RawEntry, name: string): RawEntry {
   const { idStrSize, extraDataSize } = SNAPSHOT_HEADER.read(viewOf(entry), 0);
-  const nameBytes = nameOf(name);
+  const nameBytes = Buffer.from(name);
   const nameAt = SNAPSHOT_HEADER.size + extraDataSize + idStrSize;
   const renamed = Buffer.alloc(alignUp(nameAt + nameBytes.length, 8));
   entry.copy(renamed, 0, 0, nameAt);
@@ -98,11 +101,12 @@ export function tableOf(entries: readonly RawEntry[]): IoBuffer {
   return table;
 }
 
-function nameOf(name: string): Buffer {
-  const bytes = Buffer.from(name);
-  if (bytes.length > 0 && bytes.length <= MAX_NAME_SIZE) return bytes;
-  throw new ImageError('invalid', 'ENAMETOOLONG', `a snapshot's name of ${bytes.length} bytes`, {
-    limit: `1 to ${MAX_NAME_SIZE}`,
+/** Throws ENAMETOOLONG where a snapshot cannot have that name; `least`: bytes. */
+export function checkName(name: string, least = 1): void {
+  const length = Buffer.byteLength(name);
+  if (length >= least && length <= MAX_NAME_SIZE) return;
+  throw new ImageError('invalid', 'ENAMETOOLONG', `a snapshot's name of ${length} bytes`, {
+    limit: `${least} to ${MAX_NAME_SIZE}`,
   });
 }
 

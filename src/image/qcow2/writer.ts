@@ -1,5 +1,5 @@
 /** A qcow2 image that is open for writing, in one thread: the locks, and who does what behind them. */
-import { ERRNO, errnoOf, ImageError } from '../../errors.js';
+import { ERRNO, errnoOf, ImageError, isExpected } from '../../errors.js';
 import type { ImageLock } from '../../shared/image-lock.js';
 import type { ImageState } from '../../shared/image-state.js';
 import type { SliceCache } from '../../shared/slice-cache.js';
@@ -8,7 +8,7 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import type { WriteMemory, WriteOptions } from '../memory.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
-import type { ImageWriter } from '../writer.js';
+import type { ImageWriter, SnapshotOptions, VmStateSource } from '../writer.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
 import { CompressedWriter } from './compressed-write.js';
@@ -25,8 +25,10 @@ import { Refcounts } from './refcount.js';
 import { Resizer } from './resize.js';
 import { SharedReferences } from './shared-references.js';
 import { SnapshotEditor } from './snapshot-edit.js';
+import { checkName } from './snapshot-table.js';
 import type { Snapshot } from './snapshots.js';
 import { Tables } from './tables.js';
+import { VmStateArea } from './vm-state.js';
 import { ClusterWriter } from './write.js';
 
 const ZEROES_SIZE = 1 << 20;
@@ -40,6 +42,8 @@ export interface Qcow2WriterInput {
   readonly state: ImageState;
   /** The active disk, with what lies below it. */
   readonly disk: Disk;
+  /** All that the active L1 table maps, the VM state behind the disk too, and nothing below. */
+  readonly whole: Disk;
   /** The snapshots as they are now, in the table's order. */
   readonly snapshots: () => readonly Snapshot[];
 }
@@ -58,6 +62,10 @@ export class Qcow2Writer implements ImageWriter {
   readonly #zeroer: Zeroer;
   readonly #resizer: Resizer;
   readonly #snapshots: SnapshotEditor;
+  readonly #tables: Tables;
+  readonly #l2: L2Tables;
+  readonly #allocator: Allocator;
+  #vmStateArea: VmStateArea | undefined;
   readonly #zeroes = new IoBuffer(ZEROES_SIZE);
 
   constructor(input: Qcow2WriterInput) {
@@ -80,6 +88,9 @@ export class Qcow2Writer implements ImageWriter {
     const punch = memory.options.discard === 'unmap';
     const allocator = new Allocator(tables, refcounts, this.#guard, punch);
     const l2 = new L2Tables(tables, allocator, this.#guard);
+    this.#tables = tables;
+    this.#l2 = l2;
+    this.#allocator = allocator;
     this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, this.#lazy);
     tables.makeRoom = () => this.#flusher.flushCounts();
     this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
@@ -162,11 +173,57 @@ export class Qcow2Writer implements ImageWriter {
     }
   }
 
-  createSnapshot(name: string): void {
+  writeVmState(offset: number, length: number, source: IoBuffer, at: number): void {
+    this.#alone(() => this.#vmState.write(offset, length, source, at));
+    this.#through();
+  }
+
+  createSnapshot(name: string, options: SnapshotOptions = {}): void {
     this.#alone(() => {
-      this.#refuseTaken(name);
-      this.#snapshots.create(name, this.#input.snapshots());
+      const { allowDuplicateName = false, vmState } = options;
+      checkName(name, allowDuplicateName ? 0 : 1);
+      if (!allowDuplicateName) this.#refuseTaken(name);
+      if (vmState === undefined) this.#snapshots.create(name, this.#input.snapshots(), options);
+      else this.#createWithVmState(name, options, vmState);
     });
+  }
+
+  /** The state is written behind the disk, the snapshot takes it, and the place is given back. */
+  #createWithVmState(name: string, options: SnapshotOptions, vmState: VmStateSource): void {
+    // What waits to be freed is room for it.
+    this.#flusher.flushCounts();
+    try {
+      this.#vmState.fill(vmState);
+      this.#snapshots.create(name, this.#input.snapshots(), options, vmState.size);
+    } finally {
+      this.#clearVmState();
+    }
+    this.#flusher.flushAll();
+  }
+
+  /** What cannot be given back stays taken, and is the next one's: nothing of the snapshot depends on it. */
+  #clearVmState(): void {
+    try {
+      if (this.#state.failed === 0) this.#vmState.clear();
+    } catch (error) {
+      if (!isExpected(error)) throw error;
+    }
+  }
+
+  /** Only who saves VM state needs it. */
+  get #vmState(): VmStateArea {
+    if (this.#vmStateArea === undefined) {
+      const { whole } = this.#input;
+      const clusters = new ClusterWriter(
+        this.#tables,
+        this.#l2,
+        this.#allocator,
+        this.#guard,
+        whole,
+      );
+      this.#vmStateArea = new VmStateArea(this.#tables, this.#resizer, clusters);
+    }
+    return this.#vmStateArea;
   }
 
   deleteSnapshot(view: number): void {
