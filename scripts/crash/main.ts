@@ -72,10 +72,10 @@ async function runWorkload(workload: Workload, seed: number, options: Options): 
   const folder = makeStateFolder();
   const started = performance.now();
   try {
-    const { recording, before, refused, problem } = recordWorkload(workload, seed, folder);
+    const { recording, data, before, refused, problem } = recordWorkload(workload, seed, folder);
     const states = Math.ceil(options.states / options.workloads.length);
     const also = goOn({ folder, before, workload, seed });
-    const result = await runStates({ recording, before, folder, states, seed, also });
+    const result = await runStates({ recording, data, before, folder, states, seed, also });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const count = (...kinds: string[]) =>
       result.faults.filter(({ kind }) => kinds.includes(kind)).length;

@@ -52,6 +52,8 @@ export interface SnapshotView {
 export interface AttachOptions {
   /** Instead of the file of the top layer; in tests. */
   readonly storage?: MutableStorage;
+  /** The same for its data file. */
+  readonly dataStorage?: MutableStorage;
   /** How long its writer waits for other threads, before EAGAIN; for ever where it is not given. */
   readonly patienceMs?: number;
 }
@@ -90,10 +92,14 @@ export class AttachedImage {
     );
     const cache = new SliceCache(memory.cache, owner, sliceLoader(storages, units));
     this.#state = memory.write === null ? null : new ImageState(memory.write.state);
+    const data = description.layers.map((layer) =>
+      layer.format === 'qcow2' && layer.dataFile !== null ? storageOf(layer.dataFile) : null,
+    );
+    if (options.dataStorage !== undefined) data[0] = options.dataStorage;
     const decompressor = new ClusterDecompressor(() => this.#state?.compressedEpoch ?? 0);
     const qcow2 = description.layers.map((layer, index) =>
       layer.format === 'qcow2'
-        ? qcow2Layer(layer, storages[index]!, index, cache, decompressor)
+        ? qcow2Layer(layer, storages[index]!, data[index]!, index, cache, decompressor)
         : null,
     );
     this.#lock =
@@ -108,7 +114,8 @@ export class AttachedImage {
     const mapping = activeMapping(description.layers[0], top, this.#top, this.#state);
     this.disk = new Disk(mapping, below);
     this.#whole = wholeDisk(description.layers[0], this.#top, this.#state);
-    this.writer = memory.write === null ? null : this.#makeWriter(memory.write, cache, top);
+    this.writer =
+      memory.write === null ? null : this.#makeWriter(memory.write, cache, top, data[0]!);
   }
 
   /**
@@ -205,14 +212,21 @@ export class AttachedImage {
     }));
   }
 
-  #makeWriter(memory: WriteMemory, cache: SliceCache, storage: MutableStorage): ImageWriter {
+  #makeWriter(
+    memory: WriteMemory,
+    cache: SliceCache,
+    storage: MutableStorage,
+    dataStorage: MutableStorage | null,
+  ): ImageWriter {
     const top = this.description.layers[0];
     const [lock, state, disk] = [this.#lock!, this.#state!, this.disk];
     if (top.format === 'raw') return new RawWriter(storage, state, lock, memory.options);
     const { header } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
     const whole = this.#whole!;
-    return new Qcow2Writer({ header, storage, cache, memory, lock, state, disk, whole, snapshots });
+    const storages = { storage, dataStorage };
+    const disks = { disk, whole, snapshots };
+    return new Qcow2Writer({ header, ...storages, cache, memory, lock, state, ...disks });
   }
 }
 
@@ -277,16 +291,17 @@ function wholeDisk(
 function qcow2Layer(
   description: Qcow2Description,
   storage: Storage,
+  data: Storage | null,
   file: number,
   cache: SliceCache,
   decompressor: ClusterDecompressor,
 ): Qcow2Layer {
-  const { header, dataFile } = description;
+  const { header } = description;
   const { geometry } = header;
   return {
     geometry,
     storage,
-    dataStorage: dataFile === null ? storage : storageOf(dataFile),
+    dataStorage: data ?? storage,
     file,
     cache,
     compressionType: header.compressionType,

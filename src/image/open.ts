@@ -165,7 +165,7 @@ class Opening {
     return readHeader(storage);
   }
 
-  /** Whether a file is the one to be written to: the image itself, which no other names. */
+  /** Whether an image is the one to be written to: which no other names. */
   #writes(by: string | undefined): boolean {
     return by === undefined && this.#policy.writable === true;
   }
@@ -225,7 +225,7 @@ class Opening {
     const wanted = this.#policy.alone !== true && this.#policy.noDataFiles !== true;
     const dataFile =
       external && wanted
-        ? this.#openFile(dataFilePath(file.path, header.extensions.dataFile!), file.path)
+        ? this.#openFile(dataFilePath(file.path, header.extensions.dataFile!), file.path, writes)
         : null;
     const snapshots = writes
       ? readSnapshots(storage, header)
@@ -258,7 +258,7 @@ class Opening {
   }
 
   /** Opens a regular file or block device; named by the image `by`, it must pass the policy. */
-  #openFile(path: string, by: string | undefined): FileDescription {
+  #openFile(path: string, by: string | undefined, writes = this.#writes(by)): FileDescription {
     return within(path, by, () => {
       if (by !== undefined && this.#policy.noBacking === true) {
         throw new ImageError('policy', 'EPERM', "other files are not opened ('no-backing')");
@@ -266,7 +266,7 @@ class Opening {
       // Looked at first: opening a FIFO or a device can block or have effects.
       const looked = statSync(path);
       checkKind(looked);
-      const fd = this.#writes(by) ? openForWriting(path, looked) : openForReading(path);
+      const fd = writes ? openForWriting(path, looked) : openForReading(path);
       this.#fds.push(fd);
       const stat = fstatSync(fd);
       checkKind(stat);
@@ -277,23 +277,23 @@ class Opening {
         throw new ImageError('invalid', 'ELOOP', 'the chain of files comes back to this one');
       }
       this.#seen.add(identity);
-      this.#lock(fd, path, by);
-      return this.#withDirect({ path, fd }, by);
+      this.#lock(fd, path, writes);
+      return this.#withDirect({ path, fd }, writes);
     });
   }
 
   /** The same file once more, where the policy asks for it. */
-  #withDirect(file: FileDescription, by: string | undefined): FileDescription {
+  #withDirect(file: FileDescription, writes: boolean): FileDescription {
     if (this.#policy.direct !== true) return file;
-    const directFd = openDirect(file.fd, this.#writes(by));
+    const directFd = openDirect(file.fd, writes);
     this.#fds.push(directFd);
     return { ...file, directFd };
   }
 
-  #lock(fd: number, path: string, by: string | undefined): void {
+  #lock(fd: number, path: string, writes: boolean): void {
     const { lock, writable } = this.#policy;
     if (lock === undefined) return;
-    if (this.#writes(by)) lockImage(fd, path, 'write');
+    if (writes) lockImage(fd, path, 'write');
     else if (writable === true) lockImage(fd, path, 'read');
     else {
       const kind = lock === 'write' ? 'read' : lock;

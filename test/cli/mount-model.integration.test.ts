@@ -34,6 +34,13 @@ const KINDS = [
   { name: 'lazy refcounts, 8-bit', options: 'lazy_refcounts=on,refcount_bits=8' },
   { name: 'clusters of 512 over a backing file', options: 'cluster_size=512', backing: true },
   { name: 'subclusters over a backing file', options: 'extended_l2=on', backing: true },
+  {
+    name: 'a data file over a backing file',
+    options: 'data_file=@',
+    backing: true,
+    snapshots: false,
+  },
+  { name: 'a raw data file', options: 'data_file=@,data_file_raw=on', snapshots: false },
   { name: 'an overlay', options: 'compat=1.1', overlay: true },
 ];
 
@@ -56,10 +63,13 @@ describe('a mount that is written to at random', () => {
         bytes.copy(disk);
         below.push('-b', base, '-F', 'raw');
       }
-      qemuImg('create', '-f', 'qcow2', '-o', kind.options, ...below, image, `${SIZE}`);
+      const how = kind.options.replace('@', sandbox().path('data.raw'));
+      qemuImg('create', '-f', 'qcow2', '-o', how, ...below, image, `${SIZE}`);
       const written = kind.overlay === true ? sandbox().path('over.qcow2') : image;
       const options = ['-o', kind.overlay === true ? `overlay=${written}` : 'rw'];
-      const model = new MountModel(sandbox(), { image, written, options }, random, disk);
+      const snapshots = kind.snapshots !== false;
+      const paths = { image, written, options, snapshots };
+      const model = new MountModel(sandbox(), paths, random, disk);
       await model.run();
     });
   }
@@ -70,6 +80,7 @@ interface Paths {
   /** The file that is written to. */
   readonly written: string;
   readonly options: string[];
+  readonly snapshots: boolean;
 }
 
 class MountModel {
@@ -134,7 +145,7 @@ class MountModel {
     const first = random.below(units);
     const most = Math.min(units - first, random.chance(0.2) ? units : 256);
     const [offset, length] = [first * SECTOR, (1 + random.below(most)) * SECTOR];
-    const what = random.below(14);
+    const what = random.below(this.#paths.snapshots ? 14 : 12);
     if (what < 6) this.#write(offset, length);
     else if (what === 6) this.#write(offset + random.below(SECTOR), 1 + random.below(SECTOR));
     else if (what === 7) await this.#erase('--punch-hole', offset, length);

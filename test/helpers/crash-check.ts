@@ -2,15 +2,16 @@
  * Judges an image that a crash left: QEMU must find no corruption in it, and all that it reads as
  * must be what was made certain or what was written since.
  */
-import { copyFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
 import type { AttachedImage } from '#src/image/attach.js';
 import type { Qcow2Description } from '#src/image/description.js';
 import { hasBit } from '#src/image/qcow2/features.js';
 import type { Qcow2Header } from '#src/image/qcow2/header.js';
-import { INCOMPATIBLE } from '#src/image/qcow2/layout.js';
+import { AUTOCLEAR, INCOMPATIBLE } from '#src/image/qcow2/layout.js';
 import type { Snapshot } from '#src/image/qcow2/snapshots.js';
+import { DATA_FILE } from './crash-images.js';
 import type { CrashState } from './crash-states.js';
 import { type DiskState, Expectation, type Problem } from './disk-history.js';
 import { qemuRead } from './qemu.js';
@@ -40,14 +41,30 @@ let files = 0;
 
 /** Judges a state; null where it is as it should be. */
 export async function checkState(state: CrashState, options: CheckOptions): Promise<Fault | null> {
-  const path = join(options.folder, `state${files++}.qcow2`);
-  writeFileSync(path, state.bytes);
+  const { path, remove } = placeState(state, options.folder);
   try {
     const expectation = new Expectation(options.before, state.notes);
-    return await checkImage(path, expectation, options.compareReaders);
+    // QEMU looks for data files where it runs.
+    const compareReaders = options.compareReaders && state.data === undefined;
+    return await checkImage(path, expectation, compareReaders);
   } finally {
-    rmSync(path, { force: true });
+    remove();
   }
+}
+
+/** Writes the files of a state to a place of their own in `folder`. */
+export function placeState({ bytes, data }: CrashState, folder: string): Placed {
+  const place = join(folder, `state${files++}`);
+  mkdirSync(place);
+  const path = join(place, 'image.qcow2');
+  writeFileSync(path, bytes);
+  if (data !== undefined) writeFileSync(join(place, DATA_FILE), data);
+  return { path, remove: () => rmSync(place, { recursive: true, force: true }) };
+}
+
+interface Placed {
+  readonly path: string;
+  readonly remove: () => void;
 }
 
 /** Judges the image at `path`, which stays as it is. */
@@ -123,6 +140,8 @@ function checkReading(path: string, expectation: Expectation): Fault | null {
       const disk = readDisk(image.disk);
       const problem = expectation.disk(readMarks(disk));
       if (problem !== null) return lost(problem, disk);
+      const apart = checkRawFile(image, expectation);
+      if (apart !== null) return apart;
       const names = expectation.snapshotNames(
         image.snapshots().map(({ snapshot }) => snapshot.name),
       );
@@ -140,6 +159,17 @@ function checkReading(path: string, expectation: Expectation): Fault | null {
     if (!isExpected(error)) throw error;
     return { kind: 'unreadable', what: describeError(error) };
   }
+}
+
+/** A raw data file is the disk for whoever reads it alone. */
+function checkRawFile({ description, disk }: AttachedImage, expectation: Expectation) {
+  const { header, dataFile } = description.layers[0] as Qcow2Description;
+  if (!hasBit(header.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW)) return null;
+  // What a crash left of its size is no matter.
+  const bytes = Buffer.from(new ArrayBuffer(disk.size));
+  readFileSync(dataFile!.path).copy(bytes);
+  const problem = expectation.disk(readMarks(bytes));
+  return problem === null ? null : lost({ ...problem, what: `data file: ${problem.what}` }, bytes);
 }
 
 /** VM state comes with its snapshot: all of it is there when that is. */

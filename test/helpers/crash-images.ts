@@ -1,12 +1,15 @@
 /** The images that crash workloads begin with: made by QEMU, every sector telling what it is. */
+import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type DiskState, emptyState } from './disk-history.js';
-import { qemuImg } from './qemu.js';
 import { markSectors, SECTOR_SIZE, ZEROES } from './sector-marks.js';
 
 /** Generation of what is there before the workload. */
 const FIRST = 1;
+
+/** The name of an image's data file: beside it, for whoever opens it from there. */
+export const DATA_FILE = 'data.raw';
 
 export interface ImageKind {
   /** Sectors. */
@@ -19,9 +22,11 @@ export interface ImageKind {
 /** Makes the image at `path`, its backing file beside it; answers what its disk holds. */
 export function makeCrashImage(path: string, { size, options, content }: ImageKind): DiskState {
   const all = options.join(',');
+  // QEMU takes the name of a data file from where it runs.
+  const make = (...words: string[]) => execFileSync('qemu-img', words, { cwd: dirname(path) });
   const bytes = size * SECTOR_SIZE;
   if (content === 'empty') {
-    qemuImg('create', '-q', '-f', 'qcow2', '-o', all, path, String(bytes));
+    make('create', '-q', '-f', 'qcow2', '-o', all, path, String(bytes));
     return emptyState(new Int32Array(size).fill(ZEROES));
   }
   // A backing file that ends before the disk does: what lies behind its end reads as zeroes.
@@ -32,12 +37,12 @@ export function makeCrashImage(path: string, { size, options, content }: ImageKi
   const disk = new Int32Array(size).fill(ZEROES);
   disk.set(sectors);
   if (content === 'over backing file') {
-    const backing = ['-b', 'base.raw', '-F', 'raw'];
-    qemuImg('create', '-q', '-f', 'qcow2', '-o', all, ...backing, path, String(bytes));
+    const backing = ['-b', raw, '-F', 'raw'];
+    make('create', '-q', '-f', 'qcow2', '-o', all, ...backing, path, String(bytes));
     return emptyState(disk);
   }
   const compress = content === 'compressed' ? ['-c'] : [];
-  qemuImg('convert', '-q', ...compress, '-f', 'raw', '-O', 'qcow2', '-o', all, raw, path);
+  make('convert', '-q', ...compress, '-f', 'raw', '-O', 'qcow2', '-o', all, raw, path);
   rmSync(raw);
   return emptyState(disk);
 }

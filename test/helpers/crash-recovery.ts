@@ -1,20 +1,21 @@
 /** What comes after a crash: the image is repaired, opened and used again, and may crash again. */
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
 import { readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
 import { rebuildRefcounts } from '#src/image/qcow2/rebuild.js';
 import { readSnapshots } from '#src/image/qcow2/snapshots.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
-import { checkStructure, type Fault, isDirty } from './crash-check.js';
+import { checkStructure, type Fault, isDirty, placeState } from './crash-check.js';
+import { DATA_FILE } from './crash-images.js';
 import { runStates } from './crash-run.js';
 import { readState, readWholeState, recordOn, withWriter } from './crash-session.js';
 import type { CrashState } from './crash-states.js';
 import type { Workload } from './crash-workloads.js';
 import { type DiskState, Expectation } from './disk-history.js';
 import { readImage } from './read.js';
-import { RecordingStorage } from './recording-storage.js';
+import { type Recording, RecordingStorage } from './recording-storage.js';
 import { markSectors, readMarks, SECTOR_SIZE } from './sector-marks.js';
 
 /** One state in so many is written to again. */
@@ -41,8 +42,7 @@ export function goOn(options: RecoveryOptions): (state: CrashState) => Promise<F
   let dirty = 0;
   return async (state) => {
     const number = count++;
-    const path = join(options.folder, `again${number}.qcow2`);
-    writeFileSync(path, state.bytes);
+    const { path, remove } = placeState(state, options.folder);
     try {
       if (isDirty(path) && dirty++ % REPAIR_EVERY === 0) {
         const fault = await crashInRepair(path, options);
@@ -55,7 +55,7 @@ export function goOn(options: RecoveryOptions): (state: CrashState) => Promise<F
       if (!isExpected(error)) throw error;
       return { kind: 'unreadable', what: `opened again: ${describeError(error)}` };
     } finally {
-      rmSync(path, { force: true });
+      remove();
     }
   };
 }
@@ -93,8 +93,22 @@ async function crashInRepair(path: string, { folder, seed }: RecoveryOptions) {
   const snapshots = readSnapshots(storage, header);
   rebuildRefcounts(storage, header, snapshots, readBitmaps(storage, header));
   const { recording } = storage;
-  const words = { recording, before, folder, states: STATES, seed, first: true };
+  const words = {
+    recording,
+    data: unchangedData(path),
+    before,
+    folder,
+    states: STATES,
+    seed,
+    first: true,
+  };
   return within('crash in repair', (await runStates(words)).faults[0]);
+}
+
+function unchangedData(path: string): Recording | undefined {
+  const data = join(dirname(path), DATA_FILE);
+  if (!existsSync(data)) return undefined;
+  return { initial: readFileSync(data), operations: [], times: [] };
 }
 
 /** The workload again, on what the first crash left. */
@@ -105,9 +119,9 @@ async function crashAgain(
 ): Promise<Fault | null> {
   const again = seed + number;
   const recorded = recordOn(path, readWholeState(path), workload, again);
-  const { recording, before, problem } = recorded;
+  const { recording, data, before, problem } = recorded;
   if (problem !== null) return { kind: 'lost', what: `workload again: ${problem}` };
-  const words = { recording, before, folder, states: STATES, seed: again, first: true };
+  const words = { recording, data, before, folder, states: STATES, seed: again, first: true };
   return within('second crash', (await runStates(words)).faults[0]);
 }
 

@@ -1,5 +1,6 @@
 /** Makes states of recordings and judges them, several at a time. */
 import { checkState, type Fault } from './crash-check.js';
+import { pairStates } from './crash-pairs.js';
 import { type CrashState, crashStates } from './crash-states.js';
 import { type DiskState, Expectation } from './disk-history.js';
 import { Random } from './random.js';
@@ -12,6 +13,8 @@ const COMPARE_EVERY = 25;
 
 export interface RunOptions {
   readonly recording: Recording;
+  /** Of the image's data file, where it has one. */
+  readonly data?: Recording | undefined;
   readonly before: DiskState;
   readonly folder: string;
   readonly states: number;
@@ -38,8 +41,12 @@ export interface RunResult {
 }
 
 export async function runStates(options: RunOptions): Promise<RunResult> {
-  const { recording, before, folder, seed, first = false, also } = options;
-  const states = crashStates(recording, options.states, new Random(seed), options.focus);
+  const { recording, data, before, folder, seed, first = false, also } = options;
+  const random = new Random(seed);
+  const states =
+    data === undefined
+      ? crashStates(recording, options.states, random, options.focus)
+      : pairStates(recording, data, options.states, random);
   const faults: FoundFault[] = [];
   let count = 0;
   const judge = async (): Promise<void> => {

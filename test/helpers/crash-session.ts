@@ -3,13 +3,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
 import { AttachedImage } from '#src/image/attach.js';
-import type { Qcow2Description } from '#src/image/description.js';
+import type { ImageDescription, Qcow2Description } from '#src/image/description.js';
 import { allocateImageMemory } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
 import type { MutableStorage } from '#src/storage/storage.js';
 import { CrashDriver } from './crash-driver.js';
-import { makeCrashImage } from './crash-images.js';
+import { DATA_FILE, makeCrashImage } from './crash-images.js';
 import type { Workload } from './crash-workloads.js';
 import { type DiskState, Expectation } from './disk-history.js';
 import { Random } from './random.js';
@@ -20,8 +20,15 @@ import { readMarks } from './sector-marks.js';
 /** More changes than a workload makes. */
 const LATER = 1_000_000;
 
+/** What is written to instead of an image's files. */
+interface Storages {
+  readonly storage: MutableStorage;
+  readonly dataStorage?: MutableStorage;
+}
+
 export interface RecordedWorkload {
   readonly recording: Recording;
+  readonly data: Recording | undefined;
   readonly before: DiskState;
   /** Calls that the image refused. */
   readonly refused: readonly string[];
@@ -40,12 +47,12 @@ export function makeStateFolder(): string {
  */
 export function withWriter<T>(
   path: string,
-  storageOf: (() => MutableStorage) | null,
+  storageOf: ((description: ImageDescription) => Storages) | null,
   use: (image: AttachedImage) => T,
 ): T {
   const { description } = openImage(path, { writable: true, lock: 'write' });
   try {
-    const instead = storageOf === null ? {} : { storage: storageOf() };
+    const instead = storageOf === null ? {} : storageOf(description);
     const sizes = { cacheSize: MIN_CACHE_SIZE, owners: 1 };
     const memory = allocateImageMemory(description, { ...sizes, ...instead });
     return use(new AttachedImage(description, memory, 1, instead));
@@ -90,6 +97,7 @@ export function recordWorkload(workload: Workload, seed: number, folder: string)
     return recordOn(path, before, workload, seed);
   } finally {
     rmSync(path);
+    rmSync(join(folder, DATA_FILE), { force: true });
   }
 }
 
@@ -101,9 +109,14 @@ export function recordOn(
   seed: number,
 ): RecordedWorkload {
   let storage: RecordingStorage | undefined;
-  const storageOf = () => {
-    storage = new RecordingStorage(readFileSync(path), path);
-    return storage;
+  let dataStorage: RecordingStorage | undefined;
+  const storageOf = ({ layers: [top] }: ImageDescription) => {
+    const clock = { now: 0 };
+    storage = new RecordingStorage(readFileSync(path), path, clock);
+    if (top.format !== 'qcow2' || top.dataFile === null) return { storage };
+    const data = top.dataFile.path;
+    dataStorage = new RecordingStorage(readFileSync(data), data, clock);
+    return { storage, dataStorage };
   };
   return withWriter(path, storageOf, (image) => {
     const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
@@ -117,7 +130,8 @@ export function recordOn(
       header.compressionType,
     );
     const problem = runWorkload(workload, driver, image, new Random(seed));
-    return { recording: storage!.recording, before, refused: driver.refused, problem };
+    const data = dataStorage?.recording;
+    return { recording: storage!.recording, data, before, refused: driver.refused, problem };
   });
 }
 

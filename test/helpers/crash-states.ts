@@ -15,6 +15,8 @@ export interface CrashState {
   /** Which of the operations since the last flush are there. */
   readonly description: string;
   readonly bytes: Uint8Array;
+  /** What is left of the image's data file, where it has one. */
+  readonly data?: Uint8Array;
   /** The notes of the recording up to then. */
   readonly notes: readonly Note[];
 }
@@ -80,6 +82,19 @@ export function* crashStates(
     }
     base = apply(base, epoch.pieces, everything(epoch));
   }
+}
+
+/** One state of the file when the first `begun` operations had begun. */
+export function stateAt(recording: Recording, begun: number, random: Random): Uint8Array {
+  const epochs = epochsOf(recording.operations.slice(0, begun));
+  const last = epochs.pop()!;
+  const whole = epochs.reduce(
+    (bytes, epoch) => apply(bytes, epoch.pieces, everything(epoch)),
+    recording.initial,
+  );
+  const some = random.pick([0, 0.1, 0.5, 0.9, 1]);
+  const chosen = last.pieces.filter(() => random.chance(some));
+  return apply(whole, last.pieces, choiceOf(chosen, 'some', last.end, 'natural'));
 }
 
 function epochsOf(operations: readonly Operation[]): Epoch[] {
@@ -241,7 +256,7 @@ export function describeOperation(operation: Operation): string {
   }
 }
 
-function notesBefore(operations: readonly Operation[], at: number): Note[] {
+export function notesBefore(operations: readonly Operation[], at: number): Note[] {
   const notes: Note[] = [];
   for (let n = 0; n < at; n++) {
     const operation = operations[n]!;

@@ -2,6 +2,7 @@
  * Random changes to an image against a shadow copy in memory: writes, zeroes, discards, resizes,
  * snapshots, reverts, and opening it again; QEMU checks and reads the result.
  */
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { AttachedImage } from '#src/image/attach.js';
 import type { Qcow2Description } from '#src/image/description.js';
@@ -35,6 +36,8 @@ export interface ModelOptions {
   /** Past the host's page cache. */
   readonly direct?: boolean;
   readonly cacheSize?: number;
+  /** A file that holds what the disk does, whenever the image is closed. */
+  readonly same?: string;
   /** Clusters are written compressed, too. */
   readonly compress?: boolean;
 }
@@ -54,12 +57,12 @@ export function runModel(options: ModelOptions): void {
     session.expectDisk(shadow.disk, `step ${step}`);
     if (random.below(40) === 0) {
       session.close();
-      expectImage(path, shadow);
+      expectImage(path, shadow, options.same);
       session = new Session(options);
     }
   }
   session.close();
-  expectImage(path, shadow);
+  expectImage(path, shadow, options.same);
 }
 
 class Session {
@@ -228,7 +231,8 @@ function rangeIn(size: number, random: Random): { offset: number; length: number
 }
 
 /** What QEMU says of the image, and reads of it. */
-function expectImage(path: string, { disk, snapshots }: Shadow): void {
+function expectImage(path: string, { disk, snapshots }: Shadow, same?: string): void {
+  if (same !== undefined) expectSame(readFileSync(same), disk, 'data file');
   qemuImg('check', path);
   expectSame(qemuRead(path), disk, 'disk');
   for (const [name, held] of snapshots) {

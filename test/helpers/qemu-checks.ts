@@ -11,7 +11,7 @@ const MOST = 4;
 /** Answers each `repair PATH` or `check PATH` with the status; what was printed is in a file. */
 const SCRIPT = `while read -r what path; do
   if [ "$what" = repair ]; then set -- -r all; else set --; fi
-  qemu-img check "$@" "$path" >"$path.log" 2>&1
+  (cd "\${path%/*}" && qemu-img check "$@" "$path") >"$path.log" 2>&1
   echo $?
 done`;
 

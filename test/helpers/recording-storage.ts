@@ -17,16 +17,26 @@ export type Operation =
 export interface Recording {
   readonly initial: Uint8Array;
   readonly operations: readonly Operation[];
+  /** When each was done, by the clock of all recordings that were made at once. */
+  readonly times?: readonly number[];
+}
+
+/** Numbers the operations of several files in one order. */
+export interface Clock {
+  now: number;
 }
 
 export class RecordingStorage extends MemoryStorage {
   readonly operations: Operation[] = [];
+  readonly #times: number[] = [];
+  readonly #clock: Clock;
   readonly #initial: Uint8Array;
   /** Larger than the file, so that growing it does not copy it each time. */
   #room: Uint8Array;
 
-  constructor(bytes: Uint8Array, name: string) {
+  constructor(bytes: Uint8Array, name: string, clock: Clock = { now: 0 }) {
     super(bytes, name);
+    this.#clock = clock;
     // No slices: those of a Buffer are the same bytes.
     this.#initial = Uint8Array.from(bytes);
     this.#room = Uint8Array.from(bytes);
@@ -34,28 +44,33 @@ export class RecordingStorage extends MemoryStorage {
   }
 
   get recording(): Recording {
-    return { initial: this.#initial, operations: this.operations };
+    return { initial: this.#initial, operations: this.operations, times: this.#times };
+  }
+
+  #record(operation: Operation): void {
+    this.operations.push(operation);
+    this.#times.push(this.#clock.now++);
   }
 
   note(note: Note): void {
-    this.operations.push({ kind: 'note', note });
+    this.#record({ kind: 'note', note });
   }
 
   override write(source: IoBuffer, at: number, length: number, position: number): void {
     const bytes = source.bytes.subarray(at, at + length);
     if (bytes.length !== length) throw new RangeError(`write of ${length} bytes: buffer too short`);
-    this.operations.push({ kind: 'write', position, bytes: Uint8Array.from(bytes) });
+    this.#record({ kind: 'write', position, bytes: Uint8Array.from(bytes) });
     if (position + length > this.size()) this.#resize(position + length);
     this.bytes.set(bytes, position);
   }
 
   override flush(): void {
-    this.operations.push({ kind: 'flush' });
+    this.#record({ kind: 'flush' });
   }
 
   /** As hosts do: what lies past the end is no matter. */
   override punch(position: number, length: number): boolean {
-    this.operations.push({ kind: 'punch', position, length });
+    this.#record({ kind: 'punch', position, length });
     this.bytes.fill(0, position, position + length);
     return true;
   }
@@ -67,7 +82,7 @@ export class RecordingStorage extends MemoryStorage {
   }
 
   override truncate(size: number): void {
-    this.operations.push({ kind: 'truncate', size });
+    this.#record({ kind: 'truncate', size });
     this.#resize(size);
   }
 

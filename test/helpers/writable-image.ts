@@ -14,6 +14,8 @@ export interface WritableImage {
   readonly image: AttachedImage;
   readonly writer: ImageWriter;
   readonly storage: FailingStorage;
+  /** Its data file, where it has one. */
+  readonly dataStorage: FailingStorage | null;
   readonly memory: ImageMemory;
   /** Another thread's use of the same image, by its number from 2. */
   attach(owner: number): AttachedImage;
@@ -35,9 +37,13 @@ export function withWritable(
       write: { ...DEFAULT_WRITE_OPTIONS, ...write },
     };
     const memory = allocateImageMemory(description, options);
-    const attach = (owner: number) => new AttachedImage(description, memory, owner, { storage });
+    const [top] = description.layers;
+    const data = top.format === 'qcow2' ? top.dataFile : null;
+    const dataStorage = data === null ? null : new FailingStorage(data.fd, data.path);
+    const instead = dataStorage === null ? { storage } : { storage, dataStorage };
+    const attach = (owner: number) => new AttachedImage(description, memory, owner, instead);
     const image = attach(1);
-    use({ image, writer: image.writer!, storage, memory, attach });
+    use({ image, writer: image.writer!, storage, dataStorage, memory, attach });
   } finally {
     closeImage(description);
   }

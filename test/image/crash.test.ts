@@ -27,10 +27,10 @@ describe('an image after a crash', () => {
 
   for (const workload of WORKLOADS) {
     it(`is whole, and holds what was made certain: ${workload.name}`, async () => {
-      const { recording, before, problem } = recordWorkload(workload, SEED, folder);
+      const { recording, data, before, problem } = recordWorkload(workload, SEED, folder);
       expect(problem).to.equal(null);
       const also = goOn({ folder, before, workload, seed: SEED });
-      const words = { recording, before, folder, states: STATES, seed: SEED, also };
+      const words = { recording, data, before, folder, states: STATES, seed: SEED, also };
       const { faults } = await runStates(words);
       const told = faults.map(({ kind, what, state }) => `${kind}: ${what}\n${state.description}`);
       expect(told).to.deep.equal([]);

@@ -203,8 +203,7 @@ describe('openImage() for writing', () => {
     refused({ header: { incompatibleFeatures: 2n } }, 'EACCES', corrupt);
     refused({ header: { cryptMethod: 1 } }, 'ENOTSUP', /Encrypted images \(AES\)/);
     refused({ header: { cryptMethod: 2 } }, 'ENOTSUP', /Encrypted images \(LUKS\)/);
-    const dataFile = /writing to images with an external data file is not supported/;
-    refused({ dataFile: { name: 'missing' } }, 'ENOTSUP', dataFile);
+    refused({ dataFile: { name: 'missing' } }, 'ENOENT', /missing/);
     refused({ header: { nbSnapshots: 1, snapshotsOffset: 0 } }, 'EINVAL', /Snapshot table offset/);
     const encrypted = buildImage(specimen({ header: { cryptMethod: 1 } })).bytes;
     const policy = { ...WRITABLE, allowEncrypted: true };

@@ -15,6 +15,8 @@ interface Feature {
   readonly compress?: boolean;
   readonly snapshots?: boolean;
   readonly direct?: boolean;
+  /** Its data file is the disk. */
+  readonly raw?: boolean;
   readonly write?: Partial<WriteOptions>;
 }
 
@@ -50,6 +52,39 @@ const FEATURES: readonly Feature[] = [
   { name: 'subclusters of 512', options: 'extended_l2=on,cluster_size=16k', backing: true },
   { name: 'subclusters, lazy', options: 'extended_l2=on,lazy_refcounts=on', backing: true },
   { name: 'compressed clusters', options: 'cluster_size=4096', compressed: true },
+  { name: 'a data file', options: 'data_file=@', snapshots: false },
+  {
+    name: 'a data file over a backing file',
+    options: 'data_file=@,cluster_size=4096',
+    backing: true,
+    snapshots: false,
+  },
+  {
+    name: 'a data file, subclusters',
+    options: 'data_file=@,extended_l2=on',
+    backing: true,
+    snapshots: false,
+  },
+  {
+    name: 'a data file, past the page cache, nothing punched',
+    options: 'data_file=@,cluster_size=1024,lazy_refcounts=on',
+    snapshots: false,
+    direct: true,
+    write: { detectZeroes: 'unmap', discard: 'ignore' },
+  },
+  {
+    name: 'a raw data file',
+    options: 'data_file=@,data_file_raw=on,cluster_size=4096',
+    snapshots: false,
+    raw: true,
+  },
+  {
+    name: 'a raw data file, subclusters, nothing punched',
+    options: 'data_file=@,data_file_raw=on,extended_l2=on',
+    snapshots: false,
+    raw: true,
+    write: { detectZeroes: 'on', discard: 'ignore' },
+  },
   { name: 'compressing', options: 'cluster_size=4096', compressed: true, compress: true },
   { name: 'compressing, version 2', options: 'compat=0.10', backing: true, compress: true },
   {
@@ -91,6 +126,7 @@ describe('writing to an image', () => {
         direct: feature.direct ?? false,
         write: feature.write ?? {},
         compress: feature.compress ?? false,
+        ...(feature.raw === true ? { same: folder.at('data') } : {}),
       });
     });
   }
@@ -98,6 +134,7 @@ describe('writing to an image', () => {
   function makeImage(path: string, feature: Feature, random: Random): Buffer {
     const start = Buffer.alloc(SIZE);
     const below: string[] = [];
+    const options = feature.options.replace('@', folder.at('data'));
     if (feature.backing === true) {
       // Shorter than the disk, and of no whole number of clusters.
       const bytes = Buffer.alloc(SIZE - 100 * 512);
@@ -110,9 +147,9 @@ describe('writing to an image', () => {
     if (feature.compressed === true) {
       for (let at = 0; at < SIZE; at += 512) start.fill(random.below(50), at, at + 512);
       const raw = folder.write('source.raw', start);
-      qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', feature.options, raw, path);
+      qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', options, raw, path);
     } else {
-      qemuImg('create', '-f', 'qcow2', '-o', feature.options, ...below, path, String(SIZE));
+      qemuImg('create', '-f', 'qcow2', '-o', options, ...below, path, String(SIZE));
       qemuIo(path, 'write -P 7 1M 100k');
       start.fill(7, 1 << 20, (1 << 20) + 100 * 1024);
     }

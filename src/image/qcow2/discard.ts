@@ -12,7 +12,7 @@ import type { Disk } from '../disk.js';
 import { EXTENT, Extent } from '../extent.js';
 import type { Allocator } from './allocator.js';
 import type { Geometry } from './geometry.js';
-import { copiedHigh, hostLow, hostOffsetOf, isCompressed, isZero, ownsHost } from './l2.js';
+import { copiedHigh, hostLow, hostOffsetOf, isCompressed, isZero } from './l2.js';
 import { L2Entry, type L2Tables } from './l2-tables.js';
 import type { Tables } from './tables.js';
 import type { ClusterWriter } from './write.js';
@@ -50,6 +50,10 @@ export class Zeroer {
   zero(offset: number, length: number, keep: boolean): void {
     const { clusterSize } = this.#geometry;
     const end = offset + length;
+    if (this.#tables.data?.raw === true) {
+      this.#erase(offset, end, keep);
+      return;
+    }
     // The last cluster may be longer than the disk: nobody sees what lies behind.
     const to = end === this.#disk.size ? alignUp(end, clusterSize) : alignDown(end, clusterSize);
     const from = alignUp(offset, clusterSize);
@@ -60,6 +64,26 @@ export class Zeroer {
     this.#writeZeroes(offset, from);
     this.#zeroClusters(from, to, keep);
     this.#writeZeroes(Math.min(to, end), end);
+  }
+
+  /** Makes [from, to) zero in a data file that is a disk by itself: no entry changes. */
+  #erase(from: number, to: number, keep: boolean): void {
+    const extent = this.#extent;
+    for (let at = from; at < to; ) {
+      this.#disk.mapping.map(at, to - at, extent);
+      const { kind, length } = extent;
+      const punched = kind === EXTENT.DATA && !keep && this.#tables.data!.punch(at, length);
+      if (!punched) this.#writeZeroes(at, at + length);
+      at += length;
+    }
+  }
+
+  /** Lets the entries of [from, to), whole clusters, say that the data file has them. */
+  adopt(from: number, to: number): void {
+    const masks = this.#geometry.extendedL2 ? 0xffff_ffff : 0;
+    this.#eachClusterOrBelow(from, to, to, (table, index, guest) => {
+      this.#l2.write(table, index, this.#changed.set(hostLow(guest), copiedHigh(guest), masks));
+    });
   }
 
   /** Frees every cluster of [from, to), whole clusters beyond the new end of the disk. */
@@ -127,11 +151,13 @@ export class Zeroer {
     // Without a zero flag, only writing hides what lies below.
     const hidden = version < 3 ? alignUp(Math.min(below, to), clusterSize) : from;
     if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size));
+    const { data } = this.#tables;
+    if (!keep) data?.punch(from, Math.min(to, size) - from);
     this.#eachClusterOrBelow(Math.max(from, hidden), to, below, (table, index, guest) => {
       this.#l2.read(table, index, this.#entry);
       const { low, high } = this.#entry;
       const entry = this.#changed.set(0, 0);
-      const kept = keep && version >= 3 && ownsHost(low, high);
+      const kept = keep && version >= 3 && this.#tables.owns(low, high, guest);
       const host = kept ? hostOffsetOf(low, high) : 0;
       const flag = kept || (version >= 3 && guest < below);
       entry.low = hostLow(host, flag && !extendedL2);
@@ -182,7 +208,8 @@ export class Zeroer {
     const start = alignDown(from, clusterSize);
     for (let guest = start; guest < to; guest += clusterSize) {
       const end = Math.min(guest + clusterSize, this.#disk.size);
-      if (version < 3 || guest < below || this.#geometry.extendedL2) this.#rewrite(guest, end);
+      const written = this.#geometry.extendedL2 || this.#tables.data?.raw === true;
+      if (version < 3 || guest < below || written) this.#rewrite(guest, end);
       else this.#setAsideZero(guest);
     }
   }
@@ -209,7 +236,14 @@ export class Zeroer {
     const index = Math.floor((guest % l2Coverage) / clusterSize);
     this.#l2.read(table, index, this.#entry);
     const { low, high } = this.#entry;
-    if (ownsHost(low, high) || !(isZero(low) || hostOffsetOf(low, high) === 0)) return;
+    const { data } = this.#tables;
+    if (this.#tables.owns(low, high, guest)) return;
+    if (!isZero(low) && hostOffsetOf(low, high) !== 0) return;
+    if (data !== null) {
+      data.reserve(guest, Math.min(clusterSize, this.#disk.size - guest));
+      this.#l2.write(table, index, this.#changed.set(hostLow(guest, true), copiedHigh(guest)));
+      return;
+    }
     const run = this.#allocator.allocate(1);
     const host = run.first * clusterSize;
     try {

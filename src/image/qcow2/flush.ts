@@ -79,8 +79,11 @@ export class Flusher {
     refuseAfterFailure(state, storage.name);
     const late = this.#isDirty(RANK.L2) || this.#isDirty(RANK.L1);
     let pending = state.unflushed || late || state.pendingSize > 0 || state.freedRuns > 0;
+    const { data } = this.#tables;
     state.unflushed = false;
     try {
+      // Before all entries that say what it holds.
+      if (pending) data?.flush();
       if (counts) {
         pending = this.#write(RANK.REFCOUNT_BLOCK) || pending;
         if (this.#isDirty(RANK.REFCOUNT_TABLE)) {

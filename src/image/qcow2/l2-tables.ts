@@ -148,6 +148,8 @@ export class L2Tables {
   /** The host clusters that an entry refers to; null where there are none. */
   clustersOf(low: number, high: number): { offset: number; count: number } | null {
     const { clusterSize } = this.#geometry;
+    // What lies in a data file is not counted.
+    if (this.#tables.data !== null) return null;
     if (!isCompressed(high)) {
       const offset = hostOffsetOf(low, high);
       return offset === 0 ? null : { offset, count: 1 };

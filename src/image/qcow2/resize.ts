@@ -98,10 +98,12 @@ export class Resizer {
     this.#zeroer.cutOff(alignUp(old, geometry.clusterSize), alignUp(size, geometry.clusterSize));
     state.size = size;
     try {
+      this.#tables.data?.grow(old, size);
       // What the last cluster holds behind the old end, and what a longer backing file has there.
       const stale = Math.min(size, alignUp(old, geometry.clusterSize));
       if (stale > old) this.#zeroer.zero(old, stale - old, false);
-      this.#zeroer.hideBelow(stale, size);
+      if (this.#tables.data?.raw === true) this.#zeroer.adopt(stale, size);
+      else this.#zeroer.hideBelow(stale, size);
     } catch (error) {
       state.size = old;
       throw error;
@@ -123,6 +125,7 @@ export class Resizer {
     const between = Math.min(first * geometry.l2Coverage, alignUp(old, geometry.clusterSize));
     this.#zeroer.cutOff(alignUp(size, geometry.clusterSize), between);
     this.freeTables(first, l1EntriesFor(geometry, old));
+    this.#tables.data?.cut(size);
   }
 
   /** Lets go of all that the L1 entries from `first` up to `end` map; nobody must see it any more. */

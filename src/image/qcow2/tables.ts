@@ -8,7 +8,9 @@ import type { ImageState } from '../../shared/image-state.js';
 import { NO_ROOM, type Rank, type SliceCache } from '../../shared/slice-cache.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import type { IoBuffer } from '../../sys/io-buffer.js';
+import type { DataFile } from './data-file.js';
 import type { Geometry } from './geometry.js';
+import { hostOffsetOf, isCompressed, isCopied, ownsHost } from './l2.js';
 
 /** The number of the written file in the cache: the top of its chain. */
 export const TOP_FILE = 0;
@@ -18,6 +20,8 @@ export class Tables {
   readonly storage: MutableStorage;
   readonly cache: SliceCache;
   readonly state: ImageState;
+  /** Where guest clusters lie; null: in the image itself. */
+  readonly data: DataFile | null;
   /** Writes all dirty slices back, in order: called where one more finds no room. */
   makeRoom: () => void = () => {
     throw new Error('nobody makes room');
@@ -33,7 +37,9 @@ export class Tables {
     cache: SliceCache,
     state: ImageState,
     zeroes: IoBuffer,
+    data: DataFile | null = null,
   ) {
+    this.data = data;
     this.geometry = geometry;
     this.storage = storage;
     this.cache = cache;
@@ -54,6 +60,13 @@ export class Tables {
       this.low = cache.words[at]!;
       this.high = cache.words[at + 1]!;
     } while (!cache.unchanged(index, sequence));
+  }
+
+  /** Whether the L2 entry of the guest cluster at `guest` has a place of its own, to be written to. */
+  owns(low: number, high: number, guest: number): boolean {
+    if (this.data === null) return ownsHost(low, high);
+    // The first one's offset is 0. Reading tells of an entry with another one's.
+    return isCopied(high) && !isCompressed(high) && hostOffsetOf(low, high) === guest;
   }
 
   /** Changes the 64-bit entry at `offset`. */

@@ -41,13 +41,6 @@ export function checkFeaturesForWriting(header: Qcow2Header): void {
   if (cryptMethod !== CRYPT_METHOD.NONE) {
     throw new ImageError('unsupported', 'ENOTSUP', 'writing to encrypted images is not supported');
   }
-  if (hasBit(incompatibleFeatures, INCOMPATIBLE.DATA_FILE)) {
-    throw new ImageError(
-      'unsupported',
-      'ENOTSUP',
-      'writing to images with an external data file is not supported',
-    );
-  }
 }
 
 /**

@@ -13,9 +13,10 @@ import type { Disk } from '../disk.js';
 import { EXTENT, Extent } from '../extent.js';
 import type { Allocator } from './allocator.js';
 import type { Geometry } from './geometry.js';
-import { copiedHigh, hostLow, hostOffsetOf, isCompressed, ownsHost } from './l2.js';
+import { copiedHigh, hostLow, hostOffsetOf, isCompressed } from './l2.js';
 import { L2Entry, type L2Tables } from './l2-tables.js';
 import type { OverlapGuard } from './overlap.js';
+import type { Run } from './refcount.js';
 import { subclusterMask } from './subclusters.js';
 import type { Tables } from './tables.js';
 
@@ -91,13 +92,15 @@ export class ClusterWriter {
     const most = Math.min(length, l2Coverage - within);
     const index = Math.floor(within / clusterSize);
     this.#l2.read(table, index, this.#entry);
-    if (ownsHost(this.#entry.low, this.#entry.high)) {
+    const start = alignDown(offset, clusterSize);
+    if (this.#tables.owns(this.#entry.low, this.#entry.high, start)) {
       const n = Math.min(most, clusterSize - (within % clusterSize));
       this.#writeToOwn(table, index, offset, n, bytes);
       return n;
     }
-    const wanted = this.#countWithoutOwn(table, index, Math.ceil((within + most) / clusterSize));
-    const run = this.#allocator.allocate(wanted);
+    const stop = Math.ceil((within + most) / clusterSize);
+    const wanted = this.#countWithoutOwn(table, index, stop, start);
+    const run = this.#placesFor(start, wanted);
     const end = Math.min(within + most, (index + run.count) * clusterSize);
     let linked = 0;
     try {
@@ -107,18 +110,31 @@ export class ClusterWriter {
         this.#link(table, index + linked, host, masks.get(linked));
       }
     } catch (error) {
-      this.#allocator.undo({ first: run.first + linked, count: run.count - linked });
+      if (this.#tables.data === null) {
+        this.#allocator.undo({ first: run.first + linked, count: run.count - linked });
+      }
       throw error;
     }
     return end - within;
   }
 
-  /** How many entries from `index` on, up to `end`, have no host cluster of their own. */
-  #countWithoutOwn(table: number, index: number, end: number): number {
+  /** Host clusters for guest clusters from the one at `guest` on: in a data file, their own places. */
+  #placesFor(guest: number, count: number): Run {
+    if (this.#tables.data === null) return this.#allocator.allocate(count);
+    return { first: guest / this.#geometry.clusterSize, count };
+  }
+
+  /**
+   * How many entries from `index` on, up to `end`, have no host cluster of their own. `guest`: the
+   * first one's place.
+   */
+  #countWithoutOwn(table: number, index: number, end: number, guest: number): number {
+    const { clusterSize } = this.#geometry;
     let at = index + 1;
     for (; at < end; at++) {
       this.#l2.read(table, at, this.#entry);
-      if (ownsHost(this.#entry.low, this.#entry.high)) break;
+      const place = guest + (at - index) * clusterSize;
+      if (this.#tables.owns(this.#entry.low, this.#entry.high, place)) break;
     }
     return at - index;
   }
@@ -140,7 +156,7 @@ export class ClusterWriter {
   #writeToNew(
     table: number,
     index: number,
-    run: { first: number; count: number },
+    run: Run,
     offset: number,
     length: number,
     bytes: Bytes,
@@ -150,8 +166,9 @@ export class ClusterWriter {
     const host = run.first * clusterSize;
     const start = alignDown(offset, clusterSize);
     const end = offset + length;
-    const virgin = run.first >= state.virginFrom;
-    state.virginFrom = Math.max(state.virginFrom, run.first + run.count);
+    const inImage = this.#tables.data === null;
+    const virgin = inImage && run.first >= state.virginFrom;
+    if (inImage) state.virginFrom = Math.max(state.virginFrom, run.first + run.count);
     const edges = { moving: true, virgin };
     const masks = new Map<number, L2Entry>();
     const partial = (from: number, to: number): void => {
@@ -217,7 +234,7 @@ export class ClusterWriter {
     let from = offset;
     let to = end;
     if (low < from && this.#mustFill(low, how)) from = low;
-    if (to < high && this.#mustFill(high - subclusterSize, how)) to = high;
+    if (to < high && this.#mustFill(high - subclusterSize, how)) to = this.#upTo(high, end);
     const scratch = this.#scratch;
     if (from < offset || to > end) {
       this.#readOld(from, offset, start);
@@ -232,6 +249,12 @@ export class ClusterWriter {
     const mask = subclusterMask((low - start) / subclusterSize, (high - start) / subclusterSize);
     if (!this.#geometry.extendedL2) return;
     entry.set(entry.low, entry.high, entry.allocated | mask, entry.zero & ~mask);
+  }
+
+  /** A data file does not become longer than the disk is. */
+  #upTo(high: number, end: number): number {
+    if (this.#tables.data === null) return high;
+    return Math.max(end, Math.min(high, this.#disk.size));
   }
 
   /** Whether what the write leaves of the unit at `offset` has to be put into the host cluster. */
@@ -278,9 +301,12 @@ export class ClusterWriter {
   /** All data goes out here: never over metadata. */
   #writeData(host: number, length: number, { source, at }: Bytes): void {
     const { clusterSize } = this.#geometry;
-    const first = Math.floor(host / clusterSize);
-    this.#guard.check(first, Math.floor((host + length - 1) / clusterSize) - first + 1);
-    this.#tables.storage.write(source, at, length, host);
+    const { data, storage } = this.#tables;
+    if (data === null) {
+      const first = Math.floor(host / clusterSize);
+      this.#guard.check(first, Math.floor((host + length - 1) / clusterSize) - first + 1);
+    }
+    (data ?? storage).write(source, at, length, host);
     // Only now: a flush that began before the bytes were there must not count them in.
     this.#tables.state.unflushed = true;
   }

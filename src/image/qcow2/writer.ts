@@ -12,6 +12,7 @@ import type { ImageWriter, SnapshotOptions, VmStateSource } from '../writer.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
 import { CompressedWriter } from './compressed-write.js';
+import { DataFile } from './data-file.js';
 import { DirtyBit } from './dirty-bit.js';
 
 import { Zeroer } from './discard.js';
@@ -19,7 +20,7 @@ import { hasBit } from './features.js';
 import { Flusher } from './flush.js';
 import type { Qcow2Header } from './header.js';
 import { L2Tables } from './l2-tables.js';
-import { COMPATIBLE } from './layout.js';
+import { AUTOCLEAR, COMPATIBLE } from './layout.js';
 import { OverlapGuard } from './overlap.js';
 import { Refcounts } from './refcount.js';
 import { Resizer } from './resize.js';
@@ -36,6 +37,8 @@ const ZEROES_SIZE = 1 << 20;
 export interface Qcow2WriterInput {
   readonly header: Qcow2Header;
   readonly storage: MutableStorage;
+  /** The external data file; null where there is none. */
+  readonly dataStorage: MutableStorage | null;
   readonly cache: SliceCache;
   readonly memory: WriteMemory;
   readonly lock: ImageLock;
@@ -78,14 +81,14 @@ export class Qcow2Writer implements ImageWriter {
     this.#options = memory.options;
     this.#lazy =
       geometry.version >= 3 && hasBit(header.compatibleFeatures, COMPATIBLE.LAZY_REFCOUNTS);
-    const tables = new Tables(geometry, storage, cache, state, this.#zeroes);
+    const punch = memory.options.discard === 'unmap';
+    const tables = new Tables(geometry, storage, cache, state, this.#zeroes, this.#dataFile(punch));
     this.#dirtyBit = new DirtyBit(storage, state, header);
     const inactive = () =>
       input.snapshots().map((one) => ({ offset: one.l1TableOffset, size: one.l1Size * 8 }));
     const mark = () => this.#dirtyBit.markCorrupt();
     this.#guard = new OverlapGuard(tables, memory.metadata, mark, inactive, memory.clusterLimit);
     const refcounts = new Refcounts(tables, this.#guard, memory.clusterLimit);
-    const punch = memory.options.discard === 'unmap';
     const allocator = new Allocator(tables, refcounts, this.#guard, punch);
     const l2 = new L2Tables(tables, allocator, this.#guard);
     this.#tables = tables;
@@ -109,6 +112,24 @@ export class Qcow2Writer implements ImageWriter {
     );
   }
 
+  #dataFile(punches: boolean): DataFile | null {
+    const { dataStorage, header, memory } = this.#input;
+    if (dataStorage === null) return null;
+    const unsafe = memory.options.cache === 'unsafe';
+    const storage = new StickyFlush(dataStorage, this.#state, unsafe);
+    const raw = hasBit(header.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW);
+    return new DataFile(storage, this.#state, raw, punches);
+  }
+
+  /** As QEMU: what is not counted cannot be shared. `raw`: only where the data file is the disk. */
+  #refuseDataFile(what: string, raw = false): void {
+    const { data, storage } = this.#tables;
+    if (data === null || (raw && !data.raw)) return;
+    throw new ImageError('unsupported', 'ENOTSUP', `${storage.name}: ${what}`, {
+      limit: 'it has an external data file',
+    });
+  }
+
   write(offset: number, length: number, source: IoBuffer, at: number): void {
     this.#checkAlive();
     const { detectZeroes } = this.#options;
@@ -127,6 +148,7 @@ export class Qcow2Writer implements ImageWriter {
 
   writeCompressed(offset: number, data: Uint8Array, length: number): void {
     this.#checkAlive();
+    this.#refuseDataFile('no compressed data');
     const covered = Math.min(
       this.#input.header.geometry.clusterSize,
       Math.max(1, this.#state.size - offset),
@@ -174,11 +196,13 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   writeVmState(offset: number, length: number, source: IoBuffer, at: number): void {
+    this.#refuseDataFile('no VM state', true);
     this.#alone(() => this.#vmState.write(offset, length, source, at));
     this.#through();
   }
 
   createSnapshot(name: string, options: SnapshotOptions = {}): void {
+    this.#refuseDataFile('no snapshots');
     this.#alone(() => {
       const { allowDuplicateName = false, vmState } = options;
       checkName(name, allowDuplicateName ? 0 : 1);
@@ -227,6 +251,7 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   deleteSnapshot(view: number): void {
+    this.#refuseDataFile('no snapshots');
     this.#alone(() => {
       const { index, snapshot } = this.#find(view);
       this.#snapshots.delete(index, snapshot);
@@ -242,6 +267,7 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   revertTo(view: number): void {
+    this.#refuseDataFile('no snapshots');
     this.#alone(() => {
       const { snapshot } = this.#find(view);
       this.#snapshots.revertTo(snapshot);
