@@ -4,10 +4,11 @@ import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
-import { SECTOR_SIZE } from './extent.js';
-import type { WriteOptions } from './memory.js';
+import type { WriteOptions } from './write-options.js';
+import { formatOf, PROBED_SIZE } from './probe.js';
+import { readUpTo } from './read-bytes.js';
 import { refuseAfterFailure, StickyFlush } from './sticky-flush.js';
-import type { ImageWriter } from './writer.js';
+import type { ImageWriter, Preallocation } from './writer.js';
 import { isZero } from './zeroes.js';
 
 const ZEROES_SIZE = 1 << 20;
@@ -18,7 +19,17 @@ export class RawWriter implements ImageWriter {
   readonly #lock: ImageLock;
   readonly #options: WriteOptions;
 
-  constructor(storage: MutableStorage, state: ImageState, lock: ImageLock, options: WriteOptions) {
+  readonly #probed: boolean;
+
+  /** `probed`: it is raw by its looks alone, and must not come to look like anything else. */
+  constructor(
+    storage: MutableStorage,
+    state: ImageState,
+    lock: ImageLock,
+    options: WriteOptions,
+    probed: boolean,
+  ) {
+    this.#probed = probed;
     this.#storage = new StickyFlush(storage, state, options.cache === 'unsafe');
     this.#state = state;
     this.#lock = lock;
@@ -27,6 +38,7 @@ export class RawWriter implements ImageWriter {
 
   write(offset: number, length: number, source: IoBuffer, at: number): void {
     const { detectZeroes } = this.#options;
+    if (this.#probed && offset < PROBED_SIZE) this.#refuseOtherFormat(offset, length, source, at);
     if (detectZeroes === 'unmap' && isZero(source, at, length)) {
       this.discard(offset, length);
       return;
@@ -34,6 +46,18 @@ export class RawWriter implements ImageWriter {
     this.#change(() => this.#storage.write(source, at, length, offset));
     // A file of no whole number of sectors ends in one that is filled up.
     if (offset + length > this.#state.size) this.#state.size = offset + length;
+  }
+
+  /** A guest could write another format's header, with names of the host's files. */
+  #refuseOtherFormat(offset: number, length: number, source: IoBuffer, at: number): void {
+    const { bytes } = readUpTo(this.#storage, 0, PROBED_SIZE);
+    const start = Buffer.alloc(PROBED_SIZE);
+    bytes.copy(start);
+    source.bytes.copy(start, offset, at, at + length);
+    if (formatOf(start) === 'raw') return;
+    throw new ImageError('policy', 'EPERM', 'another format is not written into a raw image', {
+      limit: 'where its format was not stated',
+    });
   }
 
   discard(offset: number, length: number): void {
@@ -49,11 +73,14 @@ export class RawWriter implements ImageWriter {
   }
 
   zero(offset: number, length: number): void {
-    const zeroes = new IoBuffer(Math.min(length, ZEROES_SIZE));
     const end = Math.min(offset + length, this.#state.size);
-    for (let at = offset; at < end; at += zeroes.length) {
-      const n = Math.min(zeroes.length, end - at);
-      this.#change(() => this.#storage.write(zeroes, 0, n, at));
+    if (end > offset) this.#change(() => this.#writeZeroes(offset, end));
+  }
+
+  #writeZeroes(from: number, to: number): void {
+    const zeroes = new IoBuffer(Math.min(to - from, ZEROES_SIZE));
+    for (let at = from; at < to; at += zeroes.length) {
+      this.#storage.write(zeroes, 0, Math.min(zeroes.length, to - at), at);
     }
   }
 
@@ -75,23 +102,36 @@ export class RawWriter implements ImageWriter {
     if (this.#options.cache === 'writethrough') this.flush();
   }
 
-  resize(size: number): void {
-    if (size % SECTOR_SIZE !== 0) {
-      throw new ImageError('invalid', 'EINVAL', `cannot resize to ${size} bytes`, {
-        limit: `a multiple of ${SECTOR_SIZE}`,
-      });
+  resize(size: number, preallocation: Preallocation = 'off'): void {
+    if (preallocation === 'metadata') {
+      throw new ImageError('unsupported', 'ENOTSUP', 'raw images have no metadata to preallocate');
     }
     this.#checkAlive();
     this.#lock.reserve();
     this.#lock.beAlone();
     try {
+      const old = this.#state.size;
       this.#storage.truncate(size);
+      if (size > old) this.#fill(old, size, preallocation);
       this.#state.size = size;
       this.#state.unflushed = true;
       this.#state.bumpGeneration();
     } finally {
       this.#lock.letIn();
       this.#lock.release();
+    }
+  }
+
+  /** Space for what is new; the file is as long as it was where there is none. */
+  #fill(from: number, to: number, preallocation: Preallocation): void {
+    if (preallocation === 'off') return;
+    try {
+      if (preallocation === 'full' || !this.#storage.reserve(from, to - from)) {
+        this.#writeZeroes(from, to);
+      }
+    } catch (error) {
+      this.#storage.truncate(from);
+      throw error;
     }
   }
 
@@ -117,6 +157,14 @@ export class RawWriter implements ImageWriter {
 
   writeVmState(): never {
     throw new ImageError('unsupported', 'ENOTSUP', 'raw images hold no VM state');
+  }
+
+  makeEmpty(): never {
+    throw new ImageError('unsupported', 'ENOTSUP', 'raw images have nothing below them');
+  }
+
+  changeBackingFile(): never {
+    throw new ImageError('unsupported', 'ENOTSUP', 'raw images name no backing file');
   }
 
   createSnapshot(): never {
