@@ -14,6 +14,15 @@ export interface Command {
 
 export const COMMANDS: readonly Command[] = [
   {
+    name: 'check',
+    usage:
+      'check [-f FMT] [--image-opts] [--output=human|json] [-r leaks|all] [-T CACHE] [-q] [-U] ' +
+      'IMAGE',
+    summary: 'look for errors and lost space in an image; -r: repair it',
+    image: true,
+    run: async (words) => (await import('./check-command.js')).runCheckCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT] [--output=human|json] [--backing-chain] [-U] ' +

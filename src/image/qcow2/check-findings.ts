@@ -1,7 +1,6 @@
 /** What a check finds, one by one: facts, which the command line puts in words. */
 import type { ClusterUse } from './reference-counts.js';
 
-
 /** `repairing`: it is being put right, and counts as repaired. Offsets and sizes are bytes. */
 export type ScanFinding =
   /** A range that reaches a cluster or more past the end of the file. */
@@ -55,7 +54,7 @@ export type RefcountFinding =
       readonly repairing: boolean;
     }
   /** A block that cannot be read; told once, before its clusters. */
-  | { readonly kind: 'block-unreadable'; readonly index: number }
+  | { readonly kind: 'block-unreadable'; readonly index: number; readonly offset: number }
   | { readonly kind: 'refcount-unknown'; readonly cluster: number }
   | { readonly kind: 'rebuilding' }
   /** The refcounts can be repaired only by a rebuild, which was not asked for. */

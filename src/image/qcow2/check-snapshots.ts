@@ -15,6 +15,8 @@ import type { SnapshotTables } from './references.js';
 const LEAST_EXTRA = SNAPSHOT_EXTRA.offsets.icount;
 const NO_ICOUNT = 2n ** 64n - 1n;
 const MAX_TABLE_OFFSET = 2 ** 63;
+/** Bytes of a table, with what is left out of it. */
+const MAX_TABLE_SIZE = 2 ** 31 - 1;
 
 interface CheckedEntry extends SnapshotTables {
   /** The fixed part, as it is. */
@@ -50,20 +52,30 @@ export function readCheckedTable(
   const overhanging = Math.max(0, nbSnapshots - LIMIT.MAX_SNAPSHOTS);
   if (overhanging > 0 && repairs) discard(overhanging, false);
   else if (overhanging > 0) {
-    throw refusal('EFBIG', 'snapshot table too large', `all ${overhanging} overhanging snapshots`);
+    throw refusal(
+      'EFBIG',
+      'ERROR snapshot table too large',
+      `all ${overhanging} overhanging snapshots`,
+    );
   }
   const count = nbSnapshots - overhanging;
   if (snapshotsOffset % header.geometry.clusterSize !== 0 || snapshotsOffset >= MAX_TABLE_OFFSET) {
-    throw new ImageError('invalid', 'EINVAL', 'ERROR snapshot table offset invalid');
+    const context = { operation: 'check' };
+    throw new ImageError('invalid', 'EINVAL', 'ERROR snapshot table offset invalid', context);
   }
   const entries: CheckedEntry[] = [];
   let end = 0;
+  /** Of the table as it would be written. */
+  let length = 0;
   for (let index = 0; index < count; index++) {
     const at = alignUp(end, 8);
     const read = readEntry(storage, snapshotsOffset + at, index, repairs, report);
     problems += read.problems;
+    const { fixed, extra, strings } = read.entry;
+    const extraSize = Math.max(extra.length, SNAPSHOT_EXTRA.size);
+    length = alignUp(length, 8) + fixed.length + extraSize + strings.length;
     const next = at + read.size;
-    if (next > LIMIT.MAX_SNAPSHOT_TABLE_SIZE) {
+    if (length > LIMIT.MAX_SNAPSHOT_TABLE_SIZE || next > MAX_TABLE_SIZE) {
       if (!repairs) throw tooBig(count - index);
       discard(count - index, true);
       break;
@@ -117,9 +129,8 @@ function readEntry(
 const READ_FAILED = 'ERROR failed to read the snapshot table';
 
 function refusal(code: ErrnoName, message: string, what: string): ImageError {
-  const words = message.startsWith('ERROR') ? message : `ERROR ${message}`;
-  const advice = `You can force-remove ${what} with qemu-img check -r all`;
-  return new ImageError('invalid', code, `${words}\n${advice}`);
+  const hint = `You can force-remove ${what} with qemu-img check -r all`;
+  return new ImageError('invalid', code, message, { hint, operation: 'check' });
 }
 
 function tooBig(count: number): ImageError {

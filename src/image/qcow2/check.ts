@@ -5,8 +5,8 @@
  */
 import { ImageError } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
-import type { Bitmap } from './bitmaps.js';
 import type { Report, ScanFinding } from './check-findings.js';
+import type { CheckedImage } from './checked-image.js';
 import { type CheckedTable, readCheckedTable } from './check-snapshots.js';
 import { compareCopied } from './copied.js';
 import { setFeatures } from './header-edit.js';
@@ -19,15 +19,6 @@ import { repairImage } from './repair.js';
 
 /** What is put right: nothing, clusters that leak, or all that can be. */
 export type Fix = 'none' | 'leaks' | 'all';
-
-export interface CheckedImage {
-  /** Written to only with a fix. */
-  readonly storage: MutableStorage;
-  readonly header: Qcow2Header;
-  readonly bitmaps: readonly Bitmap[];
-  /** Clusters that the storage has room for: Infinity but for block devices. */
-  readonly limit: number;
-}
 
 export interface CheckResult {
   /** Things that are wrong, or that clusters leak, and are still after a fix. */
@@ -143,7 +134,7 @@ class Check {
         return references;
       },
       {
-        block: (index) => report({ kind: 'block-unreadable', index }),
+        block: (index, offset) => report({ kind: 'block-unreadable', index, offset }),
         cluster: (cluster) => report({ kind: 'refcount-unknown', cluster }),
       },
     );
@@ -168,7 +159,7 @@ class Check {
     const rebuild = scan.needsRebuild || compared.hasUncounted || compared.unknown > 0;
     if (rebuild && fix !== 'all') {
       this.#report({ kind: 'rebuild-needed' });
-      throw new ImageError('corrupt', 'EIO', 'Input/output error');
+      throw new ImageError('corrupt', 'EIO', 'Input/output error', { operation: 'check' });
     }
     if (rebuild) this.#report({ kind: 'rebuilding' });
     else if (compared.leaks + compared.corruptions > 0) {
@@ -179,7 +170,14 @@ class Check {
       counters.corruptionsFixed += fixed.corruptions;
     }
     const rewritten = fix === 'all' && snapshots.problems > 0 ? snapshots : null;
-    const plan = { scan, source, snapshots: rewritten, fix, rebuild, report: this.#report } as const;
+    const plan = {
+      scan,
+      source,
+      snapshots: rewritten,
+      fix,
+      rebuild,
+      report: this.#report,
+    } as const;
     const { table, problems } = repairImage(this.#image, plan);
     if (rebuild) {
       counters.corruptionsFixed += counters.corruptions + compared.corruptions - problems;

@@ -9,7 +9,7 @@ import type { Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Geometry } from './geometry.js';
 import { countIn, hasWrongFlag, type ReferenceCounts } from './reference-counts.js';
-import { UNREADABLE } from './references.js';
+import { isUnreadable } from './references.js';
 
 /** Clusters whose counts one refcount block holds. */
 export function countsPerBlock(geometry: Geometry): number {
@@ -71,7 +71,7 @@ export interface RefcountComparison {
 
 /** Told of what cannot be read: a block, and then each of its clusters. */
 export interface ReportUnknown {
-  block(index: number): void;
+  block(index: number, offset: number): void;
   cluster(cluster: number): void;
 }
 
@@ -108,8 +108,8 @@ export function compareRefcounts(
   for (let first = 0; first < end; first += perBlock) {
     const last = Math.min(end, first + perBlock);
     const offset = table[first / perBlock] ?? 0;
-    if (offset === UNREADABLE) {
-      unknown?.block(first / perBlock);
+    if (isUnreadable(offset, geometry)) {
+      unknown?.block(first / perBlock, offset);
       for (let cluster = first; cluster < last; cluster++) unknown?.cluster(cluster);
       found.unknown += last - first;
       continue;

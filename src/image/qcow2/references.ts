@@ -24,6 +24,8 @@ import {
 } from './reference-counts.js';
 import { TableReader } from './table-reader.js';
 
+/** Clusters past the end of the file that are counted with `countsPastEnd`. */
+const MAX_PAST_END = 1 << 22;
 /** L2 tables that are remembered, so that those that snapshots share are read only twice. */
 const MAX_REMEMBERED = 1 << 20;
 const ENTRY_SIZE = 8;
@@ -55,10 +57,14 @@ export interface ScanOptions {
   readonly largest?: number;
   /** Entries that can be repaired are passed over, and listed. */
   readonly repairsEntries?: boolean;
+  /** Count clusters not too far past the end of the file, too: nothing shall be put there. */
+  readonly countsPastEnd?: boolean;
 }
 
-/** A block of a refcount table that is not where it can be read. */
-export const UNREADABLE = -1;
+/** Whether a block of a refcount table, by its offset, is where none can be: it is not read. */
+export function isUnreadable(offset: number, { clusterSize }: Geometry): boolean {
+  return offset % clusterSize !== 0;
+}
 
 /** Walks everything. Memory: 4 bytes for each cluster of the file, holes left out. */
 export function scanReferences(
@@ -74,7 +80,7 @@ export function scanReferences(
 export class ReferenceScan implements DataCounter {
   readonly counts: ReferenceCounts;
   readonly entries: EntryScan;
-  /** Offsets of the refcount blocks by index; 0: there is none; or UNREADABLE. */
+  /** Offsets of the refcount blocks by index; 0: there is none. See `isUnreadable`. */
   refcountTable = new Float64Array(0);
   /** The refcounts can be made right only by new refcount blocks. */
   needsRebuild = false;
@@ -209,13 +215,12 @@ export class ReferenceScan implements DataCounter {
   }
 
   #countRefcountBlocks(offset: number, size: number): void {
-    const { clusterSize } = this.#geometry;
     const table = new Float64Array(size / ENTRY_SIZE);
     this.refcountTable = table;
     this.#forEachEntry(offset, size, (low, high, position) => {
       const index = (position - offset) / ENTRY_SIZE;
       const place = high * TWO_32 + ((low & ~0x1ff) >>> 0);
-      table[index] = place % clusterSize === 0 ? place : UNREADABLE;
+      table[index] = place;
       this.#countRefcountBlock(index, place, (low & 0x1ff) !== 0);
     });
   }
@@ -231,6 +236,8 @@ export class ReferenceScan implements DataCounter {
       report({ kind: 'block-unaligned', index });
     } else if (cluster >= end) {
       report({ kind: 'block-outside', index, repairing: repairsEntries });
+      // Nothing can be wrong with what it counts: no cluster in use is among it, or it has the count 0.
+      if (!repairsEntries) return;
     } else {
       if (place === 0) return;
       this.#range(USE.REFCOUNTS, place, clusterSize);
@@ -269,20 +276,23 @@ export class ReferenceScan implements DataCounter {
     const { clusterSize } = this.#geometry;
     if (size === 0) return;
     if (offset + size - this.#fileSize >= clusterSize) {
-      for (let times = 0; times < n; times++) {
-        const place = exact ?? BigInt(offset);
-        this.#options.report({ kind: 'past-end', use, offset: place, size });
-      }
-      const first = Math.floor(offset / clusterSize);
-      const isNeeded = use === USE.L1_TABLE || use === USE.DATA;
-      if (isNeeded && first < this.fileClusters) {
-        this.protected.push({ first, end: this.fileClusters });
-      }
-      return;
+      this.#pastEnd(use, offset, size, n, exact);
+      const end = (this.fileClusters + MAX_PAST_END) * clusterSize;
+      if (this.#options.countsPastEnd !== true || offset + size > end) return;
     }
     const last = Math.floor((offset + size - 1) / clusterSize);
     for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) {
       this.#add(cluster, use, n, seen);
+    }
+  }
+
+  #pastEnd(use: ClusterUse, offset: number, size: number, n: number, exact?: bigint): void {
+    const finding = { kind: 'past-end', use, offset: exact ?? BigInt(offset), size } as const;
+    for (let times = 0; times < n; times++) this.#options.report(finding);
+    const first = Math.floor(offset / this.#geometry.clusterSize);
+    const isNeeded = use === USE.L1_TABLE || use === USE.DATA;
+    if (isNeeded && first < this.fileClusters) {
+      this.protected.push({ first, end: this.fileClusters });
     }
   }
 

@@ -14,7 +14,7 @@
 import { divCeil } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
-import type { CheckedImage } from './check.js';
+import type { CheckedImage } from './checked-image.js';
 import type { Report } from './check-findings.js';
 import { type CheckedTable, repairedTable } from './check-snapshots.js';
 import { setRefcountsAndSnapshots, setRefcountTable, setSnapshots } from './header-edit.js';
@@ -22,12 +22,7 @@ import { LIMIT } from './layout.js';
 import { countsPerBlock, largestCount } from './refcount-compare.js';
 import { correctCounts, writeNewBlocks, writeNewTable } from './refcount-correct.js';
 import { type ReferenceCounts, USE } from './reference-counts.js';
-import {
-  type ReferenceScan,
-  type ScanSource,
-  scanReferences,
-  UNREADABLE,
-} from './references.js';
+import { type ReferenceScan, type ScanSource, scanReferences, isUnreadable } from './references.js';
 
 export interface RepairPlan {
   readonly scan: ReferenceScan;
@@ -106,16 +101,19 @@ class Repair {
   #raise(counts: ReferenceCounts, fix: RepairPlan['fix']): void {
     if (fix !== 'all') return;
     const { storage, header } = this.#image;
-    correctCounts(storage, header.geometry, this.#plan.scan.refcountTable, (cluster, stored) =>
+    const { scan } = this.#plan;
+    correctCounts(storage, header.geometry, scan.refcountTable, (cluster, stored) =>
       Math.max(stored, counts.count(cluster)),
     );
   }
 
   #lower(scan: ReferenceScan, counts: ReferenceCounts): void {
     const { storage, header } = this.#image;
+    // Past the end of the file, counts keep others from what entries that lead nowhere name.
+    const end = Math.max(scan.fileClusters, scan.counts.end);
     correctCounts(storage, header.geometry, scan.refcountTable, (cluster, stored) => {
       const count = counts.count(cluster);
-      return stored <= count || scan.isProtected(cluster) ? stored : count;
+      return cluster >= end || stored <= count || scan.isProtected(cluster) ? stored : count;
     });
   }
 
@@ -210,6 +208,7 @@ class Repair {
     }
     if (tableClusters * this.#clusterSize > LIMIT.MAX_REFCOUNT_TABLE_SIZE) {
       throw new ImageError('unsupported', 'EFBIG', 'File too large', {
+        operation: 'check',
         limit: `a refcount table of ${tableClusters} clusters`,
       });
     }
@@ -231,6 +230,7 @@ class Repair {
     const { counts } = scanReferences(storage, left, {
       largest: largestCount(header.geometry.refcountBits),
       repairsEntries: true,
+      countsPastEnd: true,
       report: () => problems++,
     });
     return { counts, problems };
@@ -247,6 +247,7 @@ class Repair {
     const { limit } = this.#image;
     if (end <= limit) return;
     throw new ImageError('invalid', 'ENOSPC', 'No space left on device', {
+      operation: 'check',
       limit: `the device has ${limit} clusters`,
     });
   }
@@ -265,7 +266,8 @@ class Repair {
     const first = refcountTableOffset / this.#clusterSize;
     for (let n = 0; n < refcountTableClusters; n++) clusters.add(first + n);
     for (const offset of scan.refcountTable) {
-      if (offset !== 0 && offset !== UNREADABLE) clusters.add(offset / this.#clusterSize);
+      if (offset !== 0 && !isUnreadable(offset, this.#image.header.geometry))
+        clusters.add(offset / this.#clusterSize);
     }
     for (const cluster of [...clusters].sort((a, b) => a - b)) {
       const [refcount, references] = [scan.counts.count(cluster), counts.count(cluster)];
