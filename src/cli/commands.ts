@@ -20,6 +20,12 @@ export const COMMANDS: readonly Command[] = [
     run: async (words, usage) => (await import('./info-command.js')).runInfoCommand(words, usage),
   },
   {
+    name: 'map',
+    usage: 'map [-f FMT] [--output=human|json] [-U] FILE',
+    summary: 'show where the parts of a disk lie in files, as qemu-img map does',
+    run: async (words, usage) => (await import('./map-command.js')).runMapCommand(words, usage),
+  },
+  {
     name: 'mount',
     usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     summary: 'mount an image; the word `mount` may be left out',
