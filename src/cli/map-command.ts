@@ -1,36 +1,92 @@
-/** `qcow2fs map`: words to the map of a disk. */
-import { ImageError } from '../errors.js';
-import { blockStatus } from '../tools/block-status.js';
+/** `map`: words to the map of a disk. */
+import { parseSize } from '../codec/size-text.js';
+import { describeError, type ErrnoName, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
+import { strerror } from '../sys/libc.js';
+import { type BlockStatus, blockStatus } from '../tools/block-status.js';
 import { openDisk } from '../tools/open-disk.js';
+import { getopt, type Option } from './getopt.js';
+import {
+  FORCE_SHARE,
+  FORMAT,
+  IMAGE_OPTS,
+  imageSpec,
+  OBJECT,
+  OUTPUT,
+  outputFormat,
+} from './image-options.js';
 import { humanMap, jsonMap } from './map.js';
 import type { Outcome } from './outcome.js';
-import { parseWords } from './words.js';
+import { reportError, UsageError } from './program.js';
 
-export async function runMapCommand(words: string[], usage: string): Promise<Outcome> {
-  const spec = {
-    flags: ['force-share'],
-    values: ['format', 'output'],
-    alias: { f: 'format', U: 'force-share' },
-    operands: ['FILE'],
-  };
-  const parsed = parseWords(words, spec, usage);
-  const output = parsed.values('output').at(-1) ?? 'human';
-  if (output !== 'human' && output !== 'json') {
-    const message = '--output must be used with human or json as argument.';
-    throw new ImageError('invalid', 'EINVAL', message);
+const START: Option = { long: 'start-offset', short: 's', value: true };
+const MOST: Option = { long: 'max-length', short: 'l', value: true };
+const OPTIONS = [FORMAT, IMAGE_OPTS, FORCE_SHARE, OBJECT, OUTPUT, START, MOST];
+
+/** So many characters are written at once. */
+const PIECE_SIZE = 1 << 16;
+
+export async function runMapCommand(words: string[]): Promise<Outcome> {
+  const args = getopt(words, OPTIONS);
+  const output = outputFormat(args);
+  const start = bytesOf(args.last('start-offset') ?? '0', 'start offset');
+  const most = bytesOf(args.last('max-length') ?? String(MOST_BYTES), 'max length');
+  if (start === undefined || most === undefined) return { status: 1 };
+  const [file, ...others] = args.operands;
+  if (file === undefined || others.length > 0) {
+    throw new UsageError('Expecting one image file name');
   }
-  const format = parsed.values('format').at(-1);
-  const opened = await openDisk(parsed.operands[0]!, {
-    policy: { format },
-    forceShare: parsed.flag('force-share'),
-  });
+  const opened = await openDisk(imageSpec(file, args));
   try {
-    const runs = blockStatus(opened);
-    for (const line of output === 'json' ? jsonMap(runs, 0) : humanMap(runs)) {
-      process.stdout.write(line);
-    }
+    const runs = explained(blockStatus(opened, start, Math.min(opened.size, start + most)));
+    print(output === 'json' ? jsonMap(runs, start) : humanMap(runs));
+    return { status: 0 };
   } finally {
     opened.abandon();
   }
-  return { status: 0 };
+}
+
+/** The largest offset that QEMU knows. */
+const MOST_BYTES = 2n ** 63n - 1n;
+
+/** Undefined where the text is none, which is told. */
+function bytesOf(text: string, name: string): number | undefined {
+  const bytes = parseSize(text);
+  if (bytes === 'invalid') {
+    reportError(`Invalid ${name} specified. You may use k, M, G, T, P or E suffixes for`);
+    reportError('kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.');
+    return undefined;
+  }
+  if (text !== String(MOST_BYTES) && (bytes === 'range' || bytes > MOST_BYTES)) {
+    reportError(`Invalid ${name} specified. Must be between 0 and ${MOST_BYTES}.`);
+    return undefined;
+  }
+  return Number(bytes);
+}
+
+/** Tables that cannot be read, in QEMU's words. */
+function* explained(runs: Iterable<BlockStatus>): Generator<BlockStatus> {
+  try {
+    yield* runs;
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    const errno = errnoOf(error);
+    const message = `Could not read file metadata: ${strerror(errno)}`;
+    const limit = describeError(error);
+    throw new ImageError('corrupt', errnoName(errno) as ErrnoName, message, { limit }, error);
+  }
+}
+
+/** Where the text breaks off with an error, what came before it is printed. */
+function print(text: Iterable<string>): void {
+  let piece = '';
+  try {
+    for (const part of text) {
+      piece += part;
+      if (piece.length < PIECE_SIZE) continue;
+      process.stdout.write(piece);
+      piece = '';
+    }
+  } finally {
+    process.stdout.write(piece);
+  }
 }
