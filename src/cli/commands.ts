@@ -24,9 +24,12 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'map',
-    usage: 'map [-f FMT] [--output=human|json] [-U] FILE',
+    usage:
+      'map [-f FMT | --image-opts] [--output=human|json] [--start-offset=OFFSET] ' +
+      '[--max-length=SIZE] [--object OBJECT] [-U] FILE',
+    image: true,
     summary: 'show where the parts of a disk lie in files, as qemu-img map does',
-    run: async (words, usage) => (await import('./map-command.js')).runMapCommand(words, usage),
+    run: async (words) => (await import('./map-command.js')).runMapCommand(words),
   },
   {
     name: 'mount',
@@ -36,11 +39,13 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'snapshot',
-    usage: 'snapshot [-l | -a NAME | -c NAME | -d NAME] MOUNTPOINT',
+    usage:
+      'snapshot [-l | -a SNAPSHOT | -c NAME [--vmstate FILE] | -d NAME] [--image-opts] ' +
+      '[--object OBJECT] [-U] [-q] FILE|MOUNTPOINT',
     image: true,
-    summary: "list a mounted image's snapshots; go back to one (apply), create or delete one",
-    run: async (words, usage) => {
-      return (await import('./snapshot-command.js')).runSnapshotCommand(words, usage);
+    summary: "list an image's snapshots, mounted or not; go back to one (-a), create or delete one",
+    run: async (words) => {
+      return (await import('./snapshot-command.js')).runSnapshotCommand(words);
     },
   },
   {

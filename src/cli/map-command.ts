@@ -1,6 +1,13 @@
 /** `map`: words to the map of a disk. */
 import { parseSize } from '../codec/size-text.js';
-import { describeError, type ErrnoName, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
+import {
+  describeError,
+  type ErrnoName,
+  errnoName,
+  errnoOf,
+  ImageError,
+  isExpected,
+} from '../errors.js';
 import { strerror } from '../sys/libc.js';
 import { type BlockStatus, blockStatus } from '../tools/block-status.js';
 import { openDisk } from '../tools/open-disk.js';

@@ -2,10 +2,10 @@
  * Snapshots taken, deleted and renamed as files of `disk.snapshots`, and the disk made what one of
  * them is, through the controls: attributes of the root that are set.
  */
-import { statfsSync } from 'node:fs';
 import { describeError, ImageError } from '../errors.js';
 import type { ImageWriter, VmStateSource } from '../image/writer.js';
 import type { MountState } from '../shared/mount-state.js';
+import { isOnFuse } from '../sys/file.js';
 import { openVmStateFile } from '../tools/vm-state-file.js';
 import { decodeName } from './names.js';
 import { type Node, nodeId, SLOT } from './node.js';
@@ -16,8 +16,6 @@ import { CONTROL_PREFIX, CONTROLS } from './xattrs.js';
 
 const SUFFIX = '.raw';
 const RENAME_NOREPLACE = 1;
-/** statfs(2)'s type of every FUSE file system. */
-const FUSE_SUPER_MAGIC = 0x65735546;
 
 export interface SnapshotChangesOptions {
   readonly tree: Tree;
@@ -218,7 +216,7 @@ export class SnapshotChanges {
  */
 function clientFile(pid: number, fd: number): string {
   const path = `/proc/${pid}/fd/${fd}`;
-  if (pid !== 0 && statfsSync(path).type !== FUSE_SUPER_MAGIC) return path;
+  if (pid !== 0 && !isOnFuse(path)) return path;
   throw new ImageError(
     'unsupported',
     'EOPNOTSUPP',

@@ -9,6 +9,9 @@ export const XATTR_PREFIX = 'user.qcow2.';
 /** Which process serves the mount: `qcow2fs umount` waits for it. On the root only. */
 export const DAEMON_PID = `${XATTR_PREFIX}daemon-pid`;
 
+/** The image's path, of the overlay where there is one. */
+export const IMAGE_PATH = `${XATTR_PREFIX}image`;
+
 /** Attributes of the root that make the mount do something when they are set: CONTROLS. */
 export const CONTROL_PREFIX = `${XATTR_PREFIX}control.`;
 

@@ -36,7 +36,7 @@ function refuseRaw({ description }: OpenDisk): void {
   throw new ImageError('unsupported', 'ENOTSUP', 'the format has no snapshots');
 }
 
-function cutName(name: string): string {
+export function cutName(name: string): string {
   let cut = name;
   while (Buffer.byteLength(cut) > LONGEST_NAME) cut = [...cut].slice(0, -1).join('');
   return cut;
