@@ -16,11 +16,11 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'info',
     usage:
-      'info [-f FMT] [--output=human|json] [--backing-chain] [-U] ' +
+      'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +
       '[--no-backing] [--backing-root=DIR] IMAGE',
     summary: "show an image's facts, as qemu-img info does",
     image: true,
-    run: async (words, usage) => (await import('./info-command.js')).runInfoCommand(words, usage),
+    run: async (words) => (await import('./info-command.js')).runInfoCommand(words),
   },
   {
     name: 'map',

@@ -22,27 +22,37 @@ import {
   outputFormat,
 } from './image-options.js';
 import { humanMap, jsonMap } from './map.js';
+import { checkObjects } from './objects.js';
 import type { Outcome } from './outcome.js';
 import { reportError, UsageError } from './program.js';
 
 const START: Option = { long: 'start-offset', short: 's', value: true };
 const MOST: Option = { long: 'max-length', short: 'l', value: true };
-const OPTIONS = [FORMAT, IMAGE_OPTS, FORCE_SHARE, OBJECT, OUTPUT, START, MOST];
+const OPTIONS = [
+  { ...FORMAT, long: 'format' },
+  IMAGE_OPTS,
+  FORCE_SHARE,
+  OBJECT,
+  OUTPUT,
+  START,
+  MOST,
+];
 
 /** So many characters are written at once. */
 const PIECE_SIZE = 1 << 16;
 
 export async function runMapCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
-  const output = outputFormat(args);
   const start = bytesOf(args.last('start-offset') ?? '0', 'start offset');
   const most = bytesOf(args.last('max-length') ?? String(MOST_BYTES), 'max length');
   if (start === undefined || most === undefined) return { status: 1 };
+  checkObjects(args.all('object'));
   const [file, ...others] = args.operands;
   if (file === undefined || others.length > 0) {
     throw new UsageError('Expecting one image file name');
   }
-  const opened = await openDisk(imageSpec(file, args));
+  const output = outputFormat(args);
+  const opened = await openDisk(imageSpec(file, args, { format: args.last('format') }));
   try {
     const runs = explained(blockStatus(opened, start, Math.min(opened.size, start + most)));
     print(output === 'json' ? jsonMap(runs, start) : humanMap(runs));

@@ -15,6 +15,7 @@ import { FORCE_SHARE, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-optio
 import { snapshotTable } from './info.js';
 import type { ListedSnapshot } from './info.js';
 import type { Outcome } from './outcome.js';
+import { checkObjects } from './objects.js';
 import { warnOfProbing } from './probing.js';
 import { UsageError } from './program.js';
 
@@ -43,6 +44,7 @@ interface Action {
 export async function runSnapshotCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
   const action = actionOf(args);
+  checkObjects(args.all('object'));
   const [image, ...others] = args.operands;
   if (image === undefined || others.length > 0) {
     throw new UsageError('Expecting one image file name');
@@ -87,6 +89,7 @@ async function onMount(target: string, action: Action | undefined, list: boolean
 
 async function onImage(spec: ImageSpec, action: Action | undefined, list: boolean): Promise<void> {
   const disk = await openDisk(spec, { writable: !list });
+  if (!list) refuseReadOnly(disk, spec);
   warnOfProbing(disk);
   const [top] = disk.description.layers;
   try {
@@ -97,6 +100,13 @@ async function onImage(spec: ImageSpec, action: Action | undefined, list: boolea
     throw error;
   }
   disk.close();
+}
+
+/** An image that its own options open for reading. */
+function refuseReadOnly(disk: OpenDisk, { filename }: ImageSpec): void {
+  if (disk.description.writable) return;
+  disk.abandon();
+  throw new ImageError('policy', 'EACCES', `Could not open '${filename}': Block node is read-only`);
 }
 
 /** What went wrong first is told. */

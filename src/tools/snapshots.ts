@@ -23,7 +23,15 @@ export function deleteSnapshot(disk: OpenDisk, name: string): void {
 /** Makes the disk what a snapshot is, its size too; found by its id, then by its name. */
 export function applySnapshot(disk: OpenDisk, idOrName: string): void {
   refuseRaw(disk);
+  refuseDataFile(disk);
   disk.writer.revertTo(existing(disk.findSnapshot(idOrName), idOrName).view);
+}
+
+/** There can be none: that is told, not that this one is missing. */
+function refuseDataFile({ description: { layers } }: OpenDisk): void {
+  const [top] = layers;
+  if (top.format !== 'qcow2' || top.dataFile === null) return;
+  throw new ImageError('unsupported', 'ENOTSUP', 'no snapshots of images with a data file');
 }
 
 function existing(found: SnapshotView | undefined, name: string): SnapshotView {
