@@ -9,7 +9,7 @@ import type { CheckedImage } from '../image/qcow2/checked-image.js';
 import type { Report } from '../image/qcow2/check-findings.js';
 import { readHeader } from '../image/qcow2/header.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
-import { openDescription } from './open-disk.js';
+import { openDescription } from './open-image.js';
 
 export interface CheckOptions {
   readonly fix?: Fix;
