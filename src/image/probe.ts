@@ -19,7 +19,11 @@ const MAGICS: readonly { format: string; magic: string; at: number }[] = [
 
 /** The format's name as QEMU calls it; `raw` where no magic fits. */
 export function probeFormat(storage: Storage): string {
-  const { bytes } = readUpTo(storage, 0, 128);
+  return probeBytes(readUpTo(storage, 0, 128).bytes);
+}
+
+/** The same of a file's first 128 bytes, or more. */
+export function probeBytes(bytes: Buffer): string {
   if (isQcow2(bytes)) return 'qcow2';
   const text = bytes.toString('latin1');
   const found = MAGICS.find(({ magic, at }) => text.startsWith(magic, at));

@@ -57,6 +57,23 @@ export class RawWriter implements ImageWriter {
     }
   }
 
+  markZero(offset: number, length: number, unmap: boolean): boolean {
+    const end = Math.min(offset + length, this.#state.size);
+    if (end <= offset) return true;
+    let possible = false;
+    this.#change(() => {
+      possible = this.#storage.punch(offset, end - offset);
+      if (possible && !unmap) this.#storage.reserve(offset, end - offset);
+    });
+    return possible;
+  }
+
+  discardClusters(offset: number, length: number): void {
+    const end = Math.min(offset + length, this.#state.size);
+    if (end <= offset || this.#options.discard === 'ignore') return;
+    this.#change(() => void this.#storage.punch(offset, end - offset));
+  }
+
   preallocate(offset: number, length: number): void {
     const end = Math.min(offset + length, this.#state.size);
     if (end > offset) this.#change(() => void this.#storage.reserve(offset, end - offset));
