@@ -6,10 +6,10 @@
 import { alignDown, alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import { EXTENT, Extent } from '../image/extent.js';
-import type { WriteOptions } from '../image/memory.js';
-import { probeBytes } from '../image/probe.js';
+import { formatOf } from '../image/probe.js';
 import { compressCluster, loadZstd } from '../image/qcow2/compression.js';
 import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
+import type { WriteOptions } from '../image/write-options.js';
 import { isZero } from '../image/zeroes.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { OpenDisk } from './open-disk.js';
@@ -192,7 +192,7 @@ export class DiskRequests {
     const start = new IoBuffer(SECTOR_SIZE);
     this.#disk.read(0, Math.min(SECTOR_SIZE, this.#disk.size), start, 0);
     buffer.bytes.copy(start.bytes, offset, 0, length);
-    const format = probeBytes(start.bytes);
+    const format = formatOf(start.bytes);
     if (format === 'raw') return;
     throw new ImageError('policy', 'EPERM', `the header of a ${format} image is not written`, {
       limit: 'to raw images where that format is stated',

@@ -16,6 +16,8 @@ export interface OpenFlags {
   readonly cache: WriteOptions['cache'];
   /** Whether requests to discard do anything. */
   readonly discards: boolean;
+  /** Asked for without going past the host's cache, which QEMU refuses. */
+  readonly nativeAio: boolean;
 }
 
 export interface IoImage {
@@ -35,6 +37,11 @@ function settingsOf(spec: ImageSpec, flags: OpenFlags) {
   if (detectZeroes === 'unmap' && discard !== 'unmap') {
     throw refused(
       'setting detect-zeroes to unmap is not allowed without setting discard operation to unmap',
+    );
+  }
+  if (flags.nativeAio) {
+    throw refused(
+      'aio=native was specified, but it requires cache.direct=on, which was not specified.',
     );
   }
   if (flags.copyOnRead && readOnly) throw refused("Can't use copy-on-read on read-only device");

@@ -1,96 +1,16 @@
 /** open, close, reopen. */
 import { ImageError } from '../../errors.js';
-import { type Arguments, type Option } from '../getopt.js';
+import type { ImageSpec } from '../../image/spec.js';
+import type { Arguments, Option } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
 import { parseImageName, parseImageOptions } from '../image-words.js';
 import { parseKeyValues } from '../key-values.js';
-import { problemText, reportError, reportWarning } from '../program.js';
-import type { ImageSpec } from '../../image/spec.js';
 import { letters } from './arguments.js';
 import { ANY, type ImageCommand, type PlainCommand } from './command.js';
 import { Complaint, WrongWords } from './complaint.js';
-import { type OpenFlags, openIoImage } from './image.js';
+import { openIoImage } from './image.js';
+import { invalid, OPEN_OPTIONS, openFlags, openInto, warnOfShortForms, withoutName } from './opening.js';
 import { reopenSpec } from './reopen.js';
-import type { Session } from './session.js';
-
-/** Options that say how an image is opened, for the command line and for `open`. */
-export const OPEN_OPTIONS: readonly Option[] = [
-  { long: 'read-only', short: 'r' },
-  { long: 'snapshot', short: 's' },
-  { long: 'copy-on-read', short: 'C' },
-  { long: 'nocache', short: 'n' },
-  { long: 'force-share', short: 'U' },
-  { long: 'native-aio', short: 'k' },
-  { long: 'aio', short: 'i', value: true },
-  { long: 'cache', short: 't', value: true },
-  { long: 'discard', short: 'd', value: true },
-];
-
-const DISCARD_MODES: Readonly<Record<string, boolean>> = {
-  ignore: false,
-  off: false,
-  on: true,
-  unmap: true,
-};
-const AIO_MODES = ['threads', 'native', 'io_uring'];
-
-/** The last word on each counts. Throws an ImageError in QEMU's words. */
-export function openFlags(args: Arguments): OpenFlags {
-  // As QEMU: each write is durable when it is told of, but with -t or -n.
-  let cache: OpenFlags['cache'] = 'writethrough';
-  let discards = true;
-  let direct = false;
-  let native = false;
-  for (const { name, value } of args.given) {
-    if (name === 'nocache') [cache, direct] = ['none', true];
-    if (name === 'cache') {
-      const mode = cacheMode(value);
-      if (mode === undefined) throw invalid(`Invalid cache option: ${value}`);
-      [cache, direct] = [mode, mode === 'none'];
-    }
-    if (name === 'discard') {
-      const mode = Object.hasOwn(DISCARD_MODES, value) ? DISCARD_MODES[value] : undefined;
-      if (mode === undefined) throw invalid(`Invalid discard option: ${value}`);
-      discards = mode;
-    }
-    if (name === 'aio' && !AIO_MODES.includes(value)) throw invalid(`Invalid aio option: ${value}`);
-    if (name === 'native-aio') native = true;
-    if (name === 'aio') native = value === 'native';
-  }
-  return {
-    readOnly: args.has('read-only'),
-    snapshot: args.has('snapshot'),
-    copyOnRead: args.has('copy-on-read'),
-    forceShare: args.has('force-share'),
-    cache,
-    discards,
-    nativeAio: native && !direct,
-  };
-}
-
-/** Opens the image for the session; its error has QEMU's words. */
-export async function openInto(
-  session: Session,
-  name: string | undefined,
-  parse: () => ImageSpec,
-  flags: OpenFlags,
-): Promise<void> {
-  if (session.image !== null) throw invalid("file open already, try 'help close'");
-  try {
-    const spec = parse();
-    session.image = await openIoImage(spec, flags);
-  } catch (error) {
-    const what = name === undefined ? "can't open" : `can't open device ${name}`;
-    reportError(`${what}: ${withoutName(problemText(error), name)}`);
-    throw new Complaint();
-  }
-}
-
-/** QEMU says once which image cannot be opened, and the file's own words may say it again. */
-function withoutName(text: string, name: string | undefined): string {
-  const start = `Could not open '${name ?? ''}': `;
-  return text.startsWith(start) && name !== undefined ? text.slice(start.length) : text;
-}
 
 export const OPEN: PlainCommand = {
   name: 'open',
@@ -123,8 +43,11 @@ export const OPEN: PlainCommand = {
     const words = args.last('o');
     if (name === undefined && words === undefined) throw new WrongWords();
     if (session.imageOpts) {
-      await openInto(session, undefined, () => parseImageOptions(name!), flags);
-    } else await openInto(session, name, () => specOf(name, words), flags);
+      await openInto(session, { name: undefined, words: name! }, () => parseImageOptions(name!), flags);
+    } else {
+      const given = { name, words: name ?? words! };
+      await openInto(session, given, () => specOf(name, words), flags);
+    }
   },
 };
 
@@ -149,13 +72,12 @@ function specOf(name: string | undefined, words: string | undefined): ImageSpec 
     throw invalid("Can't specify 'file' and 'filename' options at the same time");
   }
   const path = parseImageName(name).path.replaceAll(',', ',,');
-  return { ...parseImageOptions(`${words},file.filename=${path}`), filename: name };
-}
-
-export function warnOfShortForms(words: string): void {
-  for (const [key, value] of parseKeyValues(words)) {
-    if (value !== undefined) continue;
-    reportWarning(`short-form boolean option '${key}' deprecated\nPlease use ${key}=on instead`);
+  const whole = `${words},file.filename=${path}`;
+  try {
+    return { ...parseImageOptions(whole), filename: name };
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    throw new ImageError(error.kind, error.code, withoutName(error.message, whole), error.context);
   }
 }
 
@@ -199,7 +121,3 @@ export const REOPEN: ImageCommand = {
     }
   },
 };
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
-}
