@@ -76,7 +76,8 @@ export class DiskRequests {
   /** Makes the range zero; where the format can say so, by that alone. */
   writeZeroes(offset: number, length: number, options: ZeroOptions): void {
     this.#check(offset, length);
-    if (options.noFallback && !this.#knowsZeroes()) throw unsupported('zeroes without writing them');
+    if (options.noFallback && !this.#knowsZeroes())
+      throw unsupported('zeroes without writing them');
     const end = offset + length;
     const first = Math.min(end, alignUp(offset, this.#zeroUnit));
     const last = end === this.#disk.size ? end : Math.max(first, alignDown(end, this.#zeroUnit));
@@ -184,7 +185,29 @@ export class DiskRequests {
     const { detectZeroes = 'off' } = this.#options;
     if (detectZeroes !== 'off' && isZero(buffer, 0, length)) {
       this.writeZeroes(offset, length, { unmap: detectZeroes === 'unmap', noFallback: false });
-    } else this.#disk.writer.write(offset, length, buffer, 0);
+    } else this.#writeData(offset, length, buffer);
+  }
+
+  /** As QEMU: what the write leaves of new clusters has its space in the host's file, too. */
+  #writeData(offset: number, length: number, buffer: IoBuffer): void {
+    const ends = [offset, offset + length].filter((place) => place % this.#zeroUnit !== 0);
+    const units = new Set(ends.map((place) => alignDown(place, this.#zeroUnit)));
+    const fresh = [...units].filter((unit) => !this.#isOwnData(unit));
+    this.#disk.writer.write(offset, length, buffer, 0);
+    for (const unit of fresh) {
+      const end = Math.min(unit + this.#zeroUnit, this.#disk.size);
+      this.#disk.writer.preallocate(unit, end - unit);
+    }
+  }
+
+  #isOwnData(offset: number): boolean {
+    this.#disk.image.enter();
+    try {
+      this.#disk.disk.mapping.map(offset, 1, this.#extent);
+      return this.#extent.kind === EXTENT.DATA && this.#extent.copied;
+    } finally {
+      this.#disk.image.leave();
+    }
   }
 
   /** A guest could turn its disk into an image that names the host's files. */

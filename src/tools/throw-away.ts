@@ -31,7 +31,10 @@ export async function openThrowAway(spec: ImageSpec, options: DiskOptions): Prom
       createOverlay(fd, { size: base.size, backingFile, backingFormat });
       const path = `/proc/self/fd/${fd}`;
       const overlay = { path, filename: spec.filename, format: 'qcow2' };
-      return await openDisk({ ...overlay, backing: { ...backing, format: backingFormat } }, options);
+      return await openDisk(
+        { ...overlay, backing: { ...backing, format: backingFormat } },
+        options,
+      );
     } finally {
       closeSync(fd);
     }

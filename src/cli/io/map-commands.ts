@@ -1,8 +1,9 @@
 /** What an image has: length, map, alloc, info; and truncate, flush, aio_flush. */
-import { ImageError } from '../../errors.js';
+import { ERRNO, errnoOf, ImageError } from '../../errors.js';
 import { collectInfo } from '../../image/info.js';
 import { l1EntriesFor } from '../../image/qcow2/geometry.js';
 import type { Preallocation } from '../../image/writer.js';
+import { strerror } from '../../sys/libc.js';
 import { formatFacts } from '../info.js';
 import { letters } from './arguments.js';
 import type { ImageCommand } from './command.js';
@@ -74,7 +75,8 @@ export const INFO: ImageCommand = {
         `cluster size: ${sizeText(clusterSize)}\n` +
         `vm state offset: ${sizeText(vmStateOffset)}\n`,
     );
-    for (const line of formatFacts(collectInfo(top, image.spec.filename))) session.print(`${line}\n`);
+    for (const line of formatFacts(collectInfo(top, image.spec.filename)))
+      session.print(`${line}\n`);
   },
 };
 
@@ -104,9 +106,19 @@ export const TRUNCATE: ImageCommand = {
     if (raw && mode === 'metadata') throw refused('Unsupported preallocation mode: metadata');
     if (!raw && size % SECTOR_SIZE !== 0) throw refused('The new size must be a multiple of 512');
     if (size < disk.size && mode !== 'off') {
-      throw refused("Preallocation can't be used for shrinking an image");
+      throw refused(
+        raw
+          ? 'Cannot use preallocation for shrinking files'
+          : "Preallocation can't be used for shrinking an image",
+      );
     }
-    disk.writer.resize(size, mode);
+    try {
+      disk.writer.resize(size, mode);
+    } catch (error) {
+      if (errnoOf(error) !== ERRNO.EFBIG) throw error;
+      const what = raw ? 'Could not resize file' : 'Failed to grow the L1 table';
+      throw refused(`${what}: ${strerror(ERRNO.EFBIG)}`);
+    }
   },
 };
 

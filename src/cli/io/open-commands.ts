@@ -9,7 +9,14 @@ import { letters } from './arguments.js';
 import { ANY, type ImageCommand, type PlainCommand } from './command.js';
 import { Complaint, WrongWords } from './complaint.js';
 import { openIoImage } from './image.js';
-import { invalid, OPEN_OPTIONS, openFlags, openInto, warnOfShortForms, withoutName } from './opening.js';
+import {
+  invalid,
+  OPEN_OPTIONS,
+  openFlags,
+  openInto,
+  warnOfShortForms,
+  withoutName,
+} from './opening.js';
 import { reopenSpec } from './reopen.js';
 
 export const OPEN: PlainCommand = {
@@ -43,7 +50,12 @@ export const OPEN: PlainCommand = {
     const words = args.last('o');
     if (name === undefined && words === undefined) throw new WrongWords();
     if (session.imageOpts) {
-      await openInto(session, { name: undefined, words: name! }, () => parseImageOptions(name!), flags);
+      await openInto(
+        session,
+        { name: undefined, words: name! },
+        () => parseImageOptions(name!),
+        flags,
+      );
     } else {
       const given = { name, words: name ?? words! };
       await openInto(session, given, () => specOf(name, words), flags);
@@ -72,7 +84,7 @@ function specOf(name: string | undefined, words: string | undefined): ImageSpec 
     throw invalid("Can't specify 'file' and 'filename' options at the same time");
   }
   const path = parseImageName(name).path.replaceAll(',', ',,');
-  const whole = `${words},file.filename=${path}`;
+  const whole = `file.filename=${path},${words}`;
   try {
     return { ...parseImageOptions(whole), filename: name };
   } catch (error) {

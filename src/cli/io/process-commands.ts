@@ -6,6 +6,8 @@ import { Complaint } from './complaint.js';
 import { parseInteger, parseNumber } from './words.js';
 
 const LAST_SIGNAL = 64;
+/** SIGUSR1, SIGPIPE, SIGALRM, SIGIO: QEMU has its own uses for them. */
+const UNHEARD: readonly number[] = [10, 13, 14, 29];
 const UNSUPPORTED = 'Operation not supported';
 
 export const ABORT: PlainCommand = {
@@ -29,7 +31,7 @@ export const SIGRAISE: PlainCommand = {
       throw new Complaint(`signal argument '${operands[0]}' ${problem}`);
     }
     session.output.flush();
-    raiseSignal(signal);
+    if (!UNHEARD.includes(signal)) raiseSignal(signal);
   },
 };
 

@@ -23,7 +23,10 @@ const OF_FORMAT: Readonly<Record<string, RegExp>> = {
 };
 
 /** The image as it is to be opened anew. Throws an ImageError in QEMU's words. */
-export function reopenSpec(image: IoImage, changes: Changes): { spec: ImageSpec; flags: OpenFlags } {
+export function reopenSpec(
+  image: IoImage,
+  changes: Changes,
+): { spec: ImageSpec; flags: OpenFlags } {
   const { readOnly, cache, words } = changes;
   const pairs = parseKeyValues(words ?? '');
   const keys = pairs.map(([key]) => key);
@@ -92,9 +95,7 @@ function checkVersion({ disk }: IoImage, spec: ImageSpec): void {
   const top = disk.description.layers[0];
   if (top.format !== 'qcow2' || top.header.version >= 3) return;
   if (spec.write?.lazyRefcounts !== true) return;
-  throw refused(
-    'Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level',
-  );
+  throw refused('Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level');
 }
 
 function refused(message: string): ImageError {

@@ -101,7 +101,10 @@ export class Zeroer {
     if (from < end) this.zero(from, end - from, false);
   }
 
-  /** Gives each cluster of the range a host cluster of its own; what is read stays the same. */
+  /**
+   * Gives each cluster of the range a host cluster of its own, and that the host's space; what is read
+   * stays the same.
+   */
   preallocate(offset: number, length: number): void {
     const end = offset + length;
     const extent = this.#extent;
@@ -112,9 +115,14 @@ export class Zeroer {
         this.#rewriteAll(at, at + run);
       } else if (kind === EXTENT.UNALLOCATED || (kind === EXTENT.ZERO && !preallocated)) {
         this.#setAside(at, at + run);
-      }
+      } else if (kind === EXTENT.DATA) this.#reserve(extent.hostOffset, run);
       at += run;
     }
+  }
+
+  #reserve(host: number, length: number): void {
+    const { data, storage } = this.#tables;
+    (data ?? storage).reserve(host, length);
   }
 
   /** Up to where a backing file has bytes. */
