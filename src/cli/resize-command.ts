@@ -6,7 +6,7 @@ import { closeAfter, type OpenDisk, openDisk } from '../tools/open-disk.js';
 import { type NewSize, newSize, resizeDisk } from '../tools/resize.js';
 import { type Arguments, getopt } from './getopt.js';
 import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-options.js';
-import { reportOpening } from './open-report.js';
+import { warnOfProbing } from './probing.js';
 import type { Outcome } from './outcome.js';
 import { reportError, reportWarning, UsageError } from './program.js';
 
@@ -34,7 +34,7 @@ export async function runResizeCommand(words: string[]): Promise<Outcome> {
   const wanted = sizeOf(words.at(-1)!);
   const disk = await openDisk(imageSpec(filename, args), { writable: true });
   const resized = await closeAfter(disk, () => {
-    reportOpening(disk, filename);
+    warnOfProbing(disk);
     return resize(disk, wanted, preallocation, args.has('shrink'));
   });
   if (resized && !args.has('q')) process.stdout.write('Image resized.\n');
