@@ -110,8 +110,9 @@ export function statusAt(layers: readonly Layer[], start: number, length: number
 }
 
 /** Of bytes that no layer has. A cluster that is set aside for them has its place all the same. */
-function absent({ depth }: Layer, start: number, length: number): BlockStatus {
-  return { ...NOTHING, start, length, depth, ...place(extent.preallocated) };
+function absent(layer: Layer, start: number, length: number): BlockStatus {
+  const { depth } = layer;
+  return { ...NOTHING, start, length, depth, ...placeOf(layer, extent.preallocated) };
 }
 
 const NOTHING = {
@@ -123,11 +124,15 @@ const NOTHING = {
   compressed: false,
 } as const;
 
-function place(known: boolean): Pick<BlockStatus, 'offset' | 'file'> {
+function placeOf(
+  { description: { format, file } }: Layer,
+  known: boolean,
+): Pick<BlockStatus, 'offset' | 'file'> {
   const { storage, hostOffset } = extent;
-  return known && storage !== null
-    ? { offset: hostOffset, file: storage.name }
-    : { offset: null, file: null };
+  if (!known || storage === null) return { offset: null, file: null };
+  // A window that is taken for the whole file counts from its own start, for other formats in it.
+  const start = format === 'raw' ? (file.window?.offset ?? 0) : 0;
+  return { offset: start + hostOffset, file: storage.name };
 }
 
 /** Of the extent that the layer's map has just told. */
@@ -140,11 +145,16 @@ function ownStatus(layer: Layer, start: number): BlockStatus {
       return { ...common, compressed: true, zero: false, data: true, offset: null, file: null };
     case EXTENT.ZERO:
       // The last sector of a raw file that ends within it goes on where the file would.
-      return { ...common, zero: true, data: false, ...place(extent.preallocated || isRaw) };
+      return {
+        ...common,
+        zero: true,
+        data: false,
+        ...placeOf(layer, extent.preallocated || isRaw),
+      };
     default: {
       const hole = asksTheHost(layer) ? cutAtHole(layer) : false;
       const data = !(hole && isRaw);
-      return { ...common, length: extent.length, zero: hole, data, ...place(true) };
+      return { ...common, length: extent.length, zero: hole, data, ...placeOf(layer, true) };
     }
   }
 }
