@@ -14,6 +14,13 @@ export interface Command {
 
 export const COMMANDS: readonly Command[] = [
   {
+    name: 'compare',
+    usage: 'compare [-f FMT] [-F FMT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] IMAGE1 IMAGE2',
+    summary: 'tell whether two disks hold the same bytes',
+    image: true,
+    run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +
