@@ -14,6 +14,13 @@ export interface Command {
 
 export const COMMANDS: readonly Command[] = [
   {
+    name: 'create',
+    usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
+    summary: 'make an image, as qemu-img create does; -o help lists the options',
+    image: true,
+    run: async (words) => (await import('./create-command.js')).runCreateCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT] [--output=human|json] [--backing-chain] [-U] ' +
