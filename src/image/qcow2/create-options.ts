@@ -65,7 +65,7 @@ export function checkOptions(options: Qcow2Options): CheckedOptions {
   checkDataFile(options, version);
   if (version < 3 && options.compressionType === 'zstd') {
     throw invalid(
-      'Non-zlib compression type is only supported with compatibility level 1.1 and above ' + NEWER,
+      `Non-zlib compression type is only supported with compatibility level 1.1 and above ${NEWER}`,
     );
   }
   return { ...options, version, clusterSize, refcountBits, extendedL2, preallocation };
