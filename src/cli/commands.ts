@@ -45,6 +45,13 @@ export const COMMANDS: readonly Command[] = [
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
   },
   {
+    name: 'resize',
+    usage: 'resize [-f FMT | --image-opts] [--preallocation=MODE] [--shrink] [-q] IMAGE [+|-]SIZE',
+    summary: 'make a disk larger or smaller, as qemu-img resize does',
+    image: true,
+    run: async (words) => (await import('./resize-command.js')).runResizeCommand(words),
+  },
+  {
     name: 'snapshot',
     usage:
       'snapshot [-l | -a SNAPSHOT | -c NAME [--vmstate FILE] | -d NAME] [--image-opts] ' +
