@@ -21,6 +21,13 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
   },
   {
+    name: 'create',
+    usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
+    summary: 'make an image, as qemu-img create does; -o help lists the options',
+    image: true,
+    run: async (words) => (await import('./create-command.js')).runCreateCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +
