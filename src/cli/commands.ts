@@ -23,6 +23,20 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./check-command.js')).runCheckCommand(words),
   },
   {
+    name: 'compare',
+    usage: 'compare [-f FMT] [-F FMT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] IMAGE1 IMAGE2',
+    summary: 'tell whether two disks hold the same bytes',
+    image: true,
+    run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
+  },
+  {
+    name: 'create',
+    usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
+    summary: 'make an image, as qemu-img create does; -o help lists the options',
+    image: true,
+    run: async (words) => (await import('./create-command.js')).runCreateCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +
@@ -41,10 +55,23 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
   },
   {
+    name: 'io',
+    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
+    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
+    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
+  },
+  {
     name: 'mount',
     usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     summary: 'mount an image; the word `mount` may be left out',
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
+  },
+  {
+    name: 'resize',
+    usage: 'resize [-f FMT | --image-opts] [--preallocation=MODE] [--shrink] [-q] IMAGE [+|-]SIZE',
+    summary: 'make a disk larger or smaller, as qemu-img resize does',
+    image: true,
+    run: async (words) => (await import('./resize-command.js')).runResizeCommand(words),
   },
   {
     name: 'snapshot',

@@ -1,5 +1,5 @@
 /** A disk that a command uses: an image with its chain, opened for this thread alone. */
-import { ImageError } from '../errors.js';
+import { ImageError, isExpected } from '../errors.js';
 import { AttachedImage, prepareToAttach, type SnapshotView } from '../image/attach.js';
 import type { ImageDescription } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
@@ -84,6 +84,23 @@ export class OpenDisk {
   abandon(): void {
     closeImage(this.description);
   }
+}
+
+/** Closes the disk behind `use`, however that ends; of two errors the first is thrown. */
+export async function closeAfter<T>(disk: OpenDisk, use: () => T | Promise<T>): Promise<T> {
+  let result: T;
+  try {
+    result = await use();
+  } catch (error) {
+    try {
+      disk.close();
+    } catch (again) {
+      if (!isExpected(again)) throw again;
+    }
+    throw error;
+  }
+  disk.close();
+  return result;
 }
 
 /**
