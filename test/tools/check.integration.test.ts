@@ -1,9 +1,10 @@
 /** `check` held against qemu-img: what it finds, and what its repairs leave, on images damaged on purpose. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
+import { readHeader } from '#src/image/qcow2/header.js';
+import { MemoryStorage } from '#src/storage/memory.js';
 import { CLUSTER, DAMAGES, type DamageCase, damaged } from '../helpers/check-damage.js';
 import { ourCheck, readableClusters } from '../helpers/check-run.js';
-import { headerOf } from '../helpers/refcount-damage.js';
 import { tryQemuImg, type ToolResult } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
 
@@ -11,7 +12,7 @@ import { useTempFolder } from '../helpers/temp.js';
 function expectSameInUse(ours: Buffer, theirs: Buffer): void {
   if (ours.equals(theirs)) return;
   expect(ours.length).to.equal(theirs.length);
-  const header = headerOf(ours);
+  const header = readHeader(new MemoryStorage(ours), 'check');
   const { clusterSize, refcountBits } = header.geometry;
   const block = Number(ours.readBigUInt64BE(header.refcountTableOffset));
   for (let at = 0; at < ours.length; at += clusterSize) {
