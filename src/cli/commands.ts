@@ -46,6 +46,15 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
   },
   {
+    name: 'measure',
+    usage:
+      'measure [--output=human|json] [-O FMT] [-o OPTIONS] ' +
+      '[--size SIZE | [-f FMT | --image-opts] [-l SNAPSHOT] [-U] IMAGE]',
+    summary: 'tell how large an image would become',
+    image: true,
+    run: async (words) => (await import('./measure-command.js')).runMeasureCommand(words),
+  },
+  {
     name: 'mount',
     usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     summary: 'mount an image; the word `mount` may be left out',
