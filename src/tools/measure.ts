@@ -64,18 +64,15 @@ interface Content {
 
 function contentOf(source: OpenDisk | number, snapshot: SnapshotChoice | undefined): Content {
   if (typeof source === 'number') return { size: source, disk: null, bitmaps: null };
+  const { description, size } = source;
   const disk =
     snapshot === undefined
       ? source.disk
       : source.image.snapshotDisk(chosenSnapshot(source, snapshot).view);
-  const { description } = source;
   const [top] = description.layers;
   const hasBitmaps = top.format === 'qcow2' && top.header.version >= 3;
-  return {
-    size: disk.size,
-    disk: { description, disk },
-    bitmaps: hasBitmaps ? top.bitmaps : null,
-  };
+  // As QEMU: a snapshot is taken for as large as the disk is now.
+  return { size, disk: { description, disk }, bitmaps: hasBitmaps ? top.bitmaps : null };
 }
 
 function measureQcow2(values: OptionValues, content: Content): Measure {
@@ -92,7 +89,7 @@ function measureQcow2(values: OptionValues, content: Content): Measure {
   const stored =
     whole || (content.disk !== null && values.has('backing_file'))
       ? size
-      : storedBytes(content.disk, clusterSize);
+      : storedBytes(content, clusterSize);
   const fullyAllocated = size + metadataSize(geometry, size);
   const result = { required: fullyAllocated - size + stored, fullyAllocated };
   if (geometry.version < 3 || content.bitmaps === null) return result;
@@ -127,12 +124,13 @@ function measuredOptions(values: OptionValues): { geometry: Geometry; preallocat
 }
 
 /** Bytes of the clusters of which a part is data. */
-function storedBytes(disk: MappedDisk | null, clusterSize: number): number {
+function storedBytes({ disk, size }: Content, clusterSize: number): number {
   if (disk === null) return 0;
+  const end = Math.min(disk.disk.size, size);
   let stored = 0;
   /** Clusters before this place are counted. */
   let counted = 0;
-  for (const { start, length, zero, data } of blockStatus(disk)) {
+  for (const { start, length, zero, data } of blockStatus(disk, 0, end)) {
     if (zero || !data) continue;
     const from = Math.max(counted, start - (start % clusterSize));
     const to = alignUp(start + length, clusterSize);
