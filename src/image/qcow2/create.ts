@@ -235,7 +235,8 @@ function backingName({ backingFile, backingFormat }: CreateOptions): Buffer {
   return Buffer.from(backingFile);
 }
 
-function featureTable(): Buffer {
+/** What a feature table extension holds. */
+export function featureTable(): Buffer {
   const table = Buffer.alloc(FEATURE_NAMES.length * FEATURE_NAME.size);
   const view = new DataView(table.buffer, table.byteOffset, table.length);
   for (const [n, [type, bit, text]] of FEATURE_NAMES.entries()) {

@@ -39,18 +39,24 @@ const scratch = new IoBuffer(HEADER.size + HEADER_V3.size);
  * there, so it is asked first.
  */
 export function setFeatures(storage: HeaderStorage, masks: FeatureMasks): void {
-  const { view, length } = scratch;
-  if (storage.read(scratch, 0, length, 0) < length) {
-    throw new ImageError('corrupt', 'EIO', `${storage.name}: header is cut off`);
-  }
-  const version = HEADER.get(view, 0, 'version');
-  if (version < 3) throw new RangeError(`features of a version ${version} image`);
+  const { view } = readFixed(storage);
   const now = HEADER_V3.read(view, HEADER.size);
   writeFields(storage, HEADER_V3, HEADER.size, {
     incompatibleFeatures: masks.incompatible ?? now.incompatibleFeatures,
     compatibleFeatures: masks.compatible ?? now.compatibleFeatures,
     autoclearFeatures: masks.autoclear ?? now.autoclearFeatures,
   });
+}
+
+/** The header's fields as they are in the file. Version 3 alone. */
+function readFixed(storage: HeaderStorage): IoBuffer {
+  const { view, length } = scratch;
+  if (storage.read(scratch, 0, length, 0) < length) {
+    throw new ImageError('corrupt', 'EIO', `${storage.name}: header is cut off`);
+  }
+  const version = HEADER.get(view, 0, 'version');
+  if (version < 3) throw new RangeError(`features of a version ${version} image`);
+  return scratch;
 }
 
 /** Writes the disk's size in bytes, bytes 24-31. */
@@ -81,6 +87,26 @@ export function setRefcountTable(
 ): void {
   const { refcountTableOffset, refcountTableClusters } = table;
   writeFields(storage, HEADER, 0, { refcountTableOffset, refcountTableClusters });
+}
+
+/**
+ * Switches to refcounts of another width, bytes 48-99 in one write, which lies in one sector: what is
+ * between stays as it is. Version 3 alone.
+ */
+export function setRefcounts(
+  storage: HeaderStorage,
+  refcounts: Pick<Qcow2Header, 'refcountTableOffset' | 'refcountTableClusters'> & {
+    readonly refcountOrder: number;
+  },
+): void {
+  const { view } = readFixed(storage);
+  const { refcountTableOffset, refcountTableClusters, refcountOrder } = refcounts;
+  HEADER.set(view, 0, 'refcountTableOffset', refcountTableOffset);
+  HEADER.set(view, 0, 'refcountTableClusters', refcountTableClusters);
+  HEADER_V3.set(view, HEADER.size, 'refcountOrder', refcountOrder);
+  const from = HEADER.offsets.refcountTableOffset;
+  const to = HEADER.size + HEADER_V3.offsets.refcountOrder + HEADER_V3.fields.refcountOrder.size;
+  storage.write(scratch, from, to - from, from);
 }
 
 /** Writes how many snapshots there are and where their table lies, bytes 60-71. */
