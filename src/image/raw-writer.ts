@@ -4,10 +4,9 @@ import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
-import { SECTOR_SIZE } from './extent.js';
 import type { WriteOptions } from './memory.js';
 import { refuseAfterFailure, StickyFlush } from './sticky-flush.js';
-import type { ImageWriter } from './writer.js';
+import type { ImageWriter, Preallocation } from './writer.js';
 import { isZero } from './zeroes.js';
 
 const ZEROES_SIZE = 1 << 20;
@@ -49,11 +48,14 @@ export class RawWriter implements ImageWriter {
   }
 
   zero(offset: number, length: number): void {
-    const zeroes = new IoBuffer(Math.min(length, ZEROES_SIZE));
     const end = Math.min(offset + length, this.#state.size);
-    for (let at = offset; at < end; at += zeroes.length) {
-      const n = Math.min(zeroes.length, end - at);
-      this.#change(() => this.#storage.write(zeroes, 0, n, at));
+    if (end > offset) this.#change(() => this.#writeZeroes(offset, end));
+  }
+
+  #writeZeroes(from: number, to: number): void {
+    const zeroes = new IoBuffer(Math.min(to - from, ZEROES_SIZE));
+    for (let at = from; at < to; at += zeroes.length) {
+      this.#storage.write(zeroes, 0, Math.min(zeroes.length, to - at), at);
     }
   }
 
@@ -75,23 +77,36 @@ export class RawWriter implements ImageWriter {
     if (this.#options.cache === 'writethrough') this.flush();
   }
 
-  resize(size: number): void {
-    if (size % SECTOR_SIZE !== 0) {
-      throw new ImageError('invalid', 'EINVAL', `cannot resize to ${size} bytes`, {
-        limit: `a multiple of ${SECTOR_SIZE}`,
-      });
+  resize(size: number, preallocation: Preallocation = 'off'): void {
+    if (preallocation === 'metadata') {
+      throw new ImageError('unsupported', 'ENOTSUP', 'raw images have no metadata to preallocate');
     }
     this.#checkAlive();
     this.#lock.reserve();
     this.#lock.beAlone();
     try {
+      const old = this.#state.size;
       this.#storage.truncate(size);
+      if (size > old) this.#fill(old, size, preallocation);
       this.#state.size = size;
       this.#state.unflushed = true;
       this.#state.bumpGeneration();
     } finally {
       this.#lock.letIn();
       this.#lock.release();
+    }
+  }
+
+  /** Space for what is new; the file is as long as it was where there is none. */
+  #fill(from: number, to: number, preallocation: Preallocation): void {
+    if (preallocation === 'off') return;
+    try {
+      if (preallocation === 'full' || !this.#storage.reserve(from, to - from)) {
+        this.#writeZeroes(from, to);
+      }
+    } catch (error) {
+      this.#storage.truncate(from);
+      throw error;
     }
   }
 
@@ -117,6 +132,14 @@ export class RawWriter implements ImageWriter {
 
   writeVmState(): never {
     throw new ImageError('unsupported', 'ENOTSUP', 'raw images hold no VM state');
+  }
+
+  makeEmpty(): never {
+    throw new ImageError('unsupported', 'ENOTSUP', 'raw images have nothing below them');
+  }
+
+  changeBackingFile(): never {
+    throw new ImageError('unsupported', 'ENOTSUP', 'raw images name no backing file');
   }
 
   createSnapshot(): never {

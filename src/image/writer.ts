@@ -30,6 +30,18 @@ export interface SnapshotOptions {
   readonly icount?: bigint | null;
 }
 
+/**
+ * What a disk's new part gets when it grows: nothing; clusters; clusters with the host's space for
+ * them; clusters that are written.
+ */
+export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
+
+/** A backing file as an image names it. */
+export interface BackingName {
+  readonly file: string;
+  readonly format: string | null;
+}
+
 export interface ImageWriter {
   /** Writes `length` bytes of `source` from byte `at` on to `offset`; the range lies in the disk. */
   write(offset: number, length: number, source: IoBuffer, at: number): void;
@@ -49,8 +61,24 @@ export interface ImageWriter {
   /** Sets space aside for the range; what is read stays the same. */
   preallocate(offset: number, length: number): void;
 
-  /** Makes the disk larger (by zeroes) or smaller. A multiple of 512, else EINVAL. */
-  resize(size: number): void;
+  /**
+   * Makes the disk larger (by zeroes) or smaller. A multiple of 512, else EINVAL, but of raw images.
+   * `preallocation`: 'off' where it is not given; raw images have no 'metadata' (ENOTSUP).
+   */
+  resize(size: number, preallocation?: Preallocation): void;
+
+  /**
+   * Lets go of all that the disk holds itself: it reads as what lies below it. Durable when it returns;
+   * a crash before that leaves some clusters let go of, and others not. ENOTSUP of raw images.
+   */
+  makeEmpty(): void;
+
+  /**
+   * Lets the image name another backing file, or none (null), in one step, after all else is durable.
+   * Until it is opened again, what it reads comes from the one that it had. ENOTSUP of raw images;
+   * EINVAL, ENOSPC where the header cannot hold the name.
+   */
+  changeBackingFile(backing: BackingName | null): void;
 
   /** Returns when all that was written before is durable. */
   flush(): void;

@@ -96,6 +96,8 @@ function fakeWriter(image: FakeImage): ImageWriter {
       image.bytes = Buffer.concat([image.bytes, Buffer.alloc(size)], size);
       changed();
     }),
+    makeEmpty: noting('makeEmpty', () => {}),
+    changeBackingFile: noting('changeBackingFile', () => {}),
     flush: noting('flush', () => {}),
     flushAll: noting('flushAll', () => {}),
     writeVmState: noting('writeVmState', () => {}),

@@ -155,6 +155,21 @@ export class Allocator {
     this.free(first, count);
   }
 
+  /** Cuts free clusters off the end of the file. After a flush of the counts. */
+  trim(): void {
+    const { storage } = this.#tables;
+    const size = storage.size();
+    let end = Math.ceil(size / this.#clusterSize);
+    while (end > 0 && this.#refcounts.get(end - 1) === 0) end--;
+    if (end * this.#clusterSize >= size) return;
+    try {
+      storage.truncate(end * this.#clusterSize);
+    } catch (error) {
+      // Block devices keep their size.
+      if (errnoOf(error) !== ERRNO.EINVAL) throw error;
+    }
+  }
+
   /** Lowers the counts of clusters that nothing durable refers to; those that reach 0 are free. */
   release(first: number, count: number): void {
     this.#refcounts.add(first, count, -1);

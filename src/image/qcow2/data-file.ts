@@ -52,10 +52,10 @@ export class DataFile {
     return this.#storage.reserve(offset, length);
   }
 
-  /** The disk grew: behind its old end there are zeroes. */
-  grow(from: number, to: number): void {
-    // A file that is its own disk shows what it has there.
-    if (this.raw && this.#storage.size() > from) this.#storage.truncate(from);
+  /** The disk grew: behind its old end there are zeroes. `named`: entries will name what it has there. */
+  grow(from: number, to: number, named: boolean): void {
+    // A file that is its own disk shows what it has there, too.
+    if ((this.raw || named) && this.#storage.size() > from) this.#storage.truncate(from);
     if (this.#storage.size() < to) this.#storage.truncate(to);
     this.#state.unflushed = true;
   }

@@ -96,7 +96,7 @@ export class Zeroer {
 
   /** Makes [from, to) read as zeroes where nothing but a backing file has bytes there. */
   hideBelow(from: number, to: number): void {
-    const below = this.#below;
+    const below = this.below;
     const end = Math.min(to, alignUp(below, this.#geometry.clusterSize));
     if (from < end) this.zero(from, end - from, false);
   }
@@ -118,7 +118,7 @@ export class Zeroer {
   }
 
   /** Up to where a backing file has bytes. */
-  get #below(): number {
+  get below(): number {
     return this.#disk.backing === null ? 0 : this.#disk.backing.size;
   }
 
@@ -129,7 +129,7 @@ export class Zeroer {
       this.#disk.mapping.map(at, to - at, extent);
       const stop = at + extent.length;
       if (extent.kind === EXTENT.UNALLOCATED) {
-        const below = this.#below;
+        const below = this.below;
         this.#put(at, Math.min(stop, below));
       } else if (extent.kind !== EXTENT.ZERO) this.#put(at, stop);
       at = stop;
@@ -147,7 +147,7 @@ export class Zeroer {
   #zeroClusters(from: number, to: number, keep: boolean): void {
     const { clusterSize, extendedL2, version } = this.#geometry;
     const size = this.#disk.size;
-    const below = this.#below;
+    const below = this.below;
     // Without a zero flag, only writing hides what lies below.
     const hidden = version < 3 ? alignUp(Math.min(below, to), clusterSize) : from;
     if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size));
@@ -204,7 +204,7 @@ export class Zeroer {
   /** Host clusters for whole clusters that hold nothing yet, or, over other bytes, a copy of them. */
   #setAside(from: number, to: number): void {
     const { clusterSize, version } = this.#geometry;
-    const below = this.#below;
+    const below = this.below;
     const start = alignDown(from, clusterSize);
     for (let guest = start; guest < to; guest += clusterSize) {
       const end = Math.min(guest + clusterSize, this.#disk.size);

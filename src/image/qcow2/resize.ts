@@ -3,12 +3,15 @@
  * reads as zeroes, whatever a backing file has there. Cutting: the size goes down first, so that no
  * crash shows a disk with holes at its end; then what lies behind is freed. A crash between leaves
  * clusters behind the end, which growing frees before anybody sees them. With the reservation, alone.
+ *
+ * Emptying: each cluster that is let go of reads as what lies below it from then on, one by one.
  */
 import { alignUp } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import { RANK } from '../../shared/slice-cache.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
+import type { Preallocation } from '../writer.js';
 import type { Allocator } from './allocator.js';
 import type { Zeroer } from './discard.js';
 import type { Flusher } from './flush.js';
@@ -16,6 +19,7 @@ import { l1EntriesFor } from './geometry.js';
 import { setL1, setSize } from './header-edit.js';
 import { LIMIT } from './layout.js';
 import type { L2Tables } from './l2-tables.js';
+import type { NewSpace, Preallocator } from './preallocate.js';
 import type { Tables } from './tables.js';
 
 const L1_ENTRY_SIZE = 8;
@@ -26,6 +30,7 @@ export class Resizer {
   readonly #allocator: Allocator;
   readonly #flusher: Flusher;
   readonly #zeroer: Zeroer;
+  readonly #preallocator: Preallocator;
 
   constructor(
     tables: Tables,
@@ -33,18 +38,21 @@ export class Resizer {
     allocator: Allocator,
     flusher: Flusher,
     zeroer: Zeroer,
+    preallocator: Preallocator,
   ) {
     this.#tables = tables;
     this.#l2 = l2;
     this.#allocator = allocator;
     this.#flusher = flusher;
     this.#zeroer = zeroer;
+    this.#preallocator = preallocator;
   }
 
-  resize(size: number): void {
+  /** `preallocation`: of the new part. */
+  resize(size: number, preallocation: Preallocation): void {
     const { state } = this.#tables;
     this.#check(size);
-    if (size > state.size) this.#grow(size);
+    if (size > state.size) this.#grow(size, preallocation);
     else if (size < state.size) this.#cut(size);
   }
 
@@ -72,6 +80,16 @@ export class Resizer {
     if (old.size > 0) this.#allocator.freeTable(old.offset, old.size);
   }
 
+  /** Lets go of all clusters of the disk: what lies below it is read then. Durable when it returns. */
+  empty(): void {
+    const { geometry, state, data } = this.#tables;
+    this.freeTables(0, l1EntriesFor(geometry, state.size));
+    this.#flusher.flushCounts();
+    // No entry names what it holds any more, and that is durable.
+    data?.punch(0, state.size);
+    this.#allocator.trim();
+  }
+
   #check(size: number): void {
     const { geometry, storage } = this.#tables;
     if (size % SECTOR_SIZE !== 0) {
@@ -91,19 +109,21 @@ export class Resizer {
     });
   }
 
-  #grow(size: number): void {
+  #grow(size: number, preallocation: Preallocation): void {
     const { geometry, state } = this.#tables;
     const old = state.size;
     this.growL1(l1EntriesFor(geometry, size));
-    this.#zeroer.cutOff(alignUp(old, geometry.clusterSize), alignUp(size, geometry.clusterSize));
+    const whole = alignUp(size, geometry.clusterSize);
+    this.#zeroer.cutOff(alignUp(old, geometry.clusterSize), whole);
     state.size = size;
     try {
-      this.#tables.data?.grow(old, size);
+      this.#tables.data?.grow(old, size, preallocation !== 'off');
       // What the last cluster holds behind the old end, and what a longer backing file has there.
       const stale = Math.min(size, alignUp(old, geometry.clusterSize));
       if (stale > old) this.#zeroer.zero(old, stale - old, false);
+      if (preallocation !== 'off') this.#preallocate(old, size, preallocation);
       if (this.#tables.data?.raw === true) this.#zeroer.adopt(stale, size);
-      else this.#zeroer.hideBelow(stale, size);
+      else if (preallocation === 'off') this.#zeroer.hideBelow(stale, size);
     } catch (error) {
       state.size = old;
       throw error;
@@ -111,6 +131,23 @@ export class Resizer {
     // The header follows with the next flush, behind all that is to be seen then.
     state.pendingSize = size;
     state.bumpGeneration();
+  }
+
+  /** Space for what is new behind `old`; nothing of it is left where that fails. */
+  #preallocate(old: number, size: number, how: NewSpace): void {
+    const { geometry, data } = this.#tables;
+    if (data !== null) this.#preallocator.fillDataFile(old, size, how);
+    if (data?.raw === true) return;
+    const from = alignUp(old, geometry.clusterSize);
+    const to = alignUp(size, geometry.clusterSize);
+    // As QEMU: over a longer backing file the clusters that are only named say what they are.
+    const flagged = how === 'metadata' && this.#zeroer.below > old;
+    try {
+      this.#preallocator.allocate(from, to, how, flagged);
+    } catch (error) {
+      this.#zeroer.cutOff(from, to);
+      throw error;
+    }
   }
 
   #cut(size: number): void {
@@ -126,6 +163,8 @@ export class Resizer {
     this.#zeroer.cutOff(alignUp(size, geometry.clusterSize), between);
     this.freeTables(first, l1EntriesFor(geometry, old));
     this.#tables.data?.cut(size);
+    this.#flusher.flushCounts();
+    this.#allocator.trim();
   }
 
   /** Lets go of all that the L1 entries from `first` up to `end` map; nobody must see it any more. */

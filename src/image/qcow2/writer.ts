@@ -8,7 +8,13 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import type { WriteMemory, WriteOptions } from '../memory.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
-import type { ImageWriter, SnapshotOptions, VmStateSource } from '../writer.js';
+import type {
+  BackingName,
+  ImageWriter,
+  Preallocation,
+  SnapshotOptions,
+  VmStateSource,
+} from '../writer.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
 import { Amender } from './amender.js';
@@ -20,11 +26,13 @@ import { Zeroer } from './discard.js';
 import { hasBit } from './features.js';
 import { Flusher } from './flush.js';
 import type { Qcow2Header } from './header.js';
+import { changeBackingFile } from './header-rewrite.js';
 import { L2Tables } from './l2-tables.js';
 import { AUTOCLEAR, COMPATIBLE } from './layout.js';
 import { OverlapGuard } from './overlap.js';
 import { RefcountWidth } from './refcount-width.js';
 import { Refcounts } from './refcount.js';
+import { Preallocator } from './preallocate.js';
 import { Resizer } from './resize.js';
 import { SharedReferences } from './shared-references.js';
 import { SnapshotEditor } from './snapshot-edit.js';
@@ -104,7 +112,9 @@ export class Qcow2Writer implements ImageWriter {
     this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
     this.#compressed = new CompressedWriter(tables, l2, allocator, this.#guard);
     this.#zeroer = new Zeroer(tables, l2, allocator, this.#clusters, disk, this.#zeroes);
-    this.#resizer = new Resizer(tables, l2, allocator, this.#flusher, this.#zeroer);
+    const preallocator = new Preallocator(tables, l2, allocator, this.#zeroes);
+    const parts = [tables, l2, allocator, this.#flusher, this.#zeroer, preallocator] as const;
+    this.#resizer = new Resizer(...parts);
     const references = new SharedReferences(tables, refcounts, allocator, l2);
     this.#snapshots = new SnapshotEditor(
       tables,
@@ -183,9 +193,24 @@ export class Qcow2Writer implements ImageWriter {
     this.#change(offset, length, () => this.#zeroer.preallocate(offset, length));
   }
 
-  resize(size: number): void {
-    this.#alone(() => this.#resizer.resize(size));
+  resize(size: number, preallocation: Preallocation = 'off'): void {
+    this.#alone(() => this.#resizer.resize(size, preallocation));
     this.#through();
+  }
+
+  makeEmpty(): void {
+    this.#alone(() => this.#resizer.empty());
+  }
+
+  changeBackingFile(backing: BackingName | null): void {
+    if (backing !== null && this.#tables.data?.raw === true) {
+      const message = `${this.#tables.storage.name}: no backing file`;
+      throw new ImageError('invalid', 'EINVAL', message, { limit: 'its data file is raw' });
+    }
+    this.#alone(() => {
+      this.#flusher.flushAll();
+      changeBackingFile(this.#tables.storage, backing);
+    });
   }
 
   flush(): void {
