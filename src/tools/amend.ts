@@ -6,7 +6,7 @@
 import { ImageError } from '../errors.js';
 import { AttachedImage, prepareToAttach } from '../image/attach.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
-import { allocateImageMemory } from '../image/memory.js';
+import { allocateImageMemory, type WriteOptions } from '../image/memory.js';
 import { hasBit } from '../image/qcow2/features.js';
 import { setFeatures } from '../image/qcow2/header-edit.js';
 import { readHeader, type Qcow2Header } from '../image/qcow2/header.js';
@@ -14,7 +14,9 @@ import { downgradeHeader, setDataFileName, upgradeHeader } from '../image/qcow2/
 import { AUTOCLEAR, COMPATIBLE, COMPRESSION_TYPE, INCOMPATIBLE } from '../image/qcow2/layout.js';
 import { readSnapshots, type Snapshot } from '../image/qcow2/snapshots.js';
 import { Qcow2Writer } from '../image/qcow2/writer.js';
+import { FileStorage } from '../storage/file.js';
 import type { MutableStorage } from '../storage/storage.js';
+import type { Progress } from './progress.js';
 
 const SECTOR_SIZE = 512;
 const VERSION_2_REFCOUNT_BITS = 16;
@@ -46,8 +48,11 @@ export interface AmendTarget {
   attach(description: ImageDescription): AttachedImage;
 }
 
-/** The target's image as it is now, after its header has changed. */
-function describe({ description, storage }: AmendTarget): ImageDescription {
+/** An image as it is now, after its header has changed. */
+export function describeAnew({
+  description,
+  storage,
+}: Pick<AmendTarget, 'description' | 'storage'>): ImageDescription {
   const [top, ...below] = description.layers;
   const header = readHeader(storage);
   const snapshots = readSnapshots(storage, header);
@@ -206,7 +211,7 @@ class Amendment {
     this.#settle();
     change(this.#target.storage, this.#header);
     this.#target.storage.flush();
-    this.#description = describe(this.#target);
+    this.#description = describeAnew(this.#target);
     yield 1;
   }
 
@@ -221,7 +226,7 @@ class Amendment {
   #settle(): void {
     this.#image?.writer?.flushAll();
     this.#image = null;
-    this.#description = describe(this.#target);
+    this.#description = describeAnew(this.#target);
   }
 }
 
@@ -265,4 +270,27 @@ function clearDataFileRaw(storage: MutableStorage, { autoclearFeatures }: Qcow2H
 
 function refusal(message: string, code: 'EINVAL' | 'ENOTSUP' = 'ENOTSUP'): ImageError {
   return new ImageError('unsupported', code, message);
+}
+
+/** Bytes of the metadata cache. */
+const CACHE_SIZE = 32 << 20;
+
+/**
+ * Amends the image that `description` tells of, open for writing. It stays open; what throws leaves it
+ * consistent. `write`: how.
+ */
+export async function amendImage(
+  description: ImageDescription,
+  request: AmendRequest,
+  write: WriteOptions,
+  progress: Progress,
+): Promise<void> {
+  await prepareToAttach(description);
+  const attach = (now: ImageDescription) => {
+    const memory = allocateImageMemory(now, { cacheSize: CACHE_SIZE, owners: 1, write });
+    return new AttachedImage(now, memory, 1);
+  };
+  const { fd, path } = description.layers[0].file;
+  const target = { storage: new FileStorage(fd, path), description, attach };
+  for (const fraction of amendSteps(target, request)) await progress.advance(fraction);
 }

@@ -1,0 +1,14 @@
+/** How long commands tell how far they are, and how they are asked to stop. */
+
+export interface Progress {
+  /**
+   * Says how much is done, 0 to 1. To be awaited every now and then: it lets signals through, and throws
+   * Cancelled where the user does not want to wait any longer.
+   */
+  advance(fraction: number): Promise<void>;
+}
+
+/** The user has stopped the command. It cleans up and throws this on. */
+export class Cancelled extends Error {}
+
+export const NO_PROGRESS: Progress = { advance: async () => {} };
