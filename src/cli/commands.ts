@@ -6,6 +6,8 @@ export interface Command {
   readonly name: string;
   readonly usage: string;
   readonly summary: string;
+  /** It works on images, as qemu-img's command of that name. */
+  readonly image?: true;
   /** Runs with the words behind the command's name; `usage` is this record's, for errors. */
   run(words: string[], usage: string): Promise<Outcome>;
 }
@@ -17,6 +19,7 @@ export const COMMANDS: readonly Command[] = [
       'info [-f FMT] [--output=human|json] [--backing-chain] [-U] ' +
       '[--no-backing] [--backing-root=DIR] IMAGE',
     summary: "show an image's facts, as qemu-img info does",
+    image: true,
     run: async (words, usage) => (await import('./info-command.js')).runInfoCommand(words, usage),
   },
   {
@@ -28,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'snapshot',
     usage: 'snapshot [-l | -a NAME | -c NAME | -d NAME] MOUNTPOINT',
+    image: true,
     summary: "list a mounted image's snapshots; go back to one (apply), create or delete one",
     run: async (words, usage) => {
       return (await import('./snapshot-command.js')).runSnapshotCommand(words, usage);

@@ -1,32 +1,50 @@
 #!/usr/bin/env node
-/** The executable: finds the command, runs it, prints errors, and alone exits the process. */
+/**
+ * The executable: finds the command, runs it, prints errors, and alone exits the process. Called by a
+ * link named `qemu-img` or `qemu-io`, it takes their words and speaks as they do.
+ */
 import { readFileSync } from 'node:fs';
 import { exitNow } from '../sys/process.js';
-import { findCommand } from './commands.js';
+import { Cancelled } from '../tools/progress.js';
+import { type Command, findCommand } from './commands.js';
 import type { Outcome } from './outcome.js';
-import { errorText } from './report.js';
+import { problemText, programName, reportError, UsageError } from './program.js';
 import { optionWords } from './words.js';
 
-const NAME = 'qcow2fs';
+/** As the shell says it of a process that SIGINT ended. */
+const CANCELLED = 130;
 
 async function run(words: string[]): Promise<Outcome> {
+  const name = programName();
   const [first] = words;
   if (first === '--version' || first === '-V') {
-    process.stdout.write(`${NAME} version ${version()}\n`);
+    process.stdout.write(`${name} version ${version()}\n`);
     return { status: 0 };
   }
   if (first === '--help' || first === '-h' || first === 'help') {
     process.stdout.write((await import('./help.js')).helpText());
     return { status: 0 };
   }
+  if (name === 'qemu-img') return runCommand(imageCommand(first), words.slice(1));
   const named = findCommand(first);
-  const command = named ?? findCommand('mount')!;
-  const rest = named === undefined ? words : words.slice(1);
-  if (optionWords(rest).some((word) => word === '--help' || word === '-h')) {
+  return runCommand(named ?? findCommand('mount')!, named === undefined ? words : words.slice(1));
+}
+
+/** qemu-img's first word is a command, always. */
+function imageCommand(word: string | undefined): Command {
+  if (word === undefined) throw new UsageError('Not enough arguments');
+  const command = findCommand(word);
+  if (command?.image === true) return command;
+  if (word.startsWith('-')) throw new UsageError(`unrecognized option '${word}'`);
+  throw new UsageError(`Command not found: ${word}`);
+}
+
+async function runCommand(command: Command, words: string[]): Promise<Outcome> {
+  if (optionWords(words).some((word) => word === '--help' || word === '-h')) {
     process.stdout.write((await import('./help.js')).commandHelp(command));
     return { status: 0 };
   }
-  return command.run(rest, command.usage);
+  return command.run(words, command.usage);
 }
 
 function version(): string {
@@ -34,9 +52,18 @@ function version(): string {
   return (JSON.parse(manifest) as { version: string }).version;
 }
 
+function report(error: unknown): number {
+  if (error instanceof Cancelled) return CANCELLED;
+  if (error instanceof UsageError) {
+    reportError(error.message);
+    process.stderr.write(`Try '${programName()} --help' for more information\n`);
+  } else process.stderr.write(`${programName()}: ${problemText(error)}\n`);
+  return 1;
+}
+
 /** Whoever reads our output may have gone, or its disk may be full. */
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') process.stderr.write(`${NAME}: ${errorText(error)}\n`);
+  if (error.code !== 'EPIPE') process.stderr.write(`${programName()}: ${problemText(error)}\n`);
   exitNow(1);
 });
 
@@ -45,7 +72,6 @@ try {
   if (atOnce === true) exitNow(status);
   process.exitCode = status;
 } catch (error) {
-  process.stderr.write(`${NAME}: ${errorText(error)}\n`);
   // A mount that failed may have left threads that block in the kernel.
-  exitNow(1);
+  exitNow(report(error));
 }

@@ -26,7 +26,7 @@ import {
 } from './options.js';
 import type { Outcome } from './outcome.js';
 import { openOverlaid } from './overlay.js';
-import { errorText } from './report.js';
+import { problemText } from './program.js';
 import { type Shutdown, watchForEnd } from './shutdown.js';
 import { parseWords } from './words.js';
 
@@ -52,7 +52,7 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
     return await Promise.race([serveMount(command, channel, shutdown), shutdown.ended]);
   } catch (error) {
     if (channel === undefined) throw error;
-    channel.failed(errorText(error), 1);
+    channel.failed(problemText(error), 1);
     // Some workers may have started, and wait in the kernel.
     return { status: 1, atOnce: true };
   }

@@ -6,7 +6,7 @@ import { describeError, ERRNO, errnoOf } from '../errors.js';
 import type { ServedMount } from '../fuse/mount.js';
 import { log } from '../sys/log.js';
 import type { Outcome } from './outcome.js';
-import { errorText } from './report.js';
+import { problemText } from './program.js';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
@@ -39,7 +39,7 @@ export function watchForEnd(onFailure: (words: string) => void): Shutdown {
     if (outcome !== undefined) end(outcome);
   };
   const onError = (error: unknown): void => {
-    const words = errorText(error);
+    const words = problemText(error);
     log.error(words);
     onFailure(words);
     end(mount === undefined ? { status: 1, atOnce: true } : detach(mount, 'after an error', 1));
@@ -88,7 +88,7 @@ function finish(mount: ServedMount, status: number): Outcome {
   try {
     return { status: mount.finish() ? status : 1, atOnce: true };
   } catch (error) {
-    log.error(errorText(error));
+    log.error(problemText(error));
     return { status: 1, atOnce: true };
   }
 }

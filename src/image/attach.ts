@@ -5,18 +5,12 @@ import { ImageError } from '../errors.js';
 import { ImageLock } from '../shared/image-lock.js';
 import { ImageState } from '../shared/image-state.js';
 import { type LoadSlice, SLICE_SIZE, SliceCache } from '../shared/slice-cache.js';
-import { DirectStorage } from '../storage/direct.js';
-import { FileStorage } from '../storage/file.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
-import type {
-  FileDescription,
-  ImageDescription,
-  LayerDescription,
-  Qcow2Description,
-} from './description.js';
+import type { ImageDescription, LayerDescription, Qcow2Description } from './description.js';
 import { Disk } from './disk.js';
 import type { ImageMemory, WriteMemory } from './memory.js';
+import { storageOf } from './file-storage.js';
 import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
@@ -220,7 +214,9 @@ export class AttachedImage {
   ): ImageWriter {
     const top = this.description.layers[0];
     const [lock, state, disk] = [this.#lock!, this.#state!, this.disk];
-    if (top.format === 'raw') return new RawWriter(storage, state, lock, memory.options);
+    if (top.format === 'raw') {
+      return new RawWriter(storage, state, lock, memory.options, top.probed === true);
+    }
     const { header } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
     const whole = this.#whole!;
@@ -308,10 +304,6 @@ function qcow2Layer(
     clusterSize: geometry.clusterSize,
     decompressor,
   };
-}
-
-function storageOf({ fd, directFd, path }: FileDescription): MutableStorage {
-  return directFd === undefined ? new FileStorage(fd, path) : new DirectStorage(fd, directFd, path);
 }
 
 /** Loads slices of the layers' tables; entries come in the host's byte order. */

@@ -5,18 +5,23 @@
 import type { Bitmap } from './qcow2/bitmaps.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import type { Snapshot } from './qcow2/snapshots.js';
+import type { Window } from './spec.js';
 
 export interface FileDescription {
   readonly path: string;
   readonly fd: number;
   /** The same file, opened with O_DIRECT, where the host's page cache is not to be used. */
   readonly directFd?: number;
+  /** The part of the file that is the image, where it is not all of it. */
+  readonly window?: Window;
 }
 
 export interface RawDescription {
   readonly format: 'raw';
   readonly file: FileDescription;
   readonly fileSize: number;
+  /** Its format was not stated, but guessed: it is written to all the same. */
+  readonly probed?: boolean;
 }
 
 export interface Qcow2Description {

@@ -2,9 +2,9 @@
 import { fstatSync } from 'node:fs';
 import { alignUp, isAligned } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
-import { FileStorage } from '../storage/file.js';
 import type { LayerDescription, Qcow2Description } from './description.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
+import { storageOf } from './file-storage.js';
 import { hasBit } from './qcow2/features.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import {
@@ -143,7 +143,7 @@ function encryptFacts({ header, file }: Qcow2Description): Qcow2Facts['encrypt']
     refuse(`${message} '${geometry.clusterSize}'`);
   }
   try {
-    return readLuksHeader(new FileStorage(file.fd, file.path), place);
+    return readLuksHeader(storageOf(file), place);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     return refuse(error.message, error.context.limit);

@@ -68,6 +68,7 @@ function conflict(fd: number, path: string, byte: number, advice?: string): Imag
   const by = holders.length === 0 ? 'another process' : holders.join(', ');
   return new ImageError('policy', 'EAGAIN', `Failed to get ${shared}"${name}" lock`, {
     path,
+    hint: `Is another process using the image [${path}]?`,
     limit: `in use by ${by}${advice === undefined ? '' : `; ${advice}`}`,
   });
 }

@@ -4,32 +4,14 @@ import { ERRNO } from '../errors.js';
 import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
 import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
 import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
-import { FileStorage } from '../storage/file.js';
 import type { Storage } from '../storage/storage.js';
 import type { ImageDescription, LayerDescription } from './description.js';
+import { storageOf } from './file-storage.js';
 import { hasBit } from './qcow2/features.js';
 import { INCOMPATIBLE } from './qcow2/layout.js';
 import { allocateMetadataMap } from './qcow2/overlap.js';
 import { snapshotTableSize } from './qcow2/snapshots.js';
-
-/** How writes are done. */
-export interface WriteOptions {
-  /**
-   * `writeback`: flushes make durable. `writethrough`: each write does. `none`: as writeback, past
-   * the host's page cache. `unsafe`: nothing does.
-   */
-  readonly cache: 'writeback' | 'writethrough' | 'none' | 'unsafe';
-  /** Whether freed clusters become holes of the host's file. */
-  readonly discard: 'unmap' | 'ignore';
-  /** Whether writes of zeroes become zero clusters: `on` keeps their space, `unmap` gives it back. */
-  readonly detectZeroes: 'off' | 'on' | 'unmap';
-}
-
-export const DEFAULT_WRITE_OPTIONS: WriteOptions = {
-  cache: 'writeback',
-  discard: 'unmap',
-  detectZeroes: 'off',
-};
+import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from './write-options.js';
 
 /** What writing needs. */
 export interface WriteMemory {
@@ -64,8 +46,8 @@ export function allocateImageMemory(
   const cache = allocateSliceCache(cacheSize);
   if (!description.writable) return { cache, write: null };
   const top = description.layers[0];
-  const { fd, path } = top.file;
-  const size = (storage ?? new FileStorage(fd, path)).size();
+  const { fd } = top.file;
+  const size = (storage ?? storageOf(top.file)).size();
   const isDevice = storage === undefined && fstatSync(fd).isBlockDevice();
   const clusterSize = top.format === 'qcow2' ? top.header.geometry.clusterSize : 1;
   return {
@@ -74,7 +56,7 @@ export function allocateImageMemory(
       options: write,
       lock: allocateImageLock(owners),
       state: allocateImageState({
-        ...initialState(top, storage ?? new FileStorage(fd, path), size),
+        ...initialState(top, storage ?? storageOf(top.file), size),
         virginFrom: isDevice ? Number.POSITIVE_INFINITY : Math.ceil(size / clusterSize),
       }),
       metadata: allocateMetadataMap(),

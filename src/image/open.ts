@@ -15,8 +15,7 @@ import {
 } from 'node:fs';
 import { sep } from 'node:path';
 import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
-import { FileStorage } from '../storage/file.js';
-import type { Storage } from '../storage/storage.js';
+import type { MutableStorage, Storage } from '../storage/storage.js';
 import type {
   FileDescription,
   ImageDescription,
@@ -24,8 +23,9 @@ import type {
   Qcow2Description,
 } from './description.js';
 import { resolveName } from './file-names.js';
+import { storageOf } from './file-storage.js';
 import { type LockKind, lockImage } from './lock.js';
-import { systemError, within } from './open-errors.js';
+import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
 import { readBitmaps } from './qcow2/bitmaps.js';
 import { hasBit } from './qcow2/features.js';
@@ -35,9 +35,26 @@ import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
 import { rebuildRefcounts } from './qcow2/rebuild.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 import { checkFeaturesForWriting, checkTablesForWriting } from './qcow2/writable.js';
+import { type ImageSpec, specOf } from './spec.js';
 
 /** Layers of a chain at most: deeper ones are taken for an attack. */
 export const MAX_LAYERS = 256;
+
+/** Formats that QEMU knows, too. */
+export const FOREIGN_FORMATS: readonly string[] = [
+  'bochs',
+  'cloop',
+  'dmg',
+  'luks',
+  'parallels',
+  'qcow',
+  'qed',
+  'vdi',
+  'vhdx',
+  'vmdk',
+  'vpc',
+  'vvfat',
+];
 
 /** What may be opened. */
 export interface OpenPolicy {
@@ -54,6 +71,8 @@ export interface OpenPolicy {
    * much that is shown with a warning for reading is refused. Asks for locks.
    */
   readonly writable?: boolean | undefined;
+  /** Write to an image that is raw by its looks alone. */
+  readonly probedRaw?: boolean | undefined;
   /** Read and write past the host's page cache. */
   readonly direct?: boolean | undefined;
   /**
@@ -73,13 +92,14 @@ export interface OpenedImage {
   readonly warnings: readonly string[];
 }
 
-/** Opens the image at `path` and its chain. Nothing stays open where it throws. */
-export function openImage(path: string, policy: OpenPolicy = {}): OpenedImage {
-  const opening = new Opening(policy);
+/** Opens an image and its chain. Nothing stays open where it throws. */
+export function openImage(image: string | ImageSpec, policy: OpenPolicy = {}): OpenedImage {
+  const spec = specOf(image);
+  const opened = new Opening(spec, policy);
   try {
-    return opening.run(path);
+    return opened.run();
   } catch (error) {
-    opening.close();
+    opened.close();
     throw error;
   }
 }
@@ -97,16 +117,24 @@ function closeFile({ fd, directFd }: FileDescription): void {
   if (directFd !== undefined) closeSync(directFd);
 }
 
+/** A layer to be opened. */
+interface Wanted {
+  readonly spec: ImageSpec;
+  readonly place: Place;
+}
+
 class Opening {
+  readonly #spec: ImageSpec;
   readonly #policy: OpenPolicy;
   readonly #root: string | undefined;
   readonly #fds: number[] = [];
   readonly #warnings: string[] = [];
   readonly #seen = new Set<string>();
 
-  constructor(policy: OpenPolicy) {
+  constructor(spec: ImageSpec, policy: OpenPolicy) {
+    this.#spec = spec;
     this.#policy = policy;
-    if (policy.writable === true && policy.lock === undefined) {
+    if (policy.writable === true && policy.lock === undefined && spec.locking !== false) {
       const message = 'force-share can only be used with read-only images';
       throw new ImageError('policy', 'EINVAL', message);
     }
@@ -117,25 +145,15 @@ class Opening {
     for (const fd of this.#fds) closeSync(fd);
   }
 
-  run(path: string): OpenedImage {
+  run(): OpenedImage {
     const layers: LayerDescription[] = [];
-    let next: { path: string; format: string | null } | null = {
-      path,
-      format: this.#policy.format ?? null,
-    };
+    const spec = { ...this.#spec, format: this.#spec.format ?? this.#policy.format };
+    let next: Wanted | null = { spec, place: this.#place(spec.path, 0) };
     while (next !== null) {
-      if (layers.length === MAX_LAYERS) {
-        throw new ImageError('invalid', 'ELOOP', `Could not open '${next.path}': chain too deep`, {
-          path: next.path,
-          limit: `at most ${MAX_LAYERS} layers`,
-        });
-      }
-      const overlay = layers.at(-1)?.file.path;
-      const file = this.#openFile(next.path, overlay);
-      const open = () => this.#openLayer(file, next!.format, overlay);
-      const layer = within(file.path, overlay, open);
+      const wanted: Wanted = next;
+      const layer = within(wanted.place, () => this.#openLayer(wanted));
       layers.push(layer);
-      next = this.#policy.alone === true ? null : this.#backingOf(layer);
+      next = this.#policy.alone === true ? null : this.#backingOf(wanted, layer);
     }
     const [top, ...below] = layers;
     const writable = this.#policy.writable === true;
@@ -143,12 +161,16 @@ class Opening {
     return { description: { layers: [first, ...below], writable }, warnings: this.#warnings };
   }
 
+  #place(name: string, depth: number): Place {
+    return { name, depth, image: this.#spec.filename };
+  }
+
   /** Last of all: an image that cannot be opened stays as it is. */
   #prepareForWriting(layer: LayerDescription): LayerDescription {
     if (layer.format !== 'qcow2') return layer;
-    const { fd, path } = layer.file;
-    return within(path, undefined, () => {
-      const storage = new FileStorage(fd, path);
+    const { path } = layer.file;
+    return within(this.#place(path, 0), () => {
+      const storage = storageOf(layer.file);
       const repaired = layer.needsRepair ? this.#repair(storage, layer) : layer.header;
       const { header, warnings } = prepareForWriting(storage, repaired);
       this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
@@ -157,7 +179,7 @@ class Opening {
   }
 
   /** Counts the references of a dirty image anew; answers its header, which that changes. */
-  #repair(storage: FileStorage, { header, snapshots }: Qcow2Description): Qcow2Header {
+  #repair(storage: MutableStorage, { header, snapshots }: Qcow2Description): Qcow2Header {
     const bitmaps = readBitmaps(storage, header);
     const { leaksFixed, corruptionsFixed } = rebuildRefcounts(storage, header, snapshots, bitmaps);
     const fixed = `${leaksFixed} leaks and ${corruptionsFixed} errors in its refcounts are repaired`;
@@ -165,45 +187,54 @@ class Opening {
     return readHeader(storage);
   }
 
-  /** Whether an image is the one to be written to: which no other names. */
-  #writes(by: string | undefined): boolean {
-    return by === undefined && this.#policy.writable === true;
+  /** Whether a layer is the one to be written to: which no other names. */
+  #writes({ depth }: Place): boolean {
+    return depth === 0 && this.#policy.writable === true;
   }
 
-  #openLayer(
-    file: FileDescription,
-    format: string | null,
-    overlay: string | undefined,
-  ): LayerDescription {
-    const storage = new FileStorage(file.fd, file.path);
+  #openLayer({ spec, place }: Wanted): LayerDescription {
+    if (place.depth === MAX_LAYERS) {
+      throw new ImageError('invalid', 'ELOOP', 'chain too deep', {
+        limit: `at most ${MAX_LAYERS} layers`,
+      });
+    }
+    const writes = this.#writes(place);
+    const whole = this.#openFile(spec.path, place, writes);
+    const file = spec.window === undefined ? whole : { ...whole, window: spec.window };
+    const storage = storageOf(file);
+    checkWindow(file);
+    const { format } = spec;
     const known = format === 'host_device' || format === 'file' ? 'raw' : format;
     const probed = known ?? probeFormat(storage);
-    if (format === null && overlay !== undefined) {
+    if (format === undefined && place.depth > 0) {
       this.#warnings.push(
-        `${overlay}: backing file '${file.path}' has no stated format; probed as ${probed}`,
+        `${place.image}: backing file '${file.path}' has no stated format; probed as ${probed}`,
       );
     }
-    if (format === null && probed === 'raw' && this.#writes(overlay)) {
-      // A guest could write another format's header into it, with names of the host's files.
-      throw new ImageError(
-        'policy',
-        'EINVAL',
-        'raw images are written to only where it is stated',
-        {
-          path: file.path,
-          limit: 'format=raw',
-        },
-      );
+    if (format === undefined && probed === 'raw' && writes) {
+      if (this.#policy.probedRaw !== true) {
+        // A guest could write another format's header into it, with names of the host's files.
+        throw new ImageError(
+          'policy',
+          'EINVAL',
+          'raw images are written to only where it is stated',
+          { limit: 'format=raw' },
+        );
+      }
+      return { format: 'raw', file, fileSize: storage.size(), probed: true };
     }
     if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };
-    if (probed === 'qcow2') return this.#openQcow2(file, storage, this.#writes(overlay));
-    throw new ImageError('unsupported', 'ENOTSUP', `Format '${probed}' is not supported`, {
-      path: file.path,
-      limit: 'supported: qcow2, raw',
-    });
+    if (probed === 'qcow2') return this.#openQcow2(spec, file, storage, place);
+    throw unknownFormat(probed);
   }
 
-  #openQcow2(file: FileDescription, storage: Storage, writes: boolean): LayerDescription {
+  #openQcow2(
+    spec: ImageSpec,
+    file: FileDescription,
+    storage: Storage,
+    place: Place,
+  ): LayerDescription {
+    const writes = this.#writes(place);
     const header = readHeader(storage);
     if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
       const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
@@ -223,10 +254,9 @@ class Opening {
     }
     const external = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
     const wanted = this.#policy.alone !== true && this.#policy.noDataFiles !== true;
+    const dataPath = () => spec.dataFile ?? dataFilePath(file.path, header.extensions.dataFile!);
     const dataFile =
-      external && wanted
-        ? this.#openFile(dataFilePath(file.path, header.extensions.dataFile!), file.path, writes)
-        : null;
+      external && wanted ? this.#openFile(dataPath(), place, writes, 'data file') : null;
     const snapshots = writes
       ? readSnapshots(storage, header)
       : this.#readSnapshots(file, storage, header);
@@ -249,32 +279,48 @@ class Opening {
     }
   }
 
-  #backingOf(layer: LayerDescription): { path: string; format: string | null } | null {
-    if (layer.format !== 'qcow2' || layer.header.backingFile === null) return null;
+  #backingOf({ spec, place }: Wanted, layer: LayerDescription): Wanted | null {
+    if (layer.format !== 'qcow2' || spec.backing === null) return null;
+    const depth = place.depth + 1;
+    if (spec.backing !== undefined) {
+      return { spec: spec.backing, place: this.#place(spec.backing.path, depth) };
+    }
     const { header, file } = layer;
-    const path = within(file.path, undefined, () => resolveName(file.path, header.backingFile!));
+    const name = header.backingFile;
+    if (name === null) return null;
+    const path = within(this.#place(name, depth), () => resolveName(file.path, name));
     // As QEMU: an empty name states no format.
-    return { path, format: header.extensions.backingFormat || null };
+    const format = header.extensions.backingFormat || undefined;
+    return { spec: { path, filename: path, format }, place: this.#place(path, depth) };
   }
 
-  /** Opens a regular file or block device; named by the image `by`, it must pass the policy. */
-  #openFile(path: string, by: string | undefined, writes = this.#writes(by)): FileDescription {
-    return within(path, by, () => {
-      if (by !== undefined && this.#policy.noBacking === true) {
-        throw new ImageError('policy', 'EPERM', "other files are not opened ('no-backing')");
+  /** Opens a regular file or block device; one that an image names must pass the policy. */
+  #openFile(
+    path: string,
+    { image, depth }: Place,
+    writes: boolean,
+    data?: string,
+  ): FileDescription {
+    const limit = writes ? 'opened for writing' : undefined;
+    return opening({ name: path, image, depth }, limit, () => {
+      const isNamed = depth > 0 || data !== undefined;
+      if (isNamed && this.#policy.noBacking === true) {
+        const message = `'${path}': other files are not opened ('no-backing')`;
+        throw new ImageError('policy', 'EPERM', message);
       }
       // Looked at first: opening a FIFO or a device can block or have effects.
       const looked = statSync(path);
-      checkKind(looked);
+      checkKind(path, looked);
       const fd = writes ? openForWriting(path, looked) : openForReading(path);
       this.#fds.push(fd);
       const stat = fstatSync(fd);
-      checkKind(stat);
-      if (by !== undefined && this.#root !== undefined) this.#checkInside(fd);
+      checkKind(path, stat);
+      if (isNamed && this.#root !== undefined) this.#checkInside(path, fd);
       // By what they are, not by name: links make many names of one file.
       const identity = stat.isBlockDevice() ? `block ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
       if (this.#seen.has(identity)) {
-        throw new ImageError('invalid', 'ELOOP', 'the chain of files comes back to this one');
+        const message = `'${path}': the chain of files comes back to this one`;
+        throw new ImageError('invalid', 'ELOOP', message);
       }
       this.#seen.add(identity);
       this.#lock(fd, path, writes);
@@ -292,7 +338,7 @@ class Opening {
 
   #lock(fd: number, path: string, writes: boolean): void {
     const { lock, writable } = this.#policy;
-    if (lock === undefined) return;
+    if (lock === undefined || this.#spec.locking === false) return;
     if (writes) lockImage(fd, path, 'write');
     else if (writable === true) lockImage(fd, path, 'read');
     else {
@@ -302,10 +348,14 @@ class Opening {
   }
 
   /** The file behind the descriptor: a link changed since cannot lead elsewhere. */
-  #checkInside(fd: number): void {
+  #checkInside(path: string, fd: number): void {
     const real = readlinkSync(`/proc/self/fd/${fd}`);
     if (real.startsWith(this.#root === sep ? sep : `${this.#root}${sep}`)) return;
-    throw new ImageError('policy', 'EPERM', `lies outside of backing-root '${this.#root}'`);
+    throw new ImageError(
+      'policy',
+      'EPERM',
+      `'${path}' lies outside of backing-root '${this.#root}'`,
+    );
   }
 }
 
@@ -327,13 +377,7 @@ function openForWriting(path: string, looked: Stats): number {
   const { O_RDWR, O_NONBLOCK, O_EXCL } = constants;
   // A block device that is mounted, or part of another one, is the kernel's: O_EXCL asks.
   const exclusive = looked.isBlockDevice() ? O_EXCL : 0;
-  try {
-    return openSync(path, O_RDWR | O_NONBLOCK | exclusive);
-  } catch (error) {
-    if (!isExpected(error)) throw error;
-    const { kind, code, message } = systemError(error);
-    throw new ImageError(kind, code, message, { limit: 'opened for writing' }, error);
-  }
+  return openSync(path, O_RDWR | O_NONBLOCK | exclusive);
 }
 
 /**
@@ -346,17 +390,39 @@ function dataFilePath(image: string, name: string): string {
 }
 
 function rootOf(path: string): string {
-  return within(path, undefined, () => {
+  try {
     const root = realpathSync(path);
-    if (!statSync(root).isDirectory()) {
-      throw new ImageError('invalid', 'ENOTDIR', "'backing-root' is not a folder");
-    }
-    return root;
-  });
+    if (statSync(root).isDirectory()) return root;
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    const { kind, code, message } = systemError(error);
+    throw new ImageError(kind, code, `'backing-root' ${path}: ${message}`, {}, error);
+  }
+  throw new ImageError('invalid', 'ENOTDIR', `'backing-root' ${path} is not a folder`);
 }
 
-function checkKind(stat: Stats): void {
+function checkKind(path: string, stat: Stats): void {
   if (stat.isFile() || stat.isBlockDevice()) return;
-  const code = stat.isDirectory() ? 'EISDIR' : 'EINVAL';
-  throw new ImageError('invalid', code, 'not a regular file or block device');
+  const message = `'file' driver requires '${path}' to be a regular file`;
+  throw new ImageError('invalid', stat.isDirectory() ? 'EISDIR' : 'EINVAL', message);
+}
+
+function checkWindow({ window, fd, path }: FileDescription): void {
+  if (window?.size === undefined) return;
+  const { offset, size } = window;
+  const actual = storageOf({ fd, path }).size();
+  if (offset + size <= actual) return;
+  const sum = `The sum of offset (${offset}) and size (${size})`;
+  const bound = `has to be smaller or equal to the  actual size of the containing file (${actual})`;
+  throw new ImageError('invalid', 'EINVAL', `${sum} ${bound}`);
+}
+
+/** Formats of QEMU's that are none here, and what are none at all. */
+function unknownFormat(format: string): ImageError {
+  if (!FOREIGN_FORMATS.includes(format)) {
+    return new ImageError('invalid', 'EINVAL', `Unknown driver '${format}'`);
+  }
+  return new ImageError('unsupported', 'ENOTSUP', `Format '${format}' is not supported`, {
+    limit: 'supported: qcow2, raw',
+  });
 }

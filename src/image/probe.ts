@@ -6,6 +6,9 @@ import { readUpTo } from './read-bytes.js';
 /** QEMU's size of a qcow2 header: a shorter file is not taken for one. */
 const PROBED_HEADER_SIZE = 112;
 
+/** Bytes of a file's start that tell its format. */
+export const PROBED_SIZE = 128;
+
 /** Formats that are known by their magic: `supported` ones open, the others are refused by name. */
 const MAGICS: readonly { format: string; magic: string; at: number }[] = [
   { format: 'qcow', magic: 'QFI\xfb\0\0\0\x01', at: 0 },
@@ -19,7 +22,11 @@ const MAGICS: readonly { format: string; magic: string; at: number }[] = [
 
 /** The format's name as QEMU calls it; `raw` where no magic fits. */
 export function probeFormat(storage: Storage): string {
-  const { bytes } = readUpTo(storage, 0, 128);
+  return formatOf(readUpTo(storage, 0, PROBED_SIZE).bytes);
+}
+
+/** The same of a file's first bytes. */
+export function formatOf(bytes: Buffer): string {
   if (isQcow2(bytes)) return 'qcow2';
   const text = bytes.toString('latin1');
   const found = MAGICS.find(({ magic, at }) => text.startsWith(magic, at));

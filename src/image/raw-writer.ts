@@ -4,7 +4,9 @@ import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
-import type { WriteOptions } from './memory.js';
+import type { WriteOptions } from './write-options.js';
+import { formatOf, PROBED_SIZE } from './probe.js';
+import { readUpTo } from './read-bytes.js';
 import { refuseAfterFailure, StickyFlush } from './sticky-flush.js';
 import type { ImageWriter, Preallocation } from './writer.js';
 import { isZero } from './zeroes.js';
@@ -17,7 +19,17 @@ export class RawWriter implements ImageWriter {
   readonly #lock: ImageLock;
   readonly #options: WriteOptions;
 
-  constructor(storage: MutableStorage, state: ImageState, lock: ImageLock, options: WriteOptions) {
+  readonly #probed: boolean;
+
+  /** `probed`: it is raw by its looks alone, and must not come to look like anything else. */
+  constructor(
+    storage: MutableStorage,
+    state: ImageState,
+    lock: ImageLock,
+    options: WriteOptions,
+    probed: boolean,
+  ) {
+    this.#probed = probed;
     this.#storage = new StickyFlush(storage, state, options.cache === 'unsafe');
     this.#state = state;
     this.#lock = lock;
@@ -26,6 +38,7 @@ export class RawWriter implements ImageWriter {
 
   write(offset: number, length: number, source: IoBuffer, at: number): void {
     const { detectZeroes } = this.#options;
+    if (this.#probed && offset < PROBED_SIZE) this.#refuseOtherFormat(offset, length, source, at);
     if (detectZeroes === 'unmap' && isZero(source, at, length)) {
       this.discard(offset, length);
       return;
@@ -33,6 +46,18 @@ export class RawWriter implements ImageWriter {
     this.#change(() => this.#storage.write(source, at, length, offset));
     // A file of no whole number of sectors ends in one that is filled up.
     if (offset + length > this.#state.size) this.#state.size = offset + length;
+  }
+
+  /** A guest could write another format's header, with names of the host's files. */
+  #refuseOtherFormat(offset: number, length: number, source: IoBuffer, at: number): void {
+    const { bytes } = readUpTo(this.#storage, 0, PROBED_SIZE);
+    const start = Buffer.alloc(PROBED_SIZE);
+    bytes.copy(start);
+    source.bytes.copy(start, offset, at, at + length);
+    if (formatOf(start) === 'raw') return;
+    throw new ImageError('policy', 'EPERM', 'another format is not written into a raw image', {
+      limit: 'where its format was not stated',
+    });
   }
 
   discard(offset: number, length: number): void {

@@ -3,8 +3,10 @@ import { ImageError } from '../errors.js';
 import { AttachedImage, prepareToAttach, type SnapshotView } from '../image/attach.js';
 import type { ImageDescription } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
-import { allocateImageMemory, DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/memory.js';
-import { closeImage, openImage, type OpenPolicy } from '../image/open.js';
+import { allocateImageMemory } from '../image/memory.js';
+import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/write-options.js';
+import { closeImage, type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
+import { type ImageSpec, specOf } from '../image/spec.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 
@@ -83,14 +85,38 @@ export class OpenDisk {
   }
 }
 
-/** Opens the image at `path`. Nothing stays open where it throws. */
-export async function openDisk(path: string, options: DiskOptions = {}): Promise<OpenDisk> {
-  const { forceShare = false, writable = false, cacheSize = CACHE_SIZE } = options;
-  const write = { ...DEFAULT_WRITE_OPTIONS, ...options.write };
-  const lock = forceShare ? undefined : writable ? 'write' : 'read';
-  const { description, warnings } = openImage(path, {
-    lock,
+/** Opens an image and its chain, for `openDisk` and for looking at headers; errors as there. */
+export function openDescription(image: string | ImageSpec, policy: OpenPolicy): OpenedImage {
+  const spec = specOf(image);
+  try {
+    return openImage(spec, spec.forceShare === true ? { ...policy, lock: undefined } : policy);
+  } catch (error) {
+    if (!(error instanceof ImageError) || error.context.operation !== 'open') throw error;
+    const start = `Could not open '${spec.filename}': `;
+    // As QEMU's tools do: they name the image, and the file's own error names the file.
+    if (error.message.startsWith(start) && spec.path !== spec.filename) throw error;
+    if (error.context.path !== spec.path) throw error;
+    throw new ImageError(error.kind, error.code, start + error.message, error.context, error);
+  }
+}
+
+/**
+ * Opens an image. Nothing stays open where it throws: an ImageError that begins with `Could not open`
+ * and the image's name, as QEMU's tools say it.
+ */
+export async function openDisk(
+  image: string | ImageSpec,
+  options: DiskOptions = {},
+): Promise<OpenDisk> {
+  const spec = specOf(image);
+  const writable = options.writable === true && spec.readOnly !== true;
+  const write = { ...DEFAULT_WRITE_OPTIONS, ...spec.write, ...options.write };
+  const cacheSize = options.cacheSize ?? spec.cacheSize ?? CACHE_SIZE;
+  const forceShare = options.forceShare === true || spec.forceShare === true;
+  const { description, warnings } = openDescription(spec, {
+    lock: forceShare ? undefined : writable ? 'write' : 'read',
     writable,
+    probedRaw: true,
     direct: write.cache === 'none',
     ...options.policy,
   });

@@ -6,11 +6,8 @@ import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { AttachedImage } from '#src/image/attach.js';
 import type { Qcow2Description } from '#src/image/description.js';
-import {
-  allocateImageMemory,
-  DEFAULT_WRITE_OPTIONS,
-  type WriteOptions,
-} from '#src/image/memory.js';
+import { allocateImageMemory } from '#src/image/memory.js';
+import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '#src/image/write-options.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
 import type { Snapshot } from '#src/image/qcow2/snapshots.js';

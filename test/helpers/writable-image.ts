@@ -1,11 +1,7 @@
 /** An image that is open for writing on a storage that tells what is done, and fails when told to. */
 import { AttachedImage } from '#src/image/attach.js';
-import {
-  allocateImageMemory,
-  DEFAULT_WRITE_OPTIONS,
-  type ImageMemory,
-  type WriteOptions,
-} from '#src/image/memory.js';
+import { allocateImageMemory, type ImageMemory } from '#src/image/memory.js';
+import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '#src/image/write-options.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import type { ImageWriter } from '#src/image/writer.js';
 import { FailingStorage } from './failing-storage.js';

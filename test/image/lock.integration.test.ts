@@ -173,7 +173,8 @@ describe('lockImage()', () => {
 
     it('is refused where QEMU writes to its backing file', async () => {
       await qemuOpens(folder.at('base.qcow2'));
-      const refused = /base.qcow2': .*shared "write" lock .*\(in use by qemu-io \(process \d+\)\)$/;
+      const refused =
+        /shared "write" lock \(in '.*base.qcow2'; in use by qemu-io \(process \d+\)\)$/;
       expectImageError('EAGAIN', refused, () => openImage(image, writable));
     });
 

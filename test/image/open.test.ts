@@ -58,7 +58,7 @@ describe('openImage()', () => {
       }
       readsBase(temp.at(`${MAX_LAYERS - 1}`));
       const path = temp.write('deeper', overlay(`${MAX_LAYERS - 1}`, 'qcow2'));
-      refuse('ELOOP', /'.*\/0': chain too deep \(at most 256 layers\)/, path);
+      refuse('ELOOP', /chain too deep \(in '.*\/0'; at most 256 layers\)/, path);
     });
 
     it('finds loops by what the files are, and names the file', () => {
@@ -78,7 +78,7 @@ describe('openImage()', () => {
       refuse('ENOENT', /open '.*\/missing': No such file/, path);
       temp.write('missing', 'no image');
       temp.write('middle', overlay('missing', 'qcow2'));
-      refuse('EINVAL', /open '.*\/missing': Image is not in qcow2 format/, path);
+      refuse('EINVAL', /Image is not in qcow2 format \(in '.*missing'\)/, path);
     });
 
     it('probes a format that is not stated, and warns of it', () => {
@@ -125,10 +125,10 @@ describe('openImage()', () => {
       ['fat:rw:/etc', 'ENOTSUP', /'fat:' is not supported/],
       [':nothing', 'ENOTSUP', /not supported/],
       ['ba\0se', 'EINVAL', /holds a NUL/],
-      ['/dev/zero', 'EINVAL', /'\/dev\/zero': not a regular file/],
-      ['/dev/null', 'EINVAL', /not a regular file/],
-      ['.', 'EISDIR', /not a regular file/],
-      ['/proc/self/fd', 'EISDIR', /not a regular file/],
+      ['/dev/zero', 'EINVAL', /'\/dev\/zero' to be a regular file/],
+      ['/dev/null', 'EINVAL', /to be a regular file/],
+      ['.', 'EISDIR', /to be a regular file/],
+      ['/proc/self/fd', 'EISDIR', /to be a regular file/],
       ['x'.repeat(300), 'ENAMETOOLONG', /File name too long/],
     ];
     for (const [name, code, message] of names) {
@@ -140,17 +140,17 @@ describe('openImage()', () => {
     }
 
     it('refuses folders and devices as images', () => {
-      refuse('EISDIR', /not a regular file/, temp.path);
-      refuse('EINVAL', /not a regular file/, '/dev/zero');
+      refuse('EISDIR', /to be a regular file/, temp.path);
+      refuse('EINVAL', /to be a regular file/, '/dev/zero');
       refuse('ENOENT', /No such file/, temp.at('nothing'));
     });
 
     it('refuses FIFOs and sockets without waiting for anybody', () => {
       execFileSync('mkfifo', [temp.at('fifo')]);
-      refuse('EINVAL', /fifo': not a regular file/, temp.at('fifo'));
-      refuse('EINVAL', /fifo': not a reg/, temp.write('top', overlay('fifo', 'raw')));
+      refuse('EINVAL', /fifo' to be a regular file/, temp.at('fifo'));
+      refuse('EINVAL', /fifo' to be a reg/, temp.write('top', overlay('fifo', 'raw')));
       symlinkSync('fifo', temp.at('link'));
-      refuse('EINVAL', /link': not a reg/, temp.write('top', overlay('link', 'raw')));
+      refuse('EINVAL', /link' to be a reg/, temp.write('top', overlay('link', 'raw')));
     }).timeout(5000);
   });
 
@@ -214,7 +214,7 @@ describe('openImage()', () => {
       const policy = makeRoot();
       temp.write('root/middle', overlay('out', 'raw'));
       const path = temp.write('root/top', overlay('middle', 'qcow2'));
-      refuse('EPERM', /out': lies outside/, path, policy);
+      refuse('EPERM', /out' lies outside/, path, policy);
     });
 
     it('refuses encrypted images, but for looking at them', () => {

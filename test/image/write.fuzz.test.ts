@@ -1,4 +1,4 @@
-import type { WriteOptions } from '#src/image/memory.js';
+import type { WriteOptions } from '#src/image/write-options.js';
 import { runModel } from '../helpers/model-run.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { loadZstd } from '#src/image/qcow2/compression.js';

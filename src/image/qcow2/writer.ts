@@ -6,7 +6,8 @@ import type { SliceCache } from '../../shared/slice-cache.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
-import type { WriteMemory, WriteOptions } from '../memory.js';
+import type { WriteMemory } from '../memory.js';
+import type { WriteOptions } from '../write-options.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import type {
   BackingName,
@@ -93,7 +94,9 @@ export class Qcow2Writer implements ImageWriter {
     this.#lock = lock;
     this.#options = memory.options;
     this.#lazy =
-      geometry.version >= 3 && hasBit(header.compatibleFeatures, COMPATIBLE.LAZY_REFCOUNTS);
+      geometry.version >= 3 &&
+      (memory.options.lazyRefcounts ??
+        hasBit(header.compatibleFeatures, COMPATIBLE.LAZY_REFCOUNTS));
     const punch = memory.options.discard === 'unmap';
     const tables = new Tables(geometry, storage, cache, state, this.#zeroes, this.#dataFile(punch));
     this.#dirtyBit = new DirtyBit(storage, state, header);

@@ -1,0 +1,81 @@
+/**
+ * How far a command is: a bar for people (`-p`), lines of JSON for programs (`--progress=json`), one
+ * line on standard error at each SIGUSR1. SIGINT and SIGTERM stop the command where it next says so.
+ */
+import { setImmediate } from 'node:timers/promises';
+import { Cancelled, type Progress } from '../tools/progress.js';
+import type { Arguments } from './getopt.js';
+import { UsageError } from './program.js';
+
+const LEAST_STEP = 0.01;
+/** How often signals are let through. */
+const PAUSE_MS = 50;
+
+export interface CommandProgress extends Progress {
+  /** To be called in the end, however it ends. */
+  finish(): void;
+}
+
+/** What the command's `-p` or `--progress` asks for. `quiet`: nothing is to be shown. */
+export function commandProgress(args: Arguments, quiet = false): CommandProgress {
+  const asked = args.last('progress');
+  if (asked !== undefined && asked !== '' && asked !== 'json') {
+    throw new UsageError(`--progress must be used with json as argument`);
+  }
+  const style = asked === undefined || quiet ? 'none' : asked === 'json' ? 'json' : 'bar';
+  return new ShownProgress(style);
+}
+
+class ShownProgress implements CommandProgress {
+  readonly #style: 'none' | 'bar' | 'json';
+  #fraction = 0;
+  #shown = 0;
+  #paused = Date.now();
+  #stopped = false;
+  readonly #stop = () => {
+    this.#stopped = true;
+  };
+  readonly #tell = () => {
+    if (this.#style === 'none') process.stderr.write(`${this.#text()}\n`);
+    else this.#show();
+  };
+
+  constructor(style: 'none' | 'bar' | 'json') {
+    this.#style = style;
+    process.on('SIGUSR1', this.#tell);
+    process.on('SIGINT', this.#stop);
+    process.on('SIGTERM', this.#stop);
+    this.#show();
+  }
+
+  async advance(fraction: number): Promise<void> {
+    this.#fraction = Math.min(1, Math.max(this.#fraction, fraction));
+    const far = this.#fraction - this.#shown >= LEAST_STEP;
+    if (far || (this.#fraction === 1 && this.#shown < 1)) this.#show();
+    if (Date.now() - this.#paused >= PAUSE_MS) {
+      await setImmediate();
+      this.#paused = Date.now();
+    }
+    if (this.#stopped) throw new Cancelled();
+  }
+
+  finish(): void {
+    process.off('SIGUSR1', this.#tell);
+    process.off('SIGINT', this.#stop);
+    process.off('SIGTERM', this.#stop);
+    if (this.#style === 'bar') process.stdout.write('\n');
+  }
+
+  #show(): void {
+    this.#shown = this.#fraction;
+    if (this.#style === 'bar') process.stdout.write(`${this.#text()}\r`);
+    if (this.#style === 'json') {
+      const percent = Number((this.#fraction * 100).toFixed(2));
+      process.stdout.write(`${JSON.stringify({ progress: percent })}\n`);
+    }
+  }
+
+  #text(): string {
+    return `    (${(this.#fraction * 100).toFixed(2)}/100%)`;
+  }
+}

@@ -1,0 +1,70 @@
+/** Options that commands on images share, and what they say. */
+import { ImageError } from '../errors.js';
+import type { WriteOptions } from '../image/write-options.js';
+import type { ImageSpec } from '../image/spec.js';
+import type { Arguments, Option } from './getopt.js';
+import { parseImageName, parseImageOptions } from './image-words.js';
+import { checkObjects } from './objects.js';
+
+export const FORMAT: Option = { short: 'f', value: true };
+export const IMAGE_OPTS: Option = { long: 'image-opts' };
+export const FORCE_SHARE: Option = { long: 'force-share', short: 'U' };
+export const OBJECT: Option = { long: 'object', value: true };
+export const OUTPUT: Option = { long: 'output', value: true };
+export const QUIET: Option = { short: 'q' };
+/** Of what is written to. */
+export const CACHE: Option = { short: 't', value: true };
+/** Of what is read. */
+export const SOURCE_CACHE: Option = { short: 'T', value: true };
+/** `-p`; `--progress=json` for programs. */
+export const PROGRESS: Option = { long: 'progress', short: 'p', value: 'optional' };
+
+/**
+ * The image that an operand names, by what the options say of it. `format`: of an option of another
+ * name; `-f` where it is not given.
+ */
+export function imageSpec(
+  word: string,
+  args: Arguments,
+  { format = args.last('f'), imageOpts = args.has('image-opts') }: ImageWordOptions = {},
+): ImageSpec {
+  checkObjects(args.all('object'));
+  if (imageOpts && format !== undefined) {
+    const message = '--image-opts and --format are mutually exclusive';
+    throw new ImageError('invalid', 'EINVAL', message);
+  }
+  const spec = imageOpts ? parseImageOptions(word) : parseImageName(word);
+  return {
+    ...spec,
+    ...(format !== undefined && { format }),
+    ...(args.has('force-share') && { forceShare: true }),
+  };
+}
+
+export interface ImageWordOptions {
+  readonly format?: string | undefined;
+  /** Whether the word is a list of options. */
+  readonly imageOpts?: boolean;
+}
+
+/** How a command's facts are printed. */
+export function outputFormat(args: Arguments): 'human' | 'json' {
+  const output = args.last('output') ?? 'human';
+  if (output === 'human' || output === 'json') return output;
+  const message = '--output must be used with human or json as argument.';
+  throw new ImageError('invalid', 'EINVAL', message);
+}
+
+const CACHE_MODES: Readonly<Record<string, WriteOptions['cache']>> = {
+  directsync: 'none',
+  none: 'none',
+  off: 'none',
+  unsafe: 'unsafe',
+  writeback: 'writeback',
+  writethrough: 'writethrough',
+};
+
+/** The cache mode of `-t` or `-T`; undefined where there is none of that name. */
+export function cacheMode(text: string): WriteOptions['cache'] | undefined {
+  return Object.hasOwn(CACHE_MODES, text) ? CACHE_MODES[text] : undefined;
+}

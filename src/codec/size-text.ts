@@ -1,0 +1,30 @@
+/** Sizes in words, in all of QEMU's notations: `1.5G`, `64k`, `0x10000`, `512b`. */
+
+const UNITS = 'bkmgtpe';
+const INTEGER = /^[\t\n\v\f\r ]*\+?([0-9]+)(\.[0-9]*)?([bkmgtpe]?)$/i;
+const HEXADECIMAL = /^[\t\n\v\f\r ]*\+?0x([0-9a-f]+)$/i;
+const LIMIT = 1n << 64n;
+
+/**
+ * The number of bytes that a text says; `unit` is meant where it names none. 'invalid' where it is
+ * none, 'range' from 2^64 on. Numbers above 2^53 come rounded down: no image is as large.
+ */
+export function parseSize(text: string, unit: 'B' | 'M' = 'B'): number | 'invalid' | 'range' {
+  const hexadecimal = HEXADECIMAL.exec(text)?.[1];
+  const size = hexadecimal === undefined ? decimal(text, unit) : BigInt(`0x${hexadecimal}`);
+  if (size === undefined) return 'invalid';
+  if (size >= LIMIT) return 'range';
+  return Number(size);
+}
+
+function decimal(text: string, unit: 'B' | 'M'): bigint | undefined {
+  const [, whole, fraction = '', letter = ''] = INTEGER.exec(text) ?? [];
+  if (whole === undefined) return undefined;
+  const name = letter === '' ? unit : letter;
+  const power = UNITS.indexOf(name.toLowerCase());
+  const factor = 1n << BigInt(10 * power);
+  const hasFraction = /[1-9]/.test(fraction);
+  if (hasFraction && factor === 1n) return undefined;
+  const part = hasFraction ? BigInt(Math.round(Number(`0${fraction}`) * Number(factor))) : 0n;
+  return BigInt(whole) * factor + part;
+}

@@ -1,0 +1,37 @@
+/** What is to be opened, in full: what `driver=…,file.filename=…` and `json:{…}` can say of an image. */
+import type { WriteOptions } from './write-options.js';
+
+/** The part of a file that is taken for the whole. */
+export interface Window {
+  /** Bytes. */
+  readonly offset: number;
+  /** Bytes; to the file's end where it is not given. */
+  readonly size?: number;
+}
+
+export interface ImageSpec {
+  /** Of the file. */
+  readonly path: string;
+  /** The image's name in messages: the user's own words. */
+  readonly filename: string;
+  /** Probed where it is not given. */
+  readonly format?: string | undefined;
+  readonly window?: Window | undefined;
+  /** Instead of the backing file that the image names; null for none. */
+  readonly backing?: ImageSpec | null | undefined;
+  /** Instead of the data file that the image names. */
+  readonly dataFile?: string | undefined;
+  readonly readOnly?: boolean | undefined;
+  /** Read it though another process writes to it. */
+  readonly forceShare?: boolean | undefined;
+  /** False: take no locks. */
+  readonly locking?: boolean | undefined;
+  readonly write?: Partial<WriteOptions> | undefined;
+  /** Bytes of the metadata cache. */
+  readonly cacheSize?: number | undefined;
+}
+
+/** An image by its file's name alone. */
+export function specOf(image: string | ImageSpec): ImageSpec {
+  return typeof image === 'string' ? { path: image, filename: image } : image;
+}
