@@ -37,7 +37,7 @@ export function problemText(error: unknown): string {
   }
   if (programName() === 'qcow2fs') return printable(describeError(error));
   const hint = error instanceof ImageError ? error.context.hint : undefined;
-  return printable(systemWords(error)) + (hint === undefined ? '' : `\n${printable(hint)}`);
+  return printable(systemWords(error)) + (hint === undefined ? '' : `\n${printableLines(hint)}`);
 }
 
 /** A failed system call in the C library's words, as QEMU's tools say it. */

@@ -4,21 +4,29 @@
  * durable and the image consistent behind it; every one keeps what the disk and its snapshots read.
  */
 import { ImageError } from '../errors.js';
-import { AttachedImage, prepareToAttach } from '../image/attach.js';
+import type { AttachedImage } from '../image/attach.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
-import { allocateImageMemory, type WriteOptions } from '../image/memory.js';
+import { storageOf } from '../image/file-storage.js';
 import { hasBit } from '../image/qcow2/features.js';
+import { l1EntriesFor } from '../image/qcow2/geometry.js';
 import { setFeatures } from '../image/qcow2/header-edit.js';
 import { readHeader, type Qcow2Header } from '../image/qcow2/header.js';
 import { downgradeHeader, setDataFileName, upgradeHeader } from '../image/qcow2/header-version.js';
-import { AUTOCLEAR, COMPATIBLE, COMPRESSION_TYPE, INCOMPATIBLE } from '../image/qcow2/layout.js';
+import {
+  AUTOCLEAR,
+  COMPATIBLE,
+  COMPRESSION_TYPE,
+  INCOMPATIBLE,
+  LIMIT,
+} from '../image/qcow2/layout.js';
 import { readSnapshots, type Snapshot } from '../image/qcow2/snapshots.js';
 import { Qcow2Writer } from '../image/qcow2/writer.js';
-import { FileStorage } from '../storage/file.js';
 import type { MutableStorage } from '../storage/storage.js';
+import type { OpenDisk } from './open-disk.js';
 import type { Progress } from './progress.js';
 
 const SECTOR_SIZE = 512;
+const L1_ENTRY_SIZE = 8;
 const VERSION_2_REFCOUNT_BITS = 16;
 const MAX_VERSION_2_VM_STATE = 2 ** 32 - 1;
 
@@ -101,11 +109,7 @@ class Amendment {
     const { refcountBits, lazyRefcounts, size } = request;
     checkValues(header, request);
     const version = request.version ?? header.version;
-    if (
-      refcountBits !== undefined &&
-      refcountBits !== header.geometry.refcountBits &&
-      version < 3
-    ) {
+    if (version < 3 && (refcountBits ?? VERSION_2_REFCOUNT_BITS) !== VERSION_2_REFCOUNT_BITS) {
       throw refusal(
         'Refcount widths other than 16 bits require compatibility level 1.1 or above ' +
           '(use compat=1.1 or greater)',
@@ -128,6 +132,9 @@ class Amendment {
     }
     if (this.#top.snapshots.length > 0 && version < 3) {
       throw refusal("Can't resize a v2 image which has snapshots");
+    }
+    if (l1EntriesFor(this.#header.geometry, size) * L1_ENTRY_SIZE > LIMIT.MAX_L1_SIZE) {
+      throw refusal('Failed to grow the L1 table: File too large', 'EFBIG');
     }
   }
 
@@ -268,29 +275,19 @@ function clearDataFileRaw(storage: MutableStorage, { autoclearFeatures }: Qcow2H
   setFeatures(storage, { autoclear: autoclearFeatures & ~bit });
 }
 
-function refusal(message: string, code: 'EINVAL' | 'ENOTSUP' = 'ENOTSUP'): ImageError {
+function refusal(message: string, code: 'EINVAL' | 'ENOTSUP' | 'EFBIG' = 'ENOTSUP'): ImageError {
   return new ImageError('unsupported', code, message);
 }
 
-/** Bytes of the metadata cache. */
-const CACHE_SIZE = 32 << 20;
-
 /**
- * Amends the image that `description` tells of, open for writing. It stays open; what throws leaves it
- * consistent. `write`: how.
+ * Amends the image of a disk that is open for writing, and that nobody has written to: it is of no use
+ * afterwards, but to be abandoned. What throws leaves the image consistent.
  */
 export async function amendImage(
-  description: ImageDescription,
+  { description, attach }: OpenDisk,
   request: AmendRequest,
-  write: WriteOptions,
   progress: Progress,
 ): Promise<void> {
-  await prepareToAttach(description);
-  const attach = (now: ImageDescription) => {
-    const memory = allocateImageMemory(now, { cacheSize: CACHE_SIZE, owners: 1, write });
-    return new AttachedImage(now, memory, 1);
-  };
-  const { fd, path } = description.layers[0].file;
-  const target = { storage: new FileStorage(fd, path), description, attach };
+  const target = { storage: storageOf(description.layers[0].file), description, attach };
   for (const fraction of amendSteps(target, request)) await progress.advance(fraction);
 }

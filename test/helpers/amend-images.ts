@@ -1,7 +1,7 @@
 /** Random images for amending: zero clusters of every kind, snapshots that share them, VM state. */
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { IoBuffer } from '#src/sys/io-buffer.js';
+import type { IoBuffer } from '#src/sys/io-buffer.js';
 import { withWriter } from './crash-session.js';
 import { qemuImg, tryQemuImg, tryQemuIo } from './qemu.js';
 import { pattern, type Random } from './random.js';

@@ -6,9 +6,8 @@
 import { copyFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { ImageError } from '#src/errors.js';
-import { DEFAULT_WRITE_OPTIONS } from '#src/image/memory.js';
-import { closeImage, openImage } from '#src/image/open.js';
 import { type AmendRequest, amendImage } from '#src/tools/amend.js';
+import { openDisk } from '#src/tools/open-disk.js';
 import { NO_PROGRESS } from '#src/tools/progress.js';
 import { contentsOf, difference, makeImage } from '../helpers/amend-images.js';
 import { qemuImg, tryQemuImg } from '../helpers/qemu.js';
@@ -41,15 +40,15 @@ function optionWords({ version, refcountBits, lazyRefcounts, size }: AmendReques
 }
 
 async function amend(path: string, request: AmendRequest): Promise<string> {
-  const { description } = openImage(path, { writable: true, lock: 'write' });
+  const disk = await openDisk(path, { writable: true });
   try {
-    await amendImage(description, request, DEFAULT_WRITE_OPTIONS, NO_PROGRESS);
+    await amendImage(disk, request, NO_PROGRESS);
     return '';
   } catch (error) {
     if (error instanceof ImageError) return error.message;
     throw error;
   } finally {
-    closeImage(description);
+    disk.abandon();
   }
 }
 
