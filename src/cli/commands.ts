@@ -25,11 +25,20 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'info',
     usage:
-      'info [-f FMT] [--output=human|json] [--backing-chain] [-U] ' +
+      'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +
       '[--no-backing] [--backing-root=DIR] IMAGE',
     summary: "show an image's facts, as qemu-img info does",
     image: true,
-    run: async (words, usage) => (await import('./info-command.js')).runInfoCommand(words, usage),
+    run: async (words) => (await import('./info-command.js')).runInfoCommand(words),
+  },
+  {
+    name: 'map',
+    usage:
+      'map [-f FMT | --image-opts] [--output=human|json] [--start-offset=OFFSET] ' +
+      '[--max-length=SIZE] [--object OBJECT] [-U] FILE',
+    image: true,
+    summary: 'show where the parts of a disk lie in files, as qemu-img map does',
+    run: async (words) => (await import('./map-command.js')).runMapCommand(words),
   },
   {
     name: 'mount',
@@ -38,12 +47,21 @@ export const COMMANDS: readonly Command[] = [
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
   },
   {
-    name: 'snapshot',
-    usage: 'snapshot [-l | -a NAME | -c NAME | -d NAME] MOUNTPOINT',
+    name: 'resize',
+    usage: 'resize [-f FMT | --image-opts] [--preallocation=MODE] [--shrink] [-q] IMAGE [+|-]SIZE',
+    summary: 'make a disk larger or smaller, as qemu-img resize does',
     image: true,
-    summary: "list a mounted image's snapshots; go back to one (apply), create or delete one",
-    run: async (words, usage) => {
-      return (await import('./snapshot-command.js')).runSnapshotCommand(words, usage);
+    run: async (words) => (await import('./resize-command.js')).runResizeCommand(words),
+  },
+  {
+    name: 'snapshot',
+    usage:
+      'snapshot [-l | -a SNAPSHOT | -c NAME [--vmstate FILE] | -d NAME] [--image-opts] ' +
+      '[--object OBJECT] [-U] [-q] FILE|MOUNTPOINT',
+    image: true,
+    summary: "list an image's snapshots, mounted or not; go back to one (-a), create or delete one",
+    run: async (words) => {
+      return (await import('./snapshot-command.js')).runSnapshotCommand(words);
     },
   },
   {

@@ -22,7 +22,9 @@ export function parseImageName(word: string): ImageSpec {
     if (word.startsWith(JSON_PREFIX)) {
       return nodeSpec(new Options(parseJsonOptions(word.slice(JSON_PREFIX.length))), word);
     }
-    return { path: plainPath(word), filename: word };
+    const path = plainPath(word);
+    if (path === '') throw invalid("The 'file' block driver requires a file name");
+    return { path, filename: word };
   });
 }
 
@@ -127,7 +129,7 @@ function nodeSpec(options: Options, filename: string): ImageSpec {
   const driver = options.take('driver');
   if (driver === undefined) return formatNode(options, undefined, filename);
   if (FILE_DRIVERS.includes(driver)) {
-    return { ...fileNode(options, driver, filename), format: 'raw' };
+    return { ...fileNode(options, driver, filename), format: driver };
   }
   if (FORMAT_DRIVERS.includes(driver)) return formatNode(options, driver, filename);
   throw unknownDriver(driver);

@@ -1,36 +1,51 @@
-/** `qcow2fs info`: words to `runInfo`. */
-import { ImageError } from '../errors.js';
+/** `info`: words to `runInfo`. */
+import { getopt, type Option } from './getopt.js';
+import {
+  FORCE_SHARE,
+  FORMAT,
+  IMAGE_OPTS,
+  imageSpec,
+  OBJECT,
+  OUTPUT,
+  outputFormat,
+} from './image-options.js';
 import { runInfo } from './info.js';
+import { checkObjects } from './objects.js';
 import type { Outcome } from './outcome.js';
-import { parseWords } from './words.js';
+import { programName, UsageError } from './program.js';
 
-export async function runInfoCommand(words: string[], usage: string): Promise<Outcome> {
-  const spec = {
-    flags: ['backing-chain', 'force-share', 'no-backing'],
-    values: ['backing-root', 'format', 'output'],
-    alias: { f: 'format', U: 'force-share' },
-    operands: ['IMAGE'],
-  };
-  const parsed = parseWords(words, spec, usage);
-  const output = parsed.values('output').at(-1) ?? 'human';
-  if (output !== 'human' && output !== 'json') {
-    throw new ImageError(
-      'invalid',
-      'EINVAL',
-      '--output must be used with human or json as argument.',
-    );
+const BACKING_CHAIN: Option = { long: 'backing-chain' };
+const NO_BACKING: Option = { long: 'no-backing' };
+const BACKING_ROOT: Option = { long: 'backing-root', value: true };
+const OPTIONS = [
+  { ...FORMAT, long: 'format' },
+  IMAGE_OPTS,
+  FORCE_SHARE,
+  OBJECT,
+  OUTPUT,
+  BACKING_CHAIN,
+];
+/** They would take part in how QEMU's own can be shortened. */
+const OUR_OPTIONS = [NO_BACKING, BACKING_ROOT];
+
+export async function runInfoCommand(words: string[]): Promise<Outcome> {
+  const isOurs = programName() === 'qcow2fs';
+  const args = getopt(words, isOurs ? [...OPTIONS, ...OUR_OPTIONS] : OPTIONS);
+  checkObjects(args.all('object'));
+  const [image, ...others] = args.operands;
+  if (image === undefined || others.length > 0) {
+    throw new UsageError('Expecting one image file name');
   }
-  const format = parsed.values('format').at(-1);
+  const output = outputFormat(args);
   const text = runInfo({
-    path: parsed.operands[0]!,
+    spec: imageSpec(image, args, { format: args.last('format') }),
     json: output === 'json',
-    backingChain: parsed.flag('backing-chain'),
+    backingChain: args.has('backing-chain'),
     policy: {
-      lock: parsed.flag('force-share') ? undefined : 'info',
-      noBacking: parsed.flag('no-backing'),
-      backingRoot: parsed.values('backing-root').at(-1),
+      lock: 'info',
+      noBacking: args.has('no-backing'),
+      backingRoot: args.last('backing-root'),
     },
-    ...(format === undefined ? {} : { format }),
   });
   process.stdout.write(text);
   return { status: 0 };

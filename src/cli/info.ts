@@ -1,9 +1,10 @@
 /** `info`: what an image is, for people or as JSON; in qemu-img's words. */
-import { ImageError } from '../errors.js';
+import { ERRNO, ImageError } from '../errors.js';
 import { protocolOf } from '../image/file-names.js';
 import { collectInfo, type ImageInfo } from '../image/info.js';
-import { closeImage, type OpenPolicy, openImage } from '../image/open.js';
+import { closeImage, type OpenedImage, type OpenPolicy } from '../image/open.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
+import type { ImageSpec } from '../image/spec.js';
 import { icountOf, infoObject, isEncrypted, qcow2Object } from '../mount/info-json.js';
 import {
   formatJson,
@@ -13,12 +14,11 @@ import {
   type JsonValue,
   orderedEntries,
 } from '../mount/json.js';
+import { openDescription } from '../tools/open-image.js';
 import { formatClock, formatDate, formatSize, padLeft, padRight } from './human.js';
 
 export interface InfoOptions {
-  /** Printed as it is given here. */
-  readonly path: string;
-  readonly format?: string | undefined;
+  readonly spec: ImageSpec;
   readonly json: boolean;
   /** Tell of the backing files too. */
   readonly backingChain: boolean;
@@ -36,26 +36,9 @@ export function runInfo(options: InfoOptions): string {
   return `${formatJson(options.backingChain ? objects : objects[0]!)}\n`;
 }
 
-/** QEMU takes what comes before a colon for a protocol: only `file:` leads to a file. */
-function plainPath(name: string): string {
-  const protocol = protocolOf(name);
-  if (protocol === undefined) return name;
-  if (protocol === 'file') return name.slice('file:'.length);
-  throw new ImageError(
-    'invalid',
-    'EINVAL',
-    `Could not open '${name}': Unknown protocol '${protocol}'`,
-  );
-}
-
-function readInfos(options: InfoOptions): ImageInfo[] {
-  const { format, backingChain, policy } = options;
-  const path = plainPath(options.path);
-  const { description } = openImage(path, {
-    noBacking: policy?.noBacking,
-    backingRoot: policy?.backingRoot,
-    lock: policy?.lock,
-    format,
+function readInfos({ spec, backingChain, policy }: InfoOptions): ImageInfo[] {
+  const { description } = openChain(spec, {
+    ...policy,
     alone: !backingChain,
     allowEncrypted: true,
     noDataFiles: true,
@@ -63,16 +46,48 @@ function readInfos(options: InfoOptions): ImageInfo[] {
   try {
     const infos: ImageInfo[] = [];
     for (const layer of description.layers) {
-      const named = infos.at(-1)?.backing?.fullName ?? path;
+      const named = infos.at(-1)?.backing?.fullName ?? shownName(spec);
       const plain = infos.length === 0 || protocolOf(named) === undefined;
       infos.push(collectInfo(layer, plain ? named : layer.file.path));
     }
+    const { format } = spec;
     // A format that is none, but QEMU's name of how the file itself is accessed.
     const isProtocol = format === 'file' || format === 'host_device';
     return isProtocol ? [{ ...infos[0]!, format }] : infos;
   } finally {
     closeImage(description);
   }
+}
+
+/** As QEMU, which opens one file of a chain after the other, and tells each one's own error. */
+function openChain(spec: ImageSpec, policy: OpenPolicy): OpenedImage {
+  try {
+    return openDescription(spec, policy);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const { path } = error.context;
+    const [, own] =
+      /^Could not open '.*?': (?:Could not open backing file: )+(.*)$/s.exec(error.message) ?? [];
+    if (own === undefined || path === undefined) throw error;
+    const isLoop = error.errno === ERRNO.ELOOP;
+    const message = isLoop
+      ? `Backing file '${path}' creates an infinite loop.`
+      : `Could not open '${path}': ${own}`;
+    throw new ImageError(error.kind, error.code, message, error.context, error);
+  }
+}
+
+/** The image's name as QEMU shows it: the file's, where that says all; else what is asked for. */
+function shownName({ path, filename, format, window }: ImageSpec): string {
+  if (window === undefined) return path;
+  // Numbers that were text stay text.
+  const number = (value: number): string =>
+    filename.startsWith('json:') ? String(value) : `"${value}"`;
+  const offset = window.offset === 0 ? '' : `"offset": ${number(window.offset)}, `;
+  const size = window.size === undefined ? '' : `, "size": ${number(window.size)}`;
+  const file = `{"driver": "file", "filename": ${formatJson(path)}}`;
+  const raw = `{${offset}"driver": "raw"${size}, "file": ${file}}`;
+  return `json:${format === 'qcow2' ? `{"driver": "qcow2", "file": ${raw}}` : raw}`;
 }
 
 function humanInfo(info: ImageInfo): string {

@@ -1,115 +1,165 @@
 /**
- * `qcow2fs snapshot`: lists, takes, deletes and applies the snapshots of an image that is mounted for
- * writing; the mount itself does it, as it is asked through attributes of its root.
+ * `snapshot`: lists, takes, deletes and applies snapshots; of a closed image, or through the mount that
+ * writes to it.
  */
-import { readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import { ERRNO, errnoName, errnoOf, type ErrnoName, ImageError } from '../errors.js';
-import { MOUNT_TYPE } from '../fuse/device.js';
-import { findMount } from '../fuse/mountinfo.js';
-import { CONTROL_FAILURE, CONTROL_PREFIX, type Control } from '../mount/xattrs.js';
-import { getxattr, setxattr } from '../sys/mount.js';
-import { type ListedSnapshot, snapshotTable } from './info.js';
+import { describeError, ERRNO, errnoName, errnoOf, type ErrnoName } from '../errors.js';
+import { ImageError, isExpected } from '../errors.js';
+import { collectInfo } from '../image/info.js';
+import type { ImageSpec } from '../image/spec.js';
+import { strerror } from '../sys/libc.js';
+import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { applySnapshot, cutName, deleteSnapshot, takeSnapshot } from '../tools/snapshots.js';
+import { openVmStateFile } from '../tools/vm-state-file.js';
+import { type Arguments, getopt, type Option } from './getopt.js';
+import { FORCE_SHARE, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-options.js';
+import { snapshotTable } from './info.js';
+import type { ListedSnapshot } from './info.js';
 import type { Outcome } from './outcome.js';
-import { parseWords } from './words.js';
+import { checkObjects } from './objects.js';
+import { warnOfProbing } from './probing.js';
+import { UsageError } from './program.js';
 
-const ACTIONS: Readonly<Record<string, Control>> = {
-  apply: 'revert',
-  create: 'create',
-  delete: 'delete',
-};
-const LONGEST_FAILURE = 4096;
+const ACTIONS = { a: 'apply', c: 'create', d: 'delete' } as const;
+type ActionName = (typeof ACTIONS)[keyof typeof ACTIONS];
 
-export async function runSnapshotCommand(words: string[], usage: string): Promise<Outcome> {
-  const spec = {
-    flags: ['list'],
-    values: Object.keys(ACTIONS),
-    alias: { l: 'list', a: 'apply', c: 'create', d: 'delete' },
-    operands: ['MOUNTPOINT'],
-  };
-  const parsed = parseWords(words, spec, usage);
-  const asked = Object.entries(ACTIONS).flatMap(([option, control]) =>
-    parsed.values(option).map((name) => ({ control, name })),
-  );
-  if (asked.length + (parsed.flag('list') ? 1 : 0) > 1) {
-    throw new ImageError('invalid', 'EINVAL', "Cannot mix '-l', '-a', '-c', '-d'");
+const LIST: Option = { short: 'l' };
+const VM_STATE: Option = { long: 'vmstate', value: true };
+const OPTIONS = [
+  ...Object.keys(ACTIONS).map((short): Option => ({ short, value: true })),
+  LIST,
+  VM_STATE,
+  FORCE_SHARE,
+  IMAGE_OPTS,
+  OBJECT,
+  QUIET,
+];
+
+interface Action {
+  readonly what: ActionName;
+  readonly name: string;
+  /** The file that `create` takes as VM state. */
+  readonly vmState: string | undefined;
+}
+
+export async function runSnapshotCommand(words: string[]): Promise<Outcome> {
+  const args = getopt(words, OPTIONS);
+  const action = actionOf(args);
+  checkObjects(args.all('object'));
+  const [image, ...others] = args.operands;
+  if (image === undefined || others.length > 0) {
+    throw new UsageError('Expecting one image file name');
   }
-  const target = mountPoint(parsed.operands[0]!);
-  const [action] = asked;
-  if (action === undefined) process.stdout.write(listing(target));
-  else control(target, action.control, action.name);
+  const spec = imageSpec(image, args);
+  const target = await mountOf(spec);
+  if (target === undefined) await onImage(spec, action, args.has('l'));
+  else await onMount(target, action, args.has('l'));
   return { status: 0 };
 }
 
-/** Where the mount is. Throws an ImageError where there is none of ours. */
-function mountPoint(path: string): string {
-  const mount = findMount(path);
-  if (mount?.type === MOUNT_TYPE) return mount.target;
-  throw new ImageError('unsupported', 'ENOTSUP', `'${path}': not a mount point of qcow2fs`, {
-    limit: 'snapshots of closed images are not supported by this version',
+/** Undefined where the snapshots are to be listed, or nothing is asked for. */
+function actionOf(args: Arguments): Action | undefined {
+  const asked = args.given.filter(({ name }) => name === 'l' || name in ACTIONS);
+  if (asked.length > 1) throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'");
+  const [first] = asked;
+  const what = first === undefined ? undefined : ACTIONS[first.name as keyof typeof ACTIONS];
+  const vmState = args.last('vmstate');
+  if (vmState !== undefined && what !== 'create')
+    throw new UsageError("'--vmstate' goes with '-c'");
+  return what === undefined ? undefined : { what, name: first!.value, vmState };
+}
+
+/** The mount to be asked, by its mount point or by its image. */
+async function mountOf({ path, forceShare }: ImageSpec): Promise<string | undefined> {
+  const { mountAt, mountThatWrites } = await import('./snapshot-mount.js');
+  return mountAt(path) ?? (forceShare === true ? undefined : mountThatWrites(path));
+}
+
+async function onMount(target: string, action: Action | undefined, list: boolean): Promise<void> {
+  const mount = await import('./snapshot-mount.js');
+  if (list) printList(mount.listMounted(target));
+  if (action === undefined) return;
+  const { what, vmState } = action;
+  inWords(action, false, () => {
+    if (what === 'apply') mount.control(target, 'revert', action.name);
+    else if (what === 'delete') mount.control(target, 'delete', action.name);
+    else if (vmState === undefined) mount.control(target, 'create', cutName(action.name));
+    else mount.createWithVmState(target, cutName(action.name), vmState);
   });
 }
 
-function control(target: string, what: Control, name: string): void {
+async function onImage(spec: ImageSpec, action: Action | undefined, list: boolean): Promise<void> {
+  const disk = await openDisk(spec, { writable: !list });
+  if (!list) refuseReadOnly(disk, spec);
+  warnOfProbing(disk);
+  const [top] = disk.description.layers;
   try {
-    setxattr(target, `${CONTROL_PREFIX}${what}`, name);
+    if (list) printList(collectInfo(top, spec.filename).snapshots);
+    if (action !== undefined) inWords(action, top.format === 'raw', () => act(disk, action));
   } catch (error) {
-    throw explained(target, error);
+    closeAfterError(disk);
+    throw error;
   }
+  disk.close();
 }
 
-/** In the words of the mount, which knows more than an errno says. */
-function explained(target: string, error: unknown): unknown {
-  const errno = errnoOf(error);
-  const code = errnoName(errno) as ErrnoName;
-  if (errno === ERRNO.EROFS) {
-    return new ImageError('policy', code, `'${target}' is mounted read-only`, { limit: '-o rw' });
-  }
-  const words = failureOf(target);
-  return words === '' ? error : new ImageError('invalid', code, words);
+/** An image that its own options open for reading. */
+function refuseReadOnly(disk: OpenDisk, { filename }: ImageSpec): void {
+  if (disk.description.writable) return;
+  disk.abandon();
+  throw new ImageError('policy', 'EACCES', `Could not open '${filename}': Block node is read-only`);
 }
 
-function failureOf(target: string): string {
+/** What went wrong first is told. */
+function closeAfterError(disk: OpenDisk): void {
   try {
-    return getxattr(target, CONTROL_FAILURE, LONGEST_FAILURE) ?? '';
-  } catch {
-    return '';
+    disk.close();
+  } catch (error) {
+    if (!isExpected(error)) throw error;
   }
 }
 
-/** What QEMU prints in JSON of a snapshot. */
-interface PrintedSnapshot {
-  readonly id: string;
-  readonly name: string;
-  readonly 'vm-state-size': number;
-  readonly 'date-sec': number;
-  readonly 'vm-clock-sec': number;
-  readonly 'vm-clock-nsec': number;
-  readonly icount?: number;
-}
-
-function listing(target: string): string {
-  if (!statSync(target).isDirectory()) {
-    throw new ImageError('unsupported', 'ENOTSUP', `'${target}' is a disk over a file`, {
-      limit: 'its snapshots are not listed',
-    });
+function act(disk: OpenDisk, { what, name, vmState }: Action): void {
+  if (what === 'apply') applySnapshot(disk, name);
+  else if (what === 'delete') deleteSnapshot(disk, name);
+  else if (vmState === undefined) takeSnapshot(disk, name);
+  else {
+    const file = openVmStateFile(vmState);
+    try {
+      takeSnapshot(disk, name, file);
+    } finally {
+      file.close();
+    }
   }
-  const info = JSON.parse(readFileSync(join(target, 'disk.info.json'), 'utf8')) as {
-    snapshots?: PrintedSnapshot[];
-  };
-  const { snapshots = [] } = info;
-  if (snapshots.length === 0) return '';
-  return `${['Snapshot list:', ...snapshotTable(snapshots.map(tableRow))].join('\n')}\n`;
 }
 
-function tableRow(snapshot: PrintedSnapshot): ListedSnapshot {
-  const seconds = BigInt(snapshot['vm-clock-sec']);
-  return {
-    id: snapshot.id,
-    name: snapshot.name,
-    vmStateSize: snapshot['vm-state-size'],
-    dateSec: snapshot['date-sec'],
-    vmClock: seconds * 1_000_000_000n + BigInt(snapshot['vm-clock-nsec']),
-    icount: snapshot.icount === undefined ? null : BigInt(snapshot.icount),
-  };
+/** Runs `body`; what it throws is said in qemu-img's words. */
+function inWords({ what, name }: Action, isRaw: boolean, body: () => void): void {
+  try {
+    body();
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    const errno = errnoOf(error);
+    const message = `Could not ${what} snapshot '${name}': ${reason(what, errno, isRaw)}`;
+    const limit = describeError(error);
+    throw new ImageError('invalid', errnoName(errno) as ErrnoName, message, { limit }, error);
+  }
+}
+
+function reason(what: ActionName, errno: number, isRaw: boolean): string {
+  const words = strerror(errno);
+  switch (what) {
+    case 'create':
+      return `-${errno} (${words})`;
+    case 'delete':
+      return errno === ERRNO.ENOENT ? 'snapshot not found' : words;
+    case 'apply':
+      return isRaw
+        ? 'Block driver does not support snapshots'
+        : `Failed to load snapshot: ${words}`;
+  }
+}
+
+function printList(snapshots: readonly ListedSnapshot[]): void {
+  if (snapshots.length === 0) return;
+  process.stdout.write(`${['Snapshot list:', ...snapshotTable(snapshots)].join('\n')}\n`);
 }

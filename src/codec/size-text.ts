@@ -2,7 +2,8 @@
 
 const UNITS = 'bkmgtpe';
 const INTEGER = /^[\t\n\v\f\r ]*\+?([0-9]+)(\.[0-9]*)?([bkmgtpe]?)$/i;
-const HEXADECIMAL = /^[\t\n\v\f\r ]*\+?0x([0-9a-f]+)$/i;
+/** `b` and `e` are digits here. */
+const HEXADECIMAL = /^[\t\n\v\f\r ]*\+?0x([0-9a-f]+)([kmgtp]?)$/i;
 const LIMIT = 1n << 64n;
 
 /**
@@ -10,19 +11,23 @@ const LIMIT = 1n << 64n;
  * none, 'range' from 2^64 on. Numbers above 2^53 come rounded down: no image is as large.
  */
 export function parseSize(text: string, unit: 'B' | 'M' = 'B'): number | 'invalid' | 'range' {
-  const hexadecimal = HEXADECIMAL.exec(text)?.[1];
-  const size = hexadecimal === undefined ? decimal(text, unit) : BigInt(`0x${hexadecimal}`);
+  const [, digits, letter = ''] = HEXADECIMAL.exec(text) ?? [];
+  const size =
+    digits === undefined ? decimal(text, unit) : BigInt(`0x${digits}`) * factorOf(letter || 'b');
   if (size === undefined) return 'invalid';
   if (size >= LIMIT) return 'range';
   return Number(size);
+}
+
+function factorOf(letter: string): bigint {
+  return 1n << BigInt(10 * UNITS.indexOf(letter.toLowerCase()));
 }
 
 function decimal(text: string, unit: 'B' | 'M'): bigint | undefined {
   const [, whole, fraction = '', letter = ''] = INTEGER.exec(text) ?? [];
   if (whole === undefined) return undefined;
   const name = letter === '' ? unit : letter;
-  const power = UNITS.indexOf(name.toLowerCase());
-  const factor = 1n << BigInt(10 * power);
+  const factor = factorOf(name);
   const hasFraction = /[1-9]/.test(fraction);
   if (hasFraction && factor === 1n) return undefined;
   const part = hasFraction ? BigInt(Math.round(Number(`0${fraction}`) * Number(factor))) : 0n;

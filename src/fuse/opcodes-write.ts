@@ -117,7 +117,7 @@ const setxattr: Serve = (operations, request) => {
   if (value === undefined) {
     throw new ImageError('invalid', 'EINVAL', `SETXATTR of ${size} bytes without them`);
   }
-  snapshots.control(request.nodeid, name, value.toString());
+  snapshots.control(request.nodeid, name, value.toString(), request.pid);
 };
 
 /** What cannot be done even where one can write: only disks and snapshots can be changed. */

@@ -38,6 +38,11 @@ export class Request {
     return this.view.getUint32(IN_HEADER.offsets.uid, true);
   }
 
+  /** Of the process that asks; 0 where it is none of this process' PID namespace. */
+  get pid(): number {
+    return this.view.getUint32(IN_HEADER.offsets.pid, true);
+  }
+
   /** A 64-bit field of the opcode's struct, at `offset` in it. */
   u64(offset: number): number {
     return this.#u64(IN_HEADER.size + offset);

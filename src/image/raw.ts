@@ -22,6 +22,8 @@ export class RawMapping implements Mapping {
     const present = this.#file.size - offset;
     extent.preallocated = false;
     extent.copied = true;
+    extent.storage = this.#storage;
+    extent.hostOffset = offset;
     if (present <= 0) {
       extent.kind = EXTENT.ZERO;
       extent.length = length;
@@ -29,8 +31,6 @@ export class RawMapping implements Mapping {
     }
     extent.kind = EXTENT.DATA;
     extent.length = Math.min(length, present);
-    extent.storage = this.#storage;
-    extent.hostOffset = offset;
   }
 
   decompress(): never {

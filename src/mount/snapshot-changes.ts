@@ -3,8 +3,10 @@
  * them is, through the controls: attributes of the root that are set.
  */
 import { describeError, ImageError } from '../errors.js';
-import type { ImageWriter } from '../image/writer.js';
+import type { ImageWriter, VmStateSource } from '../image/writer.js';
 import type { MountState } from '../shared/mount-state.js';
+import { isOnFuse } from '../sys/file.js';
+import { openVmStateFile } from '../tools/vm-state-file.js';
 import { decodeName } from './names.js';
 import { type Node, nodeId, SLOT } from './node.js';
 import type { OpenFiles } from './open-files.js';
@@ -77,9 +79,12 @@ export class SnapshotChanges {
     this.#changing(() => this.#options.writer.renameSnapshot(view, name));
   }
 
-  /** Sets an attribute of the root: what it is called is done with the snapshot that it names. */
-  control(id: number, attribute: string, value: string): void {
-    const { tree, state, writer } = this.#options;
+  /**
+   * Sets an attribute of the root: what it is called is done with the snapshot that it names. `pid`:
+   * the process that asks; 0 where it is not to be seen from here.
+   */
+  control(id: number, attribute: string, value: string, pid: number): void {
+    const { tree, state } = this.#options;
     const control = CONTROLS.find((name) => attribute === `${CONTROL_PREFIX}${name}`);
     if (control === undefined || id !== tree.rootId) {
       throw new ImageError('unsupported', 'EOPNOTSUPP', `attribute '${attribute}'`);
@@ -88,7 +93,8 @@ export class SnapshotChanges {
       if (!tree.hasSnapshots) {
         throw new ImageError('unsupported', 'ENOTSUP', 'the image cannot hold snapshots');
       }
-      if (control === 'create') this.#changing(() => writer.createSnapshot(value));
+      if (control === 'create') this.#take(value);
+      else if (control === 'create-with-vm-state') this.#takeWithVmState(value, pid);
       else if (control === 'delete') this.#delete(this.#meant(value, 'name'));
       else this.#revert(this.#meant(value, 'id'));
       state.failure = '';
@@ -107,6 +113,25 @@ export class SnapshotChanges {
     const stale = this.#stale;
     this.#stale = [];
     return stale;
+  }
+
+  /** As `qemu-img snapshot -c` does: names may be taken twice, and instructions are counted. */
+  #take(name: string, vmState?: VmStateSource): void {
+    const options = { allowDuplicateName: true, icount: 0n, ...(vmState && { vmState }) };
+    this.#changing(() => this.#options.writer.createSnapshot(name, options));
+  }
+
+  #takeWithVmState(value: string, pid: number): void {
+    const [, fd, name] = /^(\d+):(.*)$/s.exec(value) ?? [];
+    if (fd === undefined || name === undefined) {
+      throw new ImageError('invalid', 'EINVAL', `'${value}' is no descriptor and name`);
+    }
+    const file = openVmStateFile(clientFile(pid, Number(fd)));
+    try {
+      this.#take(name, file);
+    } finally {
+      file.close();
+    }
   }
 
   #delete(view: number): void {
@@ -183,6 +208,20 @@ export class SnapshotChanges {
       this.#options.state.markChanged();
     }
   }
+}
+
+/**
+ * A file that another process has open, by that process' leave alone: what it cannot read itself, it
+ * does not get to see in a snapshot. None of FUSE's: it could be ours, and wait for the image's lock.
+ */
+function clientFile(pid: number, fd: number): string {
+  const path = `/proc/${pid}/fd/${fd}`;
+  if (pid !== 0 && !isOnFuse(path)) return path;
+  throw new ImageError(
+    'unsupported',
+    'EOPNOTSUPP',
+    'the VM state is in no file that can be read here',
+  );
 }
 
 function missing(name: string): ImageError {

@@ -9,11 +9,17 @@ export const XATTR_PREFIX = 'user.qcow2.';
 /** Which process serves the mount: `qcow2fs umount` waits for it. On the root only. */
 export const DAEMON_PID = `${XATTR_PREFIX}daemon-pid`;
 
+/** The image's path, of the overlay where there is one. */
+export const IMAGE_PATH = `${XATTR_PREFIX}image`;
+
 /** Attributes of the root that make the mount do something when they are set: CONTROLS. */
 export const CONTROL_PREFIX = `${XATTR_PREFIX}control.`;
 
-/** What can be done through them; the value is a snapshot's name. */
-export const CONTROLS = ['create', 'delete', 'revert'] as const;
+/**
+ * What can be done through them; the value is a snapshot's name. Before that name, `create-with-vm-state`
+ * has the number of a descriptor and a colon: a regular file that the calling process has open.
+ */
+export const CONTROLS = ['create', 'create-with-vm-state', 'delete', 'revert'] as const;
 export type Control = (typeof CONTROLS)[number];
 
 /** Why the last of them failed. On the root only, and not listed. */

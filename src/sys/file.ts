@@ -1,11 +1,13 @@
 /** Files by descriptor: positioned reads and writes, flushes, sizes, holes. Descriptors are valid in every thread. */
-import { fstatSync } from 'node:fs';
+import { fstatSync, statfsSync } from 'node:fs';
 import { ERRNO, SysError } from '../errors.js';
 import type { IoBuffer } from './io-buffer.js';
 import { fail, interrupted, lastErrno, libc } from './libc.js';
 
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
+/** statfs(2)'s type of every FUSE file system. */
+const FUSE_SUPER_MAGIC = 0x65735546;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -123,4 +125,9 @@ export function seekExtent(fd: number, position: number, hole: boolean, end: num
   if (lastErrno() === ERRNO.ENXIO) return hole ? Math.min(position, end) : end;
   if (lastErrno() === ERRNO.EINVAL) return hole ? end : position;
   return fail('lseek', `at ${position}`);
+}
+
+/** Whether a process serves the file, maybe this one. */
+export function isOnFuse(path: string): boolean {
+  return statfsSync(path).type === FUSE_SUPER_MAGIC;
 }

@@ -1,14 +1,15 @@
 /** A disk that a command uses: an image with its chain, opened for this thread alone. */
-import { ImageError } from '../errors.js';
+import { ImageError, isExpected } from '../errors.js';
 import { AttachedImage, prepareToAttach, type SnapshotView } from '../image/attach.js';
 import type { ImageDescription } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
 import { allocateImageMemory } from '../image/memory.js';
 import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/write-options.js';
-import { closeImage, type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
+import { closeImage, type OpenPolicy } from '../image/open.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
+import { openDescription } from './open-image.js';
 
 const CACHE_SIZE = 32 << 20;
 
@@ -90,19 +91,21 @@ export class OpenDisk {
   }
 }
 
-/** Opens an image and its chain, for `openDisk` and for looking at headers; errors as there. */
-export function openDescription(image: string | ImageSpec, policy: OpenPolicy): OpenedImage {
-  const spec = specOf(image);
+/** Closes the disk behind `use`, however that ends; of two errors the first is thrown. */
+export async function closeAfter<T>(disk: OpenDisk, use: () => T | Promise<T>): Promise<T> {
+  let result: T;
   try {
-    return openImage(spec, spec.forceShare === true ? { ...policy, lock: undefined } : policy);
+    result = await use();
   } catch (error) {
-    if (!(error instanceof ImageError) || error.context.operation !== 'open') throw error;
-    const start = `Could not open '${spec.filename}': `;
-    // As QEMU's tools do: they name the image, and the file's own error names the file.
-    if (error.message.startsWith(start) && spec.path !== spec.filename) throw error;
-    if (error.context.path !== spec.path) throw error;
-    throw new ImageError(error.kind, error.code, start + error.message, error.context, error);
+    try {
+      disk.close();
+    } catch (again) {
+      if (!isExpected(again)) throw again;
+    }
+    throw error;
   }
+  disk.close();
+  return result;
 }
 
 /**
@@ -118,6 +121,10 @@ export async function openDisk(
   const write = { ...DEFAULT_WRITE_OPTIONS, ...spec.write, ...options.write };
   const cacheSize = options.cacheSize ?? spec.cacheSize ?? CACHE_SIZE;
   const forceShare = options.forceShare === true || spec.forceShare === true;
+  if (forceShare && writable) {
+    const message = `Could not open '${spec.filename}': force-share=on can only be used with read-only images`;
+    throw new ImageError('policy', 'EINVAL', message);
+  }
   const { description, warnings } = openDescription(spec, {
     lock: forceShare ? undefined : writable ? 'write' : 'read',
     writable,

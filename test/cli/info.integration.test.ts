@@ -4,7 +4,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { runInfo } from '#src/cli/info.js';
+import { parseImageName } from '#src/cli/image-words.js';
+import { type InfoOptions, runInfo as run } from '#src/cli/info.js';
 import { infoJson } from '#src/mount/info-json.js';
 import { isExpected } from '#src/errors.js';
 import { closeImage, openImage } from '#src/image/open.js';
@@ -15,6 +16,15 @@ const SECRET = ['--object', 'secret,id=s,data=abc'];
 
 /** Bytes to put at an offset. */
 type Change = [at: number, bytes: number[]];
+
+interface Options extends Omit<InfoOptions, 'spec'> {
+  readonly path: string;
+  readonly format?: string | undefined;
+}
+
+function runInfo({ path, format, ...options }: Options): string {
+  return run({ ...options, spec: { ...parseImageName(path), ...(format && { format }) } });
+}
 
 describe('runInfo() and qemu-img info', () => {
   let directory: string;

@@ -195,7 +195,6 @@ describe('a mount that can be written to', function () {
     const snapshot = (...words: string[]) => box().cli(['snapshot', ...words, mnt]);
     put(`${mnt}/disk.raw`, 0, noise(1, MIB));
     expect(await snapshot('-c', 'first one')).to.include({ status: 0 });
-    expect((await snapshot('-c', 'first one')).stderr).to.match(/first one/);
     put(`${mnt}/disk.raw`, 0, noise(2, MIB));
     await box().must('truncate', ['-s', '12M', `${mnt}/disk.raw`]);
     const open = openSync(`${mnt}/disk.raw`, 'r');
@@ -214,9 +213,6 @@ describe('a mount that can be written to', function () {
     );
     await box().unmount(again);
     expect(qemuImg('snapshot', '-l', image)).to.equal('');
-    const closed = await box().cli(['snapshot', '-l', image]);
-    expect(closed).to.include({ status: 1 });
-    expect(closed.stderr).to.match(/not a mount point of qcow2fs \(snapshots of closed images/);
   });
 
   it('shows mapped pages anew after it was reverted', async function () {

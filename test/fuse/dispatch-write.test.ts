@@ -364,7 +364,7 @@ describe('Dispatcher in a mount that can be written to', () => {
     expect(control('control.other', 'x')).to.equal(ERRNO.EOPNOTSUPP);
     expect(control('control.revert', '1', RAW)).to.equal(ERRNO.EOPNOTSUPP);
     expect(image.calls).to.deep.equal([
-      ['createSnapshot', 'new / one'],
+      ['createSnapshot', 'new / one', { allowDuplicateName: true, icount: 0n }],
       ['deleteSnapshot', 3],
       ['revertTo', 2],
     ]);

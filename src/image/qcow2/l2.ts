@@ -29,6 +29,8 @@ export class Piece {
   /** Of the place asked for; of the whole compressed data where it is compressed. 0: none. */
   hostOffset = 0;
   hostLength = 0;
+  /** Whether the entry names a host cluster: in an external data file it may lie at 0. */
+  hasHost = false;
   /** Whether the entry says that no snapshot shares its host cluster. */
   copied = false;
   /** What is wrong with the entry, if anything. */
@@ -83,6 +85,7 @@ export function standardDecoder(geometry: Geometry, externalData: boolean): Deco
       return;
     }
     const host = hostOffsetOf(low, high);
+    piece.hasHost = host !== 0;
     piece.hostOffset = host === 0 ? 0 : host + within;
     if (host % clusterSize !== 0) piece.problem = unaligned(host, clusterSize);
     if ((low & ZERO) !== 0) {
@@ -90,6 +93,7 @@ export function standardDecoder(geometry: Geometry, externalData: boolean): Deco
       if (version < 3) piece.problem = 'zero cluster in a version 2 image';
     } else if (isAllocated(host, high, externalData)) {
       piece.kind = EXTENT.DATA;
+      piece.hasHost = true;
       piece.hostOffset = host + within;
     } else {
       piece.kind = EXTENT.UNALLOCATED;
@@ -120,6 +124,7 @@ export function decodeCompressed(
   const sectors = (high & 0x3fff_ffff) >>> sectorsShift;
   const hostOffset = offsetHigh * TWO_32 + low;
   piece.kind = EXTENT.COMPRESSED;
+  piece.hasHost = true;
   piece.hostOffset = hostOffset;
   piece.hostLength = (sectors + 1) * COMPRESSED_SECTOR_SIZE - (hostOffset % COMPRESSED_SECTOR_SIZE);
   if (externalData) piece.problem = 'compressed cluster in an image with an external data file';

@@ -169,14 +169,14 @@ export class Qcow2Mapping implements Mapping {
     const { clusterSize } = this.#layer.geometry;
     this.#decode(words, index + first * entryWords, within, piece);
     const hostOffset = piece.hostOffset;
-    const { kind, copied } = piece;
+    const { kind, copied, hasHost } = piece;
     extent.kind = kind;
     extent.copied = copied && this.#l2TableCopied;
     extent.storage = this.#layer.dataStorage;
     extent.hostOffset = hostOffset;
     extent.hostLength = piece.hostLength;
     extent.skip = within;
-    extent.preallocated = hostOffset !== 0;
+    extent.preallocated = hasHost;
     let run = piece.length;
     // A piece that ends inside its cluster is followed by one of another kind.
     let whole = within + run === clusterSize;
@@ -186,7 +186,7 @@ export class Qcow2Mapping implements Mapping {
       entry++;
       this.#decode(words, index + entry * entryWords, 0, piece);
       const alike = piece.kind === kind && piece.copied === copied;
-      if (!alike || !continues(kind, hostOffset, run, piece.hostOffset)) {
+      if (!alike || !continues(hasHost, hostOffset, run, piece)) {
         // What comes next is the next call's; its problems, too.
         piece.problem = null;
         break;
@@ -219,7 +219,7 @@ export class Qcow2Mapping implements Mapping {
 }
 
 /** Whether host clusters go on where a run of `run` bytes ends; without any, it is one run too. */
-function continues(kind: number, hostOffset: number, run: number, next: number): boolean {
-  if (kind !== EXTENT.DATA && hostOffset === 0) return next === 0;
-  return next === hostOffset + run;
+function continues(hasHost: boolean, hostOffset: number, run: number, next: Piece): boolean {
+  if (!hasHost || !next.hasHost) return hasHost === next.hasHost;
+  return next.hostOffset === hostOffset + run;
 }

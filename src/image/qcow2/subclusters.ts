@@ -34,6 +34,7 @@ export function subclusterDecoder(geometry: Geometry, externalData: boolean): De
     const index = Math.floor(within / subclusterSize);
     const run = Math.min(runOfBits(allocated, index), runOfBits(zero, index));
     piece.length = (index + run) * subclusterSize - within;
+    piece.hasHost = hasHost;
     piece.hostOffset = hasHost ? host + within : 0;
     if (((zero >>> index) & 1) === 1) piece.kind = EXTENT.ZERO;
     else if (((allocated >>> index) & 1) === 1) piece.kind = EXTENT.DATA;

@@ -1,0 +1,82 @@
+/** `qcow2fs resize`, as `qemu-img resize`. */
+import { ImageError } from '../errors.js';
+import { parseSize } from '../codec/size-text.js';
+import type { Preallocation } from '../image/writer.js';
+import { closeAfter, type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { type NewSize, newSize, resizeDisk } from '../tools/resize.js';
+import { type Arguments, getopt } from './getopt.js';
+import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-options.js';
+import { warnOfProbing } from './probing.js';
+import type { Outcome } from './outcome.js';
+import { reportError, reportWarning, UsageError } from './program.js';
+
+const OPTIONS = [
+  ...[OBJECT, FORMAT, IMAGE_OPTS, QUIET],
+  { long: 'preallocation', value: true as const },
+  { long: 'shrink' },
+];
+const MODES: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
+const SHRINK_WARNING =
+  "Shrinking an image will delete all data beyond the shrunken image's end. " +
+  'Before performing such an operation, make sure there is no important data there.';
+const SIZE_HINT = `Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
+and exabytes, respectively.`;
+
+export async function runResizeCommand(words: string[]): Promise<Outcome> {
+  if (words.length < 2) throw new UsageError('Not enough arguments');
+  // The size may begin with a minus: it is no option.
+  const args = getopt(words.slice(0, -1), OPTIONS);
+  const preallocation = preallocationOf(args);
+  const [filename] = args.operands;
+  if (filename === undefined || args.operands.length !== 1) {
+    throw new UsageError('Expecting image file name and size');
+  }
+  const wanted = sizeOf(words.at(-1)!);
+  const disk = await openDisk(imageSpec(filename, args), { writable: true });
+  const resized = await closeAfter(disk, () => {
+    warnOfProbing(disk);
+    return resize(disk, wanted, preallocation, args.has('shrink'));
+  });
+  if (resized && !args.has('q')) process.stdout.write('Image resized.\n');
+  return { status: resized ? 0 : 1 };
+}
+
+/** False where the disk would lose what nobody allowed it to lose. */
+function resize(
+  disk: OpenDisk,
+  wanted: NewSize,
+  preallocation: Preallocation,
+  shrink: boolean,
+): boolean {
+  const size = newSize(disk.size, wanted);
+  if (size < disk.size && preallocation === 'off' && !shrink) {
+    reportError('Use the --shrink option to perform a shrink operation.');
+    reportWarning(SHRINK_WARNING);
+    return false;
+  }
+  resizeDisk(disk, size, preallocation);
+  return true;
+}
+
+function preallocationOf(args: Arguments): Preallocation {
+  const text = args.last('preallocation') ?? 'off';
+  const mode = MODES.find((candidate) => candidate === text);
+  if (mode !== undefined) return mode;
+  throw new ImageError('invalid', 'EINVAL', `Invalid preallocation mode '${text}'`);
+}
+
+function sizeOf(word: string): NewSize {
+  const signed = word.startsWith('+') || word.startsWith('-');
+  const sign = !signed ? 0 : word.startsWith('-') ? -1 : 1;
+  const text = signed ? word.slice(1) : word;
+  const bytes = parseSize(text);
+  if (bytes === 'range') {
+    const message = `Value '${text}' is out of range for parameter 'size'`;
+    throw new ImageError('invalid', 'ERANGE', message);
+  }
+  if (bytes === 'invalid') {
+    const message = "Parameter 'size' expects a non-negative number below 2^64";
+    throw new ImageError('invalid', 'EINVAL', message, { hint: SIZE_HINT });
+  }
+  return { bytes, sign };
+}

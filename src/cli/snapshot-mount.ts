@@ -1,0 +1,167 @@
+/**
+ * Snapshots of an image that a mount serves: the mount itself is asked, through attributes of its
+ * root. Nobody else may change the image meanwhile.
+ */
+import {
+  closeSync,
+  copyFileSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ERRNO, errnoName, errnoOf, type ErrnoName, ImageError, isExpected } from '../errors.js';
+import { MOUNT_TYPE } from '../fuse/device.js';
+import { findMount, listMounts, type Mount } from '../fuse/mountinfo.js';
+import { collectInfo } from '../image/info.js';
+import { closeImage, openImage } from '../image/open.js';
+import {
+  CONTROL_FAILURE,
+  CONTROL_PREFIX,
+  type Control,
+  DAEMON_PID,
+  IMAGE_PATH,
+} from '../mount/xattrs.js';
+import { isOnFuse } from '../sys/file.js';
+import { getxattr, setxattr } from '../sys/mount.js';
+import type { ListedSnapshot } from './info.js';
+
+const LONGEST_FAILURE = 4096;
+const LONGEST_PATH = 4096;
+
+/** The mount point of ours that a path is; undefined where it is none. */
+export function mountAt(path: string): string | undefined {
+  const mount = unlessMissing(() => findMount(path));
+  return mount?.type === MOUNT_TYPE ? mount.target : undefined;
+}
+
+/** The mount that the image at `path` is written to through; undefined where there is none. */
+export function mountThatWrites(path: string): string | undefined {
+  const real = unlessMissing(() => realpathSync(path));
+  if (real === undefined) return undefined;
+  return listMounts().find((mount) => serves(mount, real))?.target;
+}
+
+function serves({ type, options, target, mountId }: Mount, real: string): boolean {
+  if (type !== MOUNT_TYPE || !options.split(',').includes('rw')) return false;
+  // What another mount hides cannot be asked.
+  if (unlessMissing(() => findMount(target))?.mountId !== mountId) return false;
+  const image = unlessMissing(() => getxattr(target, IMAGE_PATH, LONGEST_PATH));
+  if (image === undefined) return false;
+  return unlessMissing(() => realpathSync(image)) === real;
+}
+
+/** Another user's mount, a dead one, a path that leads nowhere: nothing that is asked here. */
+function unlessMissing<T>(look: () => T): T | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (isExpected(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Lets the mount do something with the snapshot of that name. Throws in its words. */
+export function control(target: string, what: Control, name: string): void {
+  try {
+    setxattr(target, `${CONTROL_PREFIX}${what}`, name);
+  } catch (error) {
+    throw explained(target, error);
+  }
+}
+
+/** Lets it take a snapshot with the file's bytes as its VM state. */
+export function createWithVmState(target: string, name: string, file: string): void {
+  const fd = openForMount(file);
+  try {
+    control(target, 'create-with-vm-state', `${fd}:${name}`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** A mount does not read from FUSE: it would wait for itself where the file is one of its own. */
+function openForMount(file: string): number {
+  if (!isOnFuse(file)) return openSync(file, 'r');
+  const folder = mkdtempSync(join(tmpdir(), 'qcow2fs-'));
+  try {
+    const copy = join(folder, 'vmstate');
+    copyFileSync(file, copy);
+    return openSync(copy, 'r');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** In the words of the mount, which knows more than an errno says. */
+function explained(target: string, error: unknown): unknown {
+  const errno = errnoOf(error);
+  const code = errnoName(errno) as ErrnoName;
+  if (errno === ERRNO.EROFS) {
+    return new ImageError('policy', code, `'${target}' is mounted read-only`, { limit: '-o rw' });
+  }
+  const words = unlessMissing(() => getxattr(target, CONTROL_FAILURE, LONGEST_FAILURE)) ?? '';
+  return words === '' ? error : new ImageError('invalid', code, words);
+}
+
+/** What QEMU prints in JSON of a snapshot. */
+interface PrintedSnapshot {
+  readonly id: string;
+  readonly name: string;
+  readonly 'vm-state-size': number;
+  readonly 'date-sec': number;
+  readonly 'vm-clock-sec': number;
+  readonly 'vm-clock-nsec': number;
+  readonly icount?: number;
+}
+
+/** The snapshots as they are now. */
+export function listMounted(target: string): readonly ListedSnapshot[] {
+  if (!statSync(target).isDirectory()) return listBehind(target);
+  const info = JSON.parse(readFileSync(join(target, 'disk.info.json'), 'utf8')) as {
+    snapshots?: PrintedSnapshot[];
+  };
+  return (info.snapshots ?? []).map(tableRow);
+}
+
+function tableRow(snapshot: PrintedSnapshot): ListedSnapshot {
+  const seconds = BigInt(snapshot['vm-clock-sec']);
+  return {
+    id: snapshot.id,
+    name: snapshot.name,
+    vmStateSize: snapshot['vm-state-size'],
+    dateSec: snapshot['date-sec'],
+    vmClock: seconds * 1_000_000_000n + BigInt(snapshot['vm-clock-nsec']),
+    icount: snapshot.icount === undefined ? null : BigInt(snapshot.icount),
+  };
+}
+
+/**
+ * Of a disk that is mounted over a file, which shows the disk alone: read from the image that its
+ * daemon has open, as the image's own path may be hidden. A snapshot is in the file once it is taken.
+ */
+function listBehind(target: string): readonly ListedSnapshot[] {
+  const image = getxattr(target, IMAGE_PATH, LONGEST_PATH)!;
+  const folder = `/proc/${getxattr(target, DAEMON_PID)}/fd`;
+  const real = unlessMissing(() => realpathSync(image)) ?? image;
+  const fd = readdirSync(folder).find((name) => {
+    const link = unlessMissing(() => readlinkSync(join(folder, name)));
+    return link === real || link === image;
+  });
+  if (fd === undefined) {
+    throw new ImageError('missing', 'ENOENT', `'${image}' is not found behind '${target}'`);
+  }
+  const policy = { alone: true, allowEncrypted: true, noDataFiles: true };
+  const { description } = openImage(join(folder, fd), policy);
+  try {
+    return collectInfo(description.layers[0], image).snapshots;
+  } finally {
+    closeImage(description);
+  }
+}

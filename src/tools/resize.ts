@@ -1,0 +1,69 @@
+/** Changing the size of a disk, by QEMU's rules. */
+import { ERRNO, errnoName, errnoOf, type ErrnoName, ImageError, isExpected } from '../errors.js';
+import { SECTOR_SIZE } from '../image/extent.js';
+import { l1EntriesFor } from '../image/qcow2/geometry.js';
+import type { Qcow2Description } from '../image/description.js';
+import { LIMIT } from '../image/qcow2/layout.js';
+import type { Preallocation } from '../image/writer.js';
+import { strerror } from '../sys/libc.js';
+import type { OpenDisk } from './open-disk.js';
+
+export interface NewSize {
+  /** Bytes. */
+  readonly bytes: number;
+  /** Added to the size that the disk has, or taken from it; 0: they are the size. */
+  readonly sign: -1 | 0 | 1;
+}
+
+/** The size that is meant. Throws where it is none. */
+export function newSize(current: number, { bytes, sign }: NewSize): number {
+  const size = sign === 0 ? bytes : current + sign * bytes;
+  if (size > 0 && size < 2 ** 63) return size;
+  throw invalid('New image size must be positive');
+}
+
+/**
+ * Makes the disk so large, and durable. Growing: zeroes, with space for them as `preallocation` says.
+ * What is cut off is lost. Throws with QEMU's words and nothing changed that is seen.
+ */
+export function resizeDisk(disk: OpenDisk, size: number, preallocation: Preallocation): void {
+  if (preallocation !== 'off' && size <= disk.size) {
+    throw invalid('Preallocation can only be used for growing images');
+  }
+  const [top] = disk.description.layers;
+  if (top.format === 'qcow2') checkQcow2(top, size);
+  else if (preallocation === 'metadata') {
+    throw new ImageError('unsupported', 'ENOTSUP', 'Unsupported preallocation mode: metadata');
+  }
+  // Behind that no offset is exact; files do not become as large.
+  if (size > Number.MAX_SAFE_INTEGER) throw failed(ERRNO.EFBIG);
+  try {
+    // Of a raw file that ends within a sector, the size is kept by name alone.
+    if (size !== disk.size || top.format === 'raw') disk.writer.resize(size, preallocation);
+    disk.writer.flushAll();
+  } catch (error) {
+    throw isExpected(error) && !(error instanceof ImageError) ? failed(errnoOf(error)) : error;
+  }
+}
+
+function checkQcow2({ header, snapshots }: Qcow2Description, size: number): void {
+  if (size % SECTOR_SIZE !== 0) throw invalid(`The new size must be a multiple of ${SECTOR_SIZE}`);
+  if (header.version < 3 && snapshots.length > 0) {
+    const message = "Can't resize a v2 image which has snapshots";
+    throw new ImageError('unsupported', 'ENOTSUP', message);
+  }
+  if (l1EntriesFor(header.geometry, size) * 8 > LIMIT.MAX_L1_SIZE) {
+    throw new ImageError('invalid', 'EFBIG', 'Failed to grow the L1 table: File too large', {
+      limit: `at most ${(LIMIT.MAX_L1_SIZE / 8) * header.geometry.l2Coverage} bytes`,
+    });
+  }
+}
+
+function failed(errno: number): ImageError {
+  const code = errnoName(errno) as ErrnoName;
+  return new ImageError('invalid', code, `Could not resize file: ${strerror(errno)}`);
+}
+
+function invalid(message: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message);
+}
