@@ -15,8 +15,8 @@ import {
   PROGRESS,
   QUIET,
 } from './image-options.js';
-import { reportOpening } from './open-report.js';
 import type { Outcome } from './outcome.js';
+import { warnOfProbing } from './probing.js';
 import { UsageError } from './program.js';
 
 const OPTIONS = [
@@ -45,7 +45,7 @@ export async function runAmendCommand(words: string[]): Promise<Outcome> {
   }
   const disk = await openDisk(imageSpec(filename, args), { writable: true, write: { cache } });
   try {
-    reportOpening(disk, filename);
+    warnOfProbing(disk);
     const [top] = disk.description.layers;
     if (help) process.stdout.write(amendHelp(top.format));
     else await amend(disk, options, args);

@@ -8,25 +8,17 @@ import type { AttachedImage } from '../image/attach.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
 import { hasBit } from '../image/qcow2/features.js';
-import { l1EntriesFor } from '../image/qcow2/geometry.js';
 import { setFeatures } from '../image/qcow2/header-edit.js';
 import { readHeader, type Qcow2Header } from '../image/qcow2/header.js';
 import { downgradeHeader, setDataFileName, upgradeHeader } from '../image/qcow2/header-version.js';
-import {
-  AUTOCLEAR,
-  COMPATIBLE,
-  COMPRESSION_TYPE,
-  INCOMPATIBLE,
-  LIMIT,
-} from '../image/qcow2/layout.js';
+import { AUTOCLEAR, COMPATIBLE, COMPRESSION_TYPE, INCOMPATIBLE } from '../image/qcow2/layout.js';
 import { readSnapshots, type Snapshot } from '../image/qcow2/snapshots.js';
 import { Qcow2Writer } from '../image/qcow2/writer.js';
 import type { MutableStorage } from '../storage/storage.js';
 import type { OpenDisk } from './open-disk.js';
 import type { Progress } from './progress.js';
+import { checkQcow2Size } from './resize.js';
 
-const SECTOR_SIZE = 512;
-const L1_ENTRY_SIZE = 8;
 const VERSION_2_REFCOUNT_BITS = 16;
 const MAX_VERSION_2_VM_STATE = 2 ** 32 - 1;
 
@@ -122,20 +114,8 @@ class Amendment {
           '(use compat=1.1 or greater)',
       );
     }
-    if (size !== undefined) this.#checkSize(size, Math.max(version, header.version));
+    if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
-  }
-
-  #checkSize(size: number, version: number): void {
-    if (size % SECTOR_SIZE !== 0) {
-      throw refusal(`The new size must be a multiple of ${SECTOR_SIZE}`, 'EINVAL');
-    }
-    if (this.#top.snapshots.length > 0 && version < 3) {
-      throw refusal("Can't resize a v2 image which has snapshots");
-    }
-    if (l1EntriesFor(this.#header.geometry, size) * L1_ENTRY_SIZE > LIMIT.MAX_L1_SIZE) {
-      throw refusal('Failed to grow the L1 table: File too large', 'EFBIG');
-    }
   }
 
   #checkDowngrade({ refcountBits, size }: AmendRequest): void {
@@ -275,7 +255,7 @@ function clearDataFileRaw(storage: MutableStorage, { autoclearFeatures }: Qcow2H
   setFeatures(storage, { autoclear: autoclearFeatures & ~bit });
 }
 
-function refusal(message: string, code: 'EINVAL' | 'ENOTSUP' | 'EFBIG' = 'ENOTSUP'): ImageError {
+function refusal(message: string, code: 'EINVAL' | 'ENOTSUP' = 'ENOTSUP'): ImageError {
   return new ImageError('unsupported', code, message);
 }
 
