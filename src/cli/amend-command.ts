@@ -43,7 +43,11 @@ export async function runAmendCommand(words: string[]): Promise<Outcome> {
   if (cache === undefined) {
     throw new ImageError('invalid', 'EINVAL', `Invalid cache option: ${args.last('t')}`);
   }
-  const disk = await openDisk(imageSpec(filename, args), { writable: true, write: { cache } });
+  const disk = await openDisk(imageSpec(filename, args), {
+    writable: true,
+    write: { cache },
+    policy: { keepBitmaps: true },
+  });
   try {
     warnOfProbing(disk);
     const [top] = disk.description.layers;

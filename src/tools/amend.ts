@@ -3,7 +3,7 @@
  * image itself. Whatever can be refused is, before anything changes. Then come steps, each of them
  * durable and the image consistent behind it; every one keeps what the disk and its snapshots read.
  */
-import { ImageError } from '../errors.js';
+import { ImageError, isExpected } from '../errors.js';
 import type { AttachedImage } from '../image/attach.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
@@ -70,8 +70,14 @@ export function* amendSteps(target: AmendTarget, request: AmendRequest): Generat
   const amendment = new Amendment(target);
   amendment.check(request);
   const steps = [...amendment.steps(request)];
-  for (const [n, step] of steps.entries()) {
-    for (const fraction of step()) yield (n + fraction) / steps.length;
+  let done = 0;
+  try {
+    for (const step of steps) {
+      for (const fraction of step()) yield (done + fraction) / steps.length;
+      done++;
+    }
+  } finally {
+    if (done < steps.length) amendment.leave();
   }
 }
 
@@ -79,12 +85,18 @@ type Step = () => Generator<number>;
 
 class Amendment {
   readonly #target: AmendTarget;
-  #description: ImageDescription;
+  /** Null: the header has changed since. */
+  #known: ImageDescription | null;
   #image: AttachedImage | null = null;
 
   constructor(target: AmendTarget) {
     this.#target = target;
-    this.#description = target.description;
+    this.#known = target.description;
+  }
+
+  get #description(): ImageDescription {
+    this.#known ??= describeAnew(this.#target);
+    return this.#known;
   }
 
   get #top(): Qcow2Description {
@@ -158,7 +170,7 @@ class Amendment {
       request.dataFileRaw === false &&
       hasBit(header.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW)
     ) {
-      yield () => this.#edit(clearDataFileRaw);
+      yield () => this.#edit(clearAutoclear(AUTOCLEAR.DATA_FILE_RAW));
     }
     if (lazyRefcounts !== undefined && lazyRefcounts !== isLazy(header)) {
       yield () => this.#edit((storage, now) => setLazy(storage, now, lazyRefcounts));
@@ -188,6 +200,8 @@ class Amendment {
   }
 
   *#resize(size: number): Generator<number> {
+    // They are not made longer.
+    yield* this.#edit(clearAutoclear(AUTOCLEAR.BITMAPS));
     this.#writer.resize(size);
     yield 1;
     this.#settle();
@@ -198,7 +212,7 @@ class Amendment {
     this.#settle();
     change(this.#target.storage, this.#header);
     this.#target.storage.flush();
-    this.#description = describeAnew(this.#target);
+    this.#known = null;
     yield 1;
   }
 
@@ -213,7 +227,16 @@ class Amendment {
   #settle(): void {
     this.#image?.writer?.flushAll();
     this.#image = null;
-    this.#description = describeAnew(this.#target);
+    this.#known = null;
+  }
+
+  /** The same in the middle of a step, as far as that can be. */
+  leave(): void {
+    try {
+      this.#settle();
+    } catch (error) {
+      if (!isExpected(error)) throw error;
+    }
   }
 }
 
@@ -250,9 +273,12 @@ function setLazy(storage: MutableStorage, { compatibleFeatures }: Qcow2Header, o
   setFeatures(storage, { compatible: on ? compatibleFeatures | bit : compatibleFeatures & ~bit });
 }
 
-function clearDataFileRaw(storage: MutableStorage, { autoclearFeatures }: Qcow2Header): void {
-  const bit = 1n << BigInt(AUTOCLEAR.DATA_FILE_RAW);
-  setFeatures(storage, { autoclear: autoclearFeatures & ~bit });
+/** Clears an autoclear bit where it is set. */
+function clearAutoclear(which: number) {
+  return (storage: MutableStorage, { autoclearFeatures }: Qcow2Header): void => {
+    if (!hasBit(autoclearFeatures, which)) return;
+    setFeatures(storage, { autoclear: autoclearFeatures & ~(1n << BigInt(which)) });
+  };
 }
 
 function refusal(message: string, code: 'EINVAL' | 'ENOTSUP' = 'ENOTSUP'): ImageError {

@@ -119,17 +119,24 @@ export function setSnapshots(
 
 /**
  * Clears the autoclear bits of what this program does not keep up to date, and flushes: on return
- * the image may be written to. That includes its bitmaps, whose space stays taken.
+ * the image may be written to. That includes its bitmaps, whose space stays taken; but not with
+ * `keepBitmaps`, for who changes nothing that they tell of.
  */
-export function prepareForWriting(storage: HeaderStorage, header: Qcow2Header): Prepared {
+export function prepareForWriting(
+  storage: HeaderStorage,
+  header: Qcow2Header,
+  keepBitmaps = false,
+): Prepared {
   const before = header.autoclearFeatures;
-  const autoclearFeatures = before & KEPT_AUTOCLEAR;
+  const kept = KEPT_AUTOCLEAR | (keepBitmaps ? 1n << BigInt(AUTOCLEAR.BITMAPS) : 0n);
+  const autoclearFeatures = before & kept;
   if (before === autoclearFeatures) return { header, warnings: [] };
   setFeatures(storage, { autoclear: autoclearFeatures });
   // Were a cluster to be durable before the bit is, a bitmap would be believed that lacks it.
   storage.flush();
   const { bitmaps } = header.extensions;
-  const lost = hasBit(before, AUTOCLEAR.BITMAPS) && bitmaps !== null ? bitmaps.nbBitmaps : 0;
+  const cleared = hasBit(before & ~kept, AUTOCLEAR.BITMAPS);
+  const lost = cleared && bitmaps !== null ? bitmaps.nbBitmaps : 0;
   const warnings =
     lost === 0 ? [] : [`bitmaps are not kept up to date: its ${lost} are lost by writing`];
   return { header: { ...header, autoclearFeatures }, warnings };
