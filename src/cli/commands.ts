@@ -23,6 +23,20 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./amend-command.js')).runAmendCommand(words),
   },
   {
+    name: 'compare',
+    usage: 'compare [-f FMT] [-F FMT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] IMAGE1 IMAGE2',
+    summary: 'tell whether two disks hold the same bytes',
+    image: true,
+    run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
+  },
+  {
+    name: 'create',
+    usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
+    summary: 'make an image, as qemu-img create does; -o help lists the options',
+    image: true,
+    run: async (words) => (await import('./create-command.js')).runCreateCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +

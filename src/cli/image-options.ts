@@ -29,20 +29,21 @@ export function imageSpec(
   { format = args.last('f'), imageOpts = args.has('image-opts') }: ImageWordOptions = {},
 ): ImageSpec {
   checkObjects(args.all('object'));
-  if (imageOpts && format !== undefined) {
+  if (imageOpts && format != null) {
     const message = '--image-opts and --format are mutually exclusive';
     throw new ImageError('invalid', 'EINVAL', message);
   }
   const spec = imageOpts ? parseImageOptions(word) : parseImageName(word);
   return {
     ...spec,
-    ...(format !== undefined && { format }),
+    ...(format != null && { format }),
     ...(args.has('force-share') && { forceShare: true }),
   };
 }
 
 export interface ImageWordOptions {
-  readonly format?: string | undefined;
+  /** Null where none is stated. */
+  readonly format?: string | null | undefined;
   /** Whether the word is a list of options. */
   readonly imageOpts?: boolean;
 }

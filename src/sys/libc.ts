@@ -30,6 +30,7 @@ export const libc = {
   close: declare('int close(int fd)'),
   poll: declare('int poll(uintptr_t fds, ulong count, int timeout)'),
   fcntl: declare('int fcntl(int fd, int cmd, uintptr_t arg)'),
+  ioctl: declare('int ioctl(int fd, ulong request, uintptr_t arg)'),
   getxattr: declare('long getxattr(str path, str name, uintptr_t value, size_t size)'),
   setxattr: declare('int setxattr(str path, str name, uintptr_t value, size_t size, int flags)'),
   exit: declare('void _exit(int status)'),

@@ -46,11 +46,7 @@ export function* blockStatus(
   start = 0,
   end = disk.size,
 ): Generator<BlockStatus, void, void> {
-  const layers: Layer[] = [];
-  let below: Disk | null = disk;
-  for (let depth = 0; below !== null; depth++, below = below.backing) {
-    layers.push({ disk: below, depth, description: description.layers[depth]! });
-  }
+  const layers = layersOf({ description, disk });
   let run: BlockStatus | undefined;
   for (let offset = start; offset < end; ) {
     const next = statusAt(layers, offset, end - offset);
@@ -65,12 +61,23 @@ export function* blockStatus(
   if (run !== undefined) yield run;
 }
 
-interface Layer {
+/** A layer as `statusAt` looks at it. */
+export interface Layer {
   readonly disk: Disk;
   readonly depth: number;
   readonly description: LayerDescription;
   /** Whether holes inside of its clusters are looked for; undefined until it is needed. */
   looksForHoles?: boolean;
+}
+
+/** The layers of a disk, from the top down. */
+export function layersOf({ description, disk }: MappedDisk): readonly Layer[] {
+  const layers: Layer[] = [];
+  let below: Disk | null = disk;
+  for (let depth = 0; below !== null; depth++, below = below.backing) {
+    layers.push({ disk: below, depth, description: description.layers[depth]! });
+  }
+  return layers;
 }
 
 function continues(run: BlockStatus, next: BlockStatus): boolean {
@@ -87,8 +94,8 @@ function continues(run: BlockStatus, next: BlockStatus): boolean {
 
 const extent = new Extent();
 
-/** What lies at `start`: at most `length` bytes, as far as one look tells. */
-function statusAt(layers: Layer[], start: number, length: number): BlockStatus {
+/** What lies at `start`: at most `length` bytes, as far as one look at each layer tells. */
+export function statusAt(layers: readonly Layer[], start: number, length: number): BlockStatus {
   let most = length;
   for (const layer of layers) {
     layer.disk.mapping.map(start, most, extent);

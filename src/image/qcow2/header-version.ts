@@ -1,5 +1,5 @@
 /** Rewriting a header for another version of the format, or another data file. */
-import { featureTable } from './create.js';
+import { featureTable } from './create-header.js';
 import type { HeaderStorage } from './header-edit.js';
 import { type HeaderParts, readHeaderParts, rewriteHeader } from './header-rewrite.js';
 import { EXTENSION_TYPE, HEADER, HEADER_V3, HEADER_V3_LENGTH } from './layout.js';
