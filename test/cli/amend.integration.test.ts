@@ -197,7 +197,7 @@ describe('qemu-img amend', () => {
 
   async function same({ create, list }: OptionCase): Promise<string> {
     make(create);
-    const { stderr } = tools.run('qemu', ['amend', '-o', list, NAME]);
+    const { stderr } = tools.run('qemu', ['amend', '-t', 'unsafe', '-o', list, NAME]);
     expect(await amend(list), `${create}: ${list}`).to.equal(stderr);
     return stderr;
   }
