@@ -55,6 +55,12 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
   },
   {
+    name: 'io',
+    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
+    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
+    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
+  },
+  {
     name: 'mount',
     usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     summary: 'mount an image; the word `mount` may be left out',

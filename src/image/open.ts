@@ -312,7 +312,8 @@ class Opening {
       }
       // Looked at first: opening a FIFO or a device can block or have effects.
       const looked = statSync(path);
-      checkKind(path, looked);
+      // The system itself refuses to open a folder for writing.
+      if (!writes || !looked.isDirectory()) checkKind(path, looked);
       const fd = writes ? openForWriting(path, looked) : openForReading(path);
       this.#fds.push(fd);
       const stat = fstatSync(fd);
