@@ -23,6 +23,15 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./amend-command.js')).runAmendCommand(words),
   },
   {
+    name: 'check',
+    usage:
+      'check [-f FMT] [--image-opts] [--output=human|json] [-r leaks|all] [-T CACHE] [-q] [-U] ' +
+      'IMAGE',
+    summary: 'look for errors and lost space in an image; -r: repair it',
+    image: true,
+    run: async (words) => (await import('./check-command.js')).runCheckCommand(words),
+  },
+  {
     name: 'compare',
     usage: 'compare [-f FMT] [-F FMT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] IMAGE1 IMAGE2',
     summary: 'tell whether two disks hold the same bytes',
