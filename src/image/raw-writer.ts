@@ -159,6 +159,10 @@ export class RawWriter implements ImageWriter {
     throw new ImageError('unsupported', 'ENOTSUP', 'raw images hold no VM state');
   }
 
+  hide(): never {
+    throw new ImageError('unsupported', 'ENOTSUP', 'raw images have nothing below them');
+  }
+
   makeEmpty(): never {
     throw new ImageError('unsupported', 'ENOTSUP', 'raw images have nothing below them');
   }

@@ -58,6 +58,9 @@ export interface ImageWriter {
   /** Makes the range read as zeroes; space that it has stays with it. */
   zero(offset: number, length: number): void;
 
+  /** Makes the range read as zeroes, whatever comes to lie below the disk. ENOTSUP of raw images. */
+  hide(offset: number, length: number): void;
+
   /** Sets space aside for the range; what is read stays the same. */
   preallocate(offset: number, length: number): void;
 

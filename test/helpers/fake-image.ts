@@ -96,6 +96,7 @@ function fakeWriter(image: FakeImage): ImageWriter {
       image.bytes = Buffer.concat([image.bytes, Buffer.alloc(size)], size);
       changed();
     }),
+    hide: noting('hide', () => {}),
     makeEmpty: noting('makeEmpty', () => {}),
     changeBackingFile: noting('changeBackingFile', () => {}),
     flush: noting('flush', () => {}),

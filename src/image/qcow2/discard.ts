@@ -48,6 +48,16 @@ export class Zeroer {
 
   /** Makes [offset, offset + length) zero; `keep`: clusters of the disk's own stay set aside for it. */
   zero(offset: number, length: number, keep: boolean): void {
+    this.#zero(offset, length, keep, this.below);
+  }
+
+  /** The same, whatever comes to lie below: its entries say so themselves. */
+  hide(offset: number, length: number): void {
+    this.#zero(offset, length, false, Number.POSITIVE_INFINITY);
+  }
+
+  /** `below`: up to where something else is read where no entry says anything. */
+  #zero(offset: number, length: number, keep: boolean, below: number): void {
     const { clusterSize } = this.#geometry;
     const end = offset + length;
     if (this.#tables.data?.raw === true) {
@@ -58,12 +68,12 @@ export class Zeroer {
     const to = end === this.#disk.size ? alignUp(end, clusterSize) : alignDown(end, clusterSize);
     const from = alignUp(offset, clusterSize);
     if (from >= to) {
-      this.#writeZeroes(offset, end);
+      this.#writeZeroes(offset, end, below);
       return;
     }
-    this.#writeZeroes(offset, from);
-    this.#zeroClusters(from, to, keep);
-    this.#writeZeroes(Math.min(to, end), end);
+    this.#writeZeroes(offset, from, below);
+    this.#zeroClusters(from, to, keep, below);
+    this.#writeZeroes(Math.min(to, end), end, below);
   }
 
   /** Makes [from, to) zero in a data file that is a disk by itself: no entry changes. */
@@ -73,7 +83,7 @@ export class Zeroer {
       this.#disk.mapping.map(at, to - at, extent);
       const { kind, length } = extent;
       const punched = kind === EXTENT.DATA && !keep && this.#tables.data!.punch(at, length);
-      if (!punched) this.#writeZeroes(at, at + length);
+      if (!punched) this.#writeZeroes(at, at + length, this.below);
       at += length;
     }
   }
@@ -123,13 +133,12 @@ export class Zeroer {
   }
 
   /** Zeroes where something else is read. */
-  #writeZeroes(from: number, to: number): void {
+  #writeZeroes(from: number, to: number, below: number): void {
     const extent = this.#extent;
     for (let at = from; at < to; ) {
       this.#disk.mapping.map(at, to - at, extent);
       const stop = at + extent.length;
       if (extent.kind === EXTENT.UNALLOCATED) {
-        const below = this.below;
         this.#put(at, Math.min(stop, below));
       } else if (extent.kind !== EXTENT.ZERO) this.#put(at, stop);
       at = stop;
@@ -144,13 +153,12 @@ export class Zeroer {
     }
   }
 
-  #zeroClusters(from: number, to: number, keep: boolean): void {
+  #zeroClusters(from: number, to: number, keep: boolean, below: number): void {
     const { clusterSize, extendedL2, version } = this.#geometry;
     const size = this.#disk.size;
-    const below = this.below;
     // Without a zero flag, only writing hides what lies below.
     const hidden = version < 3 ? alignUp(Math.min(below, to), clusterSize) : from;
-    if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size));
+    if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size), below);
     const { data } = this.#tables;
     if (!keep) data?.punch(from, Math.min(to, size) - from);
     this.#eachClusterOrBelow(Math.max(from, hidden), to, below, (table, index, guest) => {

@@ -177,6 +177,10 @@ export class Qcow2Writer implements ImageWriter {
     this.#change(offset, length, () => this.#zeroer.zero(offset, length, true));
   }
 
+  hide(offset: number, length: number): void {
+    this.#change(offset, length, () => this.#zeroer.hide(offset, length));
+  }
+
   preallocate(offset: number, length: number): void {
     this.#change(offset, length, () => this.#zeroer.preallocate(offset, length));
   }
