@@ -14,6 +14,15 @@ export interface Command {
 
 export const COMMANDS: readonly Command[] = [
   {
+    name: 'check',
+    usage:
+      'check [-f FMT] [--image-opts] [--output=human|json] [-r leaks|all] [-T CACHE] [-q] [-U] ' +
+      'IMAGE',
+    summary: 'look for errors and lost space in an image; -r: repair it',
+    image: true,
+    run: async (words) => (await import('./check-command.js')).runCheckCommand(words),
+  },
+  {
     name: 'commit',
     usage: 'commit [-f FMT | --image-opts] [-t CACHE] [-b BASE] [-r RATE] [-d] [-p] [-q] IMAGE',
     summary: 'move what an image holds into its backing file, as qemu-img commit does',
@@ -26,6 +35,13 @@ export const COMMANDS: readonly Command[] = [
     summary: 'tell whether two disks hold the same bytes',
     image: true,
     run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
+  },
+  {
+    name: 'create',
+    usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
+    summary: 'make an image, as qemu-img create does; -o help lists the options',
+    image: true,
+    run: async (words) => (await import('./create-command.js')).runCreateCommand(words),
   },
   {
     name: 'info',
@@ -44,6 +60,12 @@ export const COMMANDS: readonly Command[] = [
     image: true,
     summary: 'show where the parts of a disk lie in files, as qemu-img map does',
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
+  },
+  {
+    name: 'io',
+    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
+    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
+    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
   },
   {
     name: 'mount',

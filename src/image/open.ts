@@ -82,6 +82,11 @@ export interface OpenPolicy {
   readonly lock?: LockKind | undefined;
   /** Allow encrypted images; for looking at the header. */
   readonly allowEncrypted?: boolean | undefined;
+  /**
+   * Open the image for a check of its tables: whatever is wrong with them is no error, and with
+   * `writable`, nothing is written on opening.
+   */
+  readonly check?: boolean | undefined;
   /** Leave external data files closed, there or not; for looking at the headers of a chain. */
   readonly noDataFiles?: boolean | undefined;
 }
@@ -157,7 +162,8 @@ class Opening {
     }
     const [top, ...below] = layers;
     const writable = this.#policy.writable === true;
-    const first = writable ? this.#prepareForWriting(top!) : top!;
+    const prepares = writable && this.#policy.check !== true;
+    const first = prepares ? this.#prepareForWriting(top!) : top!;
     return { description: { layers: [first, ...below], writable }, warnings: this.#warnings };
   }
 
@@ -235,7 +241,8 @@ class Opening {
     place: Place,
   ): LayerDescription {
     const writes = this.#writes(place);
-    const header = readHeader(storage);
+    const isChecked = place.depth === 0 && this.#policy.check === true;
+    const header = readHeader(storage, isChecked ? 'check' : 'use');
     if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
       const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
       throw new ImageError(
@@ -244,7 +251,7 @@ class Opening {
         `Encrypted images (${method}) are not supported`,
       );
     }
-    if (writes) checkFeaturesForWriting(header);
+    if (writes && !isChecked) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
     if (needsRepair && !writes) {
       this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
@@ -257,6 +264,10 @@ class Opening {
     const dataPath = () => spec.dataFile ?? dataFilePath(file.path, header.extensions.dataFile!);
     const dataFile =
       external && wanted ? this.#openFile(dataPath(), place, writes, 'data file') : null;
+    if (isChecked) {
+      const bitmaps = readBitmaps(storage, header);
+      return { format: 'qcow2', file, dataFile, header, snapshots: [], bitmaps, needsRepair };
+    }
     const snapshots = writes
       ? readSnapshots(storage, header)
       : this.#readSnapshots(file, storage, header);
@@ -310,7 +321,8 @@ class Opening {
       }
       // Looked at first: opening a FIFO or a device can block or have effects.
       const looked = statSync(path);
-      checkKind(path, looked);
+      // The system itself refuses to open a folder for writing.
+      if (!writes || !looked.isDirectory()) checkKind(path, looked);
       const fd = writes ? openForWriting(path, looked) : openForReading(path);
       this.#fds.push(fd);
       const stat = fstatSync(fd);

@@ -125,7 +125,7 @@ class Taker {
       let end = this.#endOfUnit(offset, at, n);
       while (end < n && this.#kindAt(offset, end, n) === kind)
         end = this.#endOfUnit(offset, end, n);
-      if (kind === 'zero') this.#overlay.writer.hide(offset + at, end - at);
+      if (kind === 'zero') this.#zero(offset, at, end);
       if (kind === 'data') this.#write(offset, at, end);
       at = end;
     }
@@ -165,6 +165,13 @@ class Taker {
     const old = this.#oldBytes;
     if (old.bytes.compare(this.#newBytes.bytes, at, end, at, end) === 0) return 'same';
     return isZero(old, at, end - at) ? 'zero' : 'data';
+  }
+
+  /** Zeroes that hide what is to come below them. */
+  #zero(offset: number, from: number, to: number): void {
+    const { writer } = this.#overlay;
+    if (writer.markZero(offset + from, to - from, true)) return;
+    writer.write(offset + from, to - from, this.#oldBytes, from);
   }
 
   #write(offset: number, from: number, to: number): void {

@@ -12,7 +12,7 @@ import type { Disk } from '../disk.js';
 import { EXTENT, Extent } from '../extent.js';
 import type { Allocator } from './allocator.js';
 import type { Geometry } from './geometry.js';
-import { copiedHigh, hostLow, hostOffsetOf, isCompressed, isZero } from './l2.js';
+import { copiedHigh, hostLow, hostOffsetOf, isZero } from './l2.js';
 import { L2Entry, type L2Tables } from './l2-tables.js';
 import type { Tables } from './tables.js';
 import type { ClusterWriter } from './write.js';
@@ -48,16 +48,6 @@ export class Zeroer {
 
   /** Makes [offset, offset + length) zero; `keep`: clusters of the disk's own stay set aside for it. */
   zero(offset: number, length: number, keep: boolean): void {
-    this.#zero(offset, length, keep, this.below);
-  }
-
-  /** The same, whatever comes to lie below: its entries say so themselves. */
-  hide(offset: number, length: number): void {
-    this.#zero(offset, length, false, Number.POSITIVE_INFINITY);
-  }
-
-  /** `below`: up to where something else is read where no entry says anything. */
-  #zero(offset: number, length: number, keep: boolean, below: number): void {
     const { clusterSize } = this.#geometry;
     const end = offset + length;
     if (this.#tables.data?.raw === true) {
@@ -68,12 +58,12 @@ export class Zeroer {
     const to = end === this.#disk.size ? alignUp(end, clusterSize) : alignDown(end, clusterSize);
     const from = alignUp(offset, clusterSize);
     if (from >= to) {
-      this.#writeZeroes(offset, end, below);
+      this.#writeZeroes(offset, end);
       return;
     }
-    this.#writeZeroes(offset, from, below);
-    this.#zeroClusters(from, to, keep, below);
-    this.#writeZeroes(Math.min(to, end), end, below);
+    this.#writeZeroes(offset, from);
+    this.#zeroClusters(from, to, keep);
+    this.#writeZeroes(Math.min(to, end), end);
   }
 
   /** Makes [from, to) zero in a data file that is a disk by itself: no entry changes. */
@@ -83,7 +73,7 @@ export class Zeroer {
       this.#disk.mapping.map(at, to - at, extent);
       const { kind, length } = extent;
       const punched = kind === EXTENT.DATA && !keep && this.#tables.data!.punch(at, length);
-      if (!punched) this.#writeZeroes(at, at + length, this.below);
+      if (!punched) this.#writeZeroes(at, at + length);
       at += length;
     }
   }
@@ -91,14 +81,14 @@ export class Zeroer {
   /** Lets the entries of [from, to), whole clusters, say that the data file has them. */
   adopt(from: number, to: number): void {
     const masks = this.#geometry.extendedL2 ? 0xffff_ffff : 0;
-    this.#eachClusterOrBelow(from, to, to, (table, index, guest) => {
+    this.#l2.eachCluster(from, to, to, (table, index, guest) => {
       this.#l2.write(table, index, this.#changed.set(hostLow(guest), copiedHigh(guest), masks));
     });
   }
 
   /** Frees every cluster of [from, to), whole clusters beyond the new end of the disk. */
   cutOff(from: number, to: number): void {
-    this.#eachCluster(from, to, (table, index) => {
+    this.#l2.eachCluster(from, to, 0, (table, index) => {
       this.#l2.read(table, index, this.#entry);
       this.#replace(table, index, this.#changed.set(0, 0));
     });
@@ -111,7 +101,10 @@ export class Zeroer {
     if (from < end) this.zero(from, end - from, false);
   }
 
-  /** Gives each cluster of the range a host cluster of its own; what is read stays the same. */
+  /**
+   * Gives each cluster of the range a host cluster of its own, and that the host's space; what is read
+   * stays the same.
+   */
   preallocate(offset: number, length: number): void {
     const end = offset + length;
     const extent = this.#extent;
@@ -122,9 +115,14 @@ export class Zeroer {
         this.#rewriteAll(at, at + run);
       } else if (kind === EXTENT.UNALLOCATED || (kind === EXTENT.ZERO && !preallocated)) {
         this.#setAside(at, at + run);
-      }
+      } else if (kind === EXTENT.DATA) this.#reserve(extent.hostOffset, run);
       at += run;
     }
+  }
+
+  #reserve(host: number, length: number): void {
+    const { data, storage } = this.#tables;
+    (data ?? storage).reserve(host, length);
   }
 
   /** Up to where a backing file has bytes. */
@@ -133,12 +131,13 @@ export class Zeroer {
   }
 
   /** Zeroes where something else is read. */
-  #writeZeroes(from: number, to: number, below: number): void {
+  #writeZeroes(from: number, to: number): void {
     const extent = this.#extent;
     for (let at = from; at < to; ) {
       this.#disk.mapping.map(at, to - at, extent);
       const stop = at + extent.length;
       if (extent.kind === EXTENT.UNALLOCATED) {
+        const below = this.below;
         this.#put(at, Math.min(stop, below));
       } else if (extent.kind !== EXTENT.ZERO) this.#put(at, stop);
       at = stop;
@@ -153,15 +152,16 @@ export class Zeroer {
     }
   }
 
-  #zeroClusters(from: number, to: number, keep: boolean, below: number): void {
+  #zeroClusters(from: number, to: number, keep: boolean): void {
     const { clusterSize, extendedL2, version } = this.#geometry;
     const size = this.#disk.size;
+    const below = this.below;
     // Without a zero flag, only writing hides what lies below.
     const hidden = version < 3 ? alignUp(Math.min(below, to), clusterSize) : from;
-    if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size), below);
+    if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size));
     const { data } = this.#tables;
     if (!keep) data?.punch(from, Math.min(to, size) - from);
-    this.#eachClusterOrBelow(Math.max(from, hidden), to, below, (table, index, guest) => {
+    this.#l2.eachCluster(Math.max(from, hidden), to, below, (table, index, guest) => {
       this.#l2.read(table, index, this.#entry);
       const { low, high } = this.#entry;
       const entry = this.#changed.set(0, 0);
@@ -175,38 +175,9 @@ export class Zeroer {
     });
   }
 
-  /** Changes the entry that was read; host clusters that the new one does not have are let go of. */
+  /** Changes the entry that was read. */
   #replace(table: number, index: number, entry: L2Entry): void {
-    const old = this.#entry;
-    if (entry.equals(old)) return;
-    const kept =
-      !isCompressed(old.high) &&
-      hostOffsetOf(old.low, old.high) === hostOffsetOf(entry.low, entry.high);
-    // Behind the change nothing may fail: whoever undoes an allocation must know that it is in use.
-    this.#allocator.makeRoomToFree();
-    this.#l2.write(table, index, entry);
-    if (!kept) this.#l2.freeClusters(old);
-  }
-
-  /** All clusters of [from, to) for which there is an L2 table. */
-  #eachCluster(from: number, to: number, visit: VisitCluster): void {
-    this.#eachClusterOrBelow(from, to, 0, visit);
-  }
-
-  /** The same, and those without, where they lie below `below`: they get one. */
-  #eachClusterOrBelow(from: number, to: number, below: number, visit: VisitCluster): void {
-    const { clusterSize, l2Coverage } = this.#geometry;
-    for (let guest = from; guest < to; ) {
-      const l1Index = Math.floor(guest / l2Coverage);
-      const stop = Math.min(to, (l1Index + 1) * l2Coverage);
-      if (this.#l2.find(l1Index) !== 0 || guest < below) {
-        const table = this.#l2.forWriting(l1Index);
-        for (; guest < stop; guest += clusterSize) {
-          visit(table, Math.floor((guest % l2Coverage) / clusterSize), guest);
-        }
-      }
-      guest = stop;
-    }
+    this.#l2.replace(table, index, this.#entry, entry);
   }
 
   /** Host clusters for whole clusters that hold nothing yet, or, over other bytes, a copy of them. */
@@ -265,5 +236,3 @@ export class Zeroer {
     }
   }
 }
-
-type VisitCluster = (table: number, index: number, guest: number) => void;

@@ -83,6 +83,19 @@ export function setRefcountTable(
   writeFields(storage, HEADER, 0, { refcountTableOffset, refcountTableClusters });
 }
 
+/** Switches to another refcount table and another snapshot table, bytes 48-71 in one write. */
+export function setRefcountsAndSnapshots(
+  storage: HeaderStorage,
+  tables: Pick<
+    Qcow2Header,
+    'refcountTableOffset' | 'refcountTableClusters' | 'nbSnapshots' | 'snapshotsOffset'
+  >,
+): void {
+  const { refcountTableOffset, refcountTableClusters, nbSnapshots, snapshotsOffset } = tables;
+  const refcounts = { refcountTableOffset, refcountTableClusters };
+  writeFields(storage, HEADER, 0, { ...refcounts, nbSnapshots, snapshotsOffset });
+}
+
 /** Writes how many snapshots there are and where their table lies, bytes 60-71. */
 export function setSnapshots(
   storage: HeaderStorage,

@@ -40,6 +40,7 @@ import type { Snapshot } from './snapshots.js';
 import { Tables } from './tables.js';
 import { VmStateArea } from './vm-state.js';
 import { ClusterWriter } from './write.js';
+import { ZeroMarker } from './zero-marks.js';
 
 const ZEROES_SIZE = 1 << 20;
 
@@ -72,6 +73,7 @@ export class Qcow2Writer implements ImageWriter {
   readonly #clusters: ClusterWriter;
   readonly #compressed: CompressedWriter;
   readonly #zeroer: Zeroer;
+  readonly #marker: ZeroMarker;
   readonly #resizer: Resizer;
   readonly #snapshots: SnapshotEditor;
   readonly #tables: Tables;
@@ -110,6 +112,7 @@ export class Qcow2Writer implements ImageWriter {
     this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
     this.#compressed = new CompressedWriter(tables, l2, allocator, this.#guard);
     this.#zeroer = new Zeroer(tables, l2, allocator, this.#clusters, disk, this.#zeroes);
+    this.#marker = new ZeroMarker(tables, l2, disk);
     const preallocator = new Preallocator(tables, l2, allocator, this.#zeroes);
     const parts = [tables, l2, allocator, this.#flusher, this.#zeroer, preallocator] as const;
     this.#resizer = new Resizer(...parts);
@@ -177,8 +180,21 @@ export class Qcow2Writer implements ImageWriter {
     this.#change(offset, length, () => this.#zeroer.zero(offset, length, true));
   }
 
-  hide(offset: number, length: number): void {
-    this.#change(offset, length, () => this.#zeroer.hide(offset, length));
+  markZero(offset: number, length: number, unmap: boolean): boolean {
+    let marked = true;
+    this.#change(offset, length, () => {
+      // Nothing is read there but what the file has.
+      if (this.#tables.data?.raw === true) this.#zeroer.zero(offset, length, !unmap);
+      else marked = this.#marker.zero(offset, length, unmap);
+    });
+    return marked;
+  }
+
+  discardClusters(offset: number, length: number): void {
+    this.#change(offset, length, () => {
+      if (this.#tables.data?.raw === true) this.#zeroer.zero(offset, length, false);
+      else this.#marker.discard(offset, length);
+    });
   }
 
   preallocate(offset: number, length: number): void {
