@@ -14,6 +14,15 @@ export interface Command {
 
 export const COMMANDS: readonly Command[] = [
   {
+    name: 'amend',
+    usage:
+      'amend [--object OBJECT] [--image-opts] [-p] [-q] [-f FMT] [-t CACHE] [--force] ' +
+      '-o OPTION[,OPTION…] IMAGE',
+    summary: "change an image's version, features, refcounts or size; -o help lists what can be",
+    image: true,
+    run: async (words) => (await import('./amend-command.js')).runAmendCommand(words),
+  },
+  {
     name: 'check',
     usage:
       'check [-f FMT] [--image-opts] [--output=human|json] [-r leaks|all] [-T CACHE] [-q] [-U] ' +

@@ -73,6 +73,8 @@ export interface OpenPolicy {
   readonly writable?: boolean | undefined;
   /** Write to an image that is raw by its looks alone. */
   readonly probedRaw?: boolean | undefined;
+  /** What is read of the disk will stay the same: its bitmaps stay true. */
+  readonly keepBitmaps?: boolean | undefined;
   /** Read and write past the host's page cache. */
   readonly direct?: boolean | undefined;
   /**
@@ -178,7 +180,7 @@ class Opening {
     return within(this.#place(path, 0), () => {
       const storage = storageOf(layer.file);
       const repaired = layer.needsRepair ? this.#repair(storage, layer) : layer.header;
-      const { header, warnings } = prepareForWriting(storage, repaired);
+      const { header, warnings } = prepareForWriting(storage, repaired, this.#policy.keepBitmaps);
       this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
       return { ...layer, header, needsRepair: false };
     });
