@@ -117,4 +117,4 @@ const problems = [
 ];
 for (const problem of problems) process.stderr.write(`structure: ${problem}\n`);
 if (problems.length > 0) process.exitCode = 1;
-else process.stdout.write(`structure: ${files.size} files, all in place\n`);
+else process.stderr.write(`structure: ${files.size} files, all in place\n`);

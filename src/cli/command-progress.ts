@@ -16,18 +16,26 @@ export interface CommandProgress extends Progress {
   finish(): void;
 }
 
-/** What the command's `-p` or `--progress` asks for. `quiet`: nothing is to be shown. */
-export function commandProgress(args: Arguments, quiet = false): CommandProgress {
+/**
+ * What the command's `-p` or `--progress` asks for. `quiet`: nothing is to be shown. `leastStep`: a part
+ * of the whole below which it is not told anew.
+ */
+export function commandProgress(
+  args: Arguments,
+  quiet = false,
+  leastStep = LEAST_STEP,
+): CommandProgress {
   const asked = args.last('progress');
   if (asked !== undefined && asked !== '' && asked !== 'json') {
     throw new UsageError(`--progress must be used with json as argument`);
   }
   const style = asked === undefined || quiet ? 'none' : asked === 'json' ? 'json' : 'bar';
-  return new ShownProgress(style);
+  return new ShownProgress(style, leastStep);
 }
 
 class ShownProgress implements CommandProgress {
   readonly #style: 'none' | 'bar' | 'json';
+  readonly #leastStep: number;
   #fraction = 0;
   #shown = 0;
   #paused = Date.now();
@@ -40,8 +48,9 @@ class ShownProgress implements CommandProgress {
     else this.#show();
   };
 
-  constructor(style: 'none' | 'bar' | 'json') {
+  constructor(style: 'none' | 'bar' | 'json', leastStep: number) {
     this.#style = style;
+    this.#leastStep = leastStep;
     process.on('SIGUSR1', this.#tell);
     process.on('SIGINT', this.#stop);
     process.on('SIGTERM', this.#stop);
@@ -50,7 +59,7 @@ class ShownProgress implements CommandProgress {
 
   async advance(fraction: number): Promise<void> {
     this.#fraction = Math.min(1, Math.max(this.#fraction, fraction));
-    const far = this.#fraction - this.#shown >= LEAST_STEP;
+    const far = this.#fraction - this.#shown > this.#leastStep;
     if (far || (this.#fraction === 1 && this.#shown < 1)) this.#show();
     if (Date.now() - this.#paused >= PAUSE_MS) {
       await setImmediate();

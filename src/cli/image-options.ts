@@ -29,20 +29,21 @@ export function imageSpec(
   { format = args.last('f'), imageOpts = args.has('image-opts') }: ImageWordOptions = {},
 ): ImageSpec {
   checkObjects(args.all('object'));
-  if (imageOpts && format !== undefined) {
+  if (imageOpts && format != null) {
     const message = '--image-opts and --format are mutually exclusive';
     throw new ImageError('invalid', 'EINVAL', message);
   }
   const spec = imageOpts ? parseImageOptions(word) : parseImageName(word);
   return {
     ...spec,
-    ...(format !== undefined && { format }),
+    ...(format != null && { format }),
     ...(args.has('force-share') && { forceShare: true }),
   };
 }
 
 export interface ImageWordOptions {
-  readonly format?: string | undefined;
+  /** Null where none is stated. */
+  readonly format?: string | null | undefined;
   /** Whether the word is a list of options. */
   readonly imageOpts?: boolean;
 }
@@ -67,4 +68,21 @@ const CACHE_MODES: Readonly<Record<string, WriteOptions['cache']>> = {
 /** The cache mode of `-t` or `-T`; undefined where there is none of that name. */
 export function cacheMode(text: string): WriteOptions['cache'] | undefined {
   return Object.hasOwn(CACHE_MODES, text) ? CACHE_MODES[text] : undefined;
+}
+
+/** How what is written to is cached: `-t`. */
+export function cacheOption(args: Arguments): Partial<WriteOptions> {
+  return cacheNamed('cache', args.last('t'));
+}
+
+/** How what is read is cached: `-T`. */
+export function sourceCacheOption(args: Arguments): Partial<WriteOptions> {
+  return cacheNamed('source cache', args.last('T'));
+}
+
+function cacheNamed(what: string, text: string | undefined): Partial<WriteOptions> {
+  if (text === undefined) return {};
+  const cache = cacheMode(text);
+  if (cache !== undefined) return { cache };
+  throw new ImageError('invalid', 'EINVAL', `Invalid ${what} option: ${text}`);
 }

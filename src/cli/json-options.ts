@@ -11,7 +11,9 @@ export function parseJsonOptions(text: string): OptionMap {
     value = JSON.parse(text);
   } catch (error) {
     const early = /end of JSON|Unterminated/.test(String(error));
-    const what = early ? 'premature EOI' : 'invalid syntax';
+    const word = /^\s*([a-z]+)/.exec(text)?.[1];
+    const wrong = word === undefined ? 'invalid syntax' : `invalid keyword '${word}'`;
+    const what = early ? 'premature EOI' : wrong;
     throw invalid(`Could not parse the JSON options: JSON parse error, ${what}`);
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {

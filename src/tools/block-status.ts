@@ -47,12 +47,7 @@ export function* blockStatus(
   start = 0,
   end = disk.size,
 ): Generator<BlockStatus, void, void> {
-  const layers: Layer[] = [];
-  let below: Disk | null = disk;
-  for (let depth = 0; below !== null; depth++, below = below.backing) {
-    const host = { start: 0, end: 0, hole: false, fileEnd: undefined };
-    layers.push({ disk: below, depth, description: description.layers[depth]!, host });
-  }
+  const layers = layersOf({ description, disk });
   let run: Growing | undefined;
   for (let offset = start; offset < end; ) {
     const next = statusAt(layers, offset, end - offset);
@@ -68,7 +63,7 @@ export function* blockStatus(
 }
 
 /** A layer of the chain, and what is known of it so far. */
-interface Layer {
+export interface Layer {
   readonly disk: Disk;
   readonly depth: number;
   readonly description: LayerDescription;
@@ -76,6 +71,17 @@ interface Layer {
   looksForHoles?: boolean;
   /** What the host said last of the file with the layer's data. */
   readonly host: HostRun;
+}
+
+/** The layers of a disk, from the top down. */
+export function layersOf({ description, disk }: MappedDisk): readonly Layer[] {
+  const layers: Layer[] = [];
+  let below: Disk | null = disk;
+  for (let depth = 0; below !== null; depth++, below = below.backing) {
+    const host = { start: 0, end: 0, hole: false, fileEnd: undefined };
+    layers.push({ disk: below, depth, description: description.layers[depth]!, host });
+  }
+  return layers;
 }
 
 /** A run of a file that is a hole on the host, or is none. */
@@ -104,8 +110,8 @@ function continues(run: BlockStatus, next: BlockStatus): boolean {
 
 const extent = new Extent();
 
-/** What lies at `start`: at most `length` bytes, as far as one look tells. */
-function statusAt(layers: readonly Layer[], start: number, length: number): Growing {
+/** What lies at `start`: at most `length` bytes, as far as one look at each layer tells. */
+export function statusAt(layers: readonly Layer[], start: number, length: number): Growing {
   let most = length;
   for (const layer of layers) {
     layer.disk.mapping.map(start, most, extent);

@@ -143,6 +143,11 @@ function replace(storage: HeaderStorage, old: Layout, next: Layout): void {
   if (end > SECTOR_SIZE) storage.write(bytes, SECTOR_SIZE, end - SECTOR_SIZE, SECTOR_SIZE);
 }
 
+/** The bytes of a new first cluster, up to the last one that counts. */
+export function headerBytes(parts: HeaderParts): Buffer {
+  return layOut(parts).bytes;
+}
+
 /** `nameAt`: where the name begins; behind the extensions where it is not given. */
 function layOut({ fields, extensions, backingFile }: HeaderParts, nameAt?: number): Layout {
   const list = Buffer.concat([

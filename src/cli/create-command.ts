@@ -1,0 +1,87 @@
+/** `create`: words to an image that is made. */
+import { ImageError } from '../errors.js';
+import { describeOptions, formatOptionTable, optionsHelp } from '../image/create-options.js';
+import { completeCreation, createImage, planCreation } from '../tools/create.js';
+import { commandProgress } from './command-progress.js';
+import { type Arguments, getopt } from './getopt.js';
+import { FORMAT, OBJECT, QUIET } from './image-options.js';
+import { checkObjects } from './objects.js';
+import { asksForHelp, optionPairs } from './option-lists.js';
+import type { Outcome } from './outcome.js';
+import { UsageError } from './program.js';
+import { sizeWord } from './size-word.js';
+
+const OPTIONS = [
+  FORMAT,
+  OBJECT,
+  QUIET,
+  { short: 'b', value: true },
+  { short: 'F', value: true },
+  { short: 'o', value: true },
+  { short: 'u' },
+] as const;
+
+export async function runCreateCommand(words: string[]): Promise<Outcome> {
+  const args = getopt(words, OPTIONS);
+  const format = args.last('f') ?? 'raw';
+  checkObjects(args.all('object'));
+  const pairs = optionPairs(args.all('o'));
+  const [filename, size, extra] = args.operands;
+  if (asksForHelp(pairs)) {
+    process.stdout.write(createHelp(format, filename));
+    return { status: 0 };
+  }
+  if (filename === undefined) throw new UsageError('Expecting image file name');
+  const bytes = size === undefined ? undefined : sizeWord('image size', size);
+  if (extra !== undefined) throw new UsageError(`Unexpected argument: ${extra}`);
+  await naming(filename, () => create(filename, format, pairs, bytes, args));
+  return { status: 0 };
+}
+
+async function create(
+  filename: string,
+  format: string,
+  pairs: [key: string, value: string | undefined][],
+  size: number | undefined,
+  args: Arguments,
+): Promise<void> {
+  const creation = completeCreation(planCreation(filename, format, pairs), {
+    size,
+    backingFile: args.last('b'),
+    backingFormat: args.last('F'),
+    unsafe: args.has('u'),
+  });
+  if (!args.has('q')) {
+    const facts = describeOptions(creation.values, creation.table);
+    process.stdout.write(`Formatting '${filename}', fmt=${format} ${facts}\n`);
+  }
+  const progress = commandProgress(args);
+  try {
+    await createImage(creation, progress);
+  } finally {
+    progress.finish();
+  }
+}
+
+/** What the format takes; with a file, what can be said of that, too. */
+function createHelp(format: string, filename: string | undefined): string {
+  if (filename !== undefined) {
+    return `Supported options:\n${optionsHelp(planCreation(filename, format, []).table)}`;
+  }
+  return (
+    `Supported ${format} options:\n${optionsHelp(formatOptionTable(format))}\n` +
+    'The protocol level may support further options.\n' +
+    'Specify the target filename to include those options.\n'
+  );
+}
+
+/** Errors begin with the image's name. */
+async function naming(filename: string, body: () => Promise<void>): Promise<void> {
+  try {
+    await body();
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const message = `${filename}: ${error.message}`;
+    throw new ImageError(error.kind, error.code, message, error.context, error);
+  }
+}

@@ -1,0 +1,30 @@
+/** Sizes on the command line. */
+import { parseSize } from '../codec/size-text.js';
+import { ImageError } from '../errors.js';
+import { programName } from './program.js';
+
+/** QEMU's sizes have a sign. */
+const MOST = 2n ** 63n - 1n;
+
+/** Bytes; `what` names the size in errors. Not exact above 2^53. */
+export function sizeWord(what: string, text: string): number {
+  const size = parseSize(text);
+  if (size === 'invalid') {
+    throw new ImageError(
+      'invalid',
+      'EINVAL',
+      `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for`,
+      {
+        hint: `${programName()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.`,
+      },
+    );
+  }
+  if (size === 'range' || size >= Number(MOST)) {
+    throw new ImageError(
+      'invalid',
+      'EINVAL',
+      `Invalid ${what} specified. Must be between 0 and ${MOST}.`,
+    );
+  }
+  return size;
+}
