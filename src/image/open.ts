@@ -73,6 +73,8 @@ export interface OpenPolicy {
   readonly writable?: boolean | undefined;
   /** Write to an image that is raw by its looks alone. */
   readonly probedRaw?: boolean | undefined;
+  /** What is read of the disk will stay the same: its bitmaps stay true. */
+  readonly keepBitmaps?: boolean | undefined;
   /** Read and write past the host's page cache. */
   readonly direct?: boolean | undefined;
   /**
@@ -82,6 +84,11 @@ export interface OpenPolicy {
   readonly lock?: LockKind | undefined;
   /** Allow encrypted images; for looking at the header. */
   readonly allowEncrypted?: boolean | undefined;
+  /**
+   * Open the image for a check of its tables: whatever is wrong with them is no error, and with
+   * `writable`, nothing is written on opening.
+   */
+  readonly check?: boolean | undefined;
   /** Leave external data files closed, there or not; for looking at the headers of a chain. */
   readonly noDataFiles?: boolean | undefined;
 }
@@ -157,7 +164,8 @@ class Opening {
     }
     const [top, ...below] = layers;
     const writable = this.#policy.writable === true;
-    const first = writable ? this.#prepareForWriting(top!) : top!;
+    const prepares = writable && this.#policy.check !== true;
+    const first = prepares ? this.#prepareForWriting(top!) : top!;
     return { description: { layers: [first, ...below], writable }, warnings: this.#warnings };
   }
 
@@ -172,7 +180,7 @@ class Opening {
     return within(this.#place(path, 0), () => {
       const storage = storageOf(layer.file);
       const repaired = layer.needsRepair ? this.#repair(storage, layer) : layer.header;
-      const { header, warnings } = prepareForWriting(storage, repaired);
+      const { header, warnings } = prepareForWriting(storage, repaired, this.#policy.keepBitmaps);
       this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
       return { ...layer, header, needsRepair: false };
     });
@@ -235,7 +243,8 @@ class Opening {
     place: Place,
   ): LayerDescription {
     const writes = this.#writes(place);
-    const header = readHeader(storage);
+    const isChecked = place.depth === 0 && this.#policy.check === true;
+    const header = readHeader(storage, isChecked ? 'check' : 'use');
     if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
       const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
       throw new ImageError(
@@ -245,7 +254,7 @@ class Opening {
       );
     }
     if (spec.l2EntrySize !== undefined) checkEntrySize(spec.l2EntrySize, header);
-    if (writes) checkFeaturesForWriting(header);
+    if (writes && !isChecked) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
     if (needsRepair && !writes) {
       this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
@@ -258,6 +267,10 @@ class Opening {
     const dataPath = () => spec.dataFile ?? dataFilePath(file.path, header.extensions.dataFile!);
     const dataFile =
       external && wanted ? this.#openFile(dataPath(), place, writes, 'data file') : null;
+    if (isChecked) {
+      const bitmaps = readBitmaps(storage, header);
+      return { format: 'qcow2', file, dataFile, header, snapshots: [], bitmaps, needsRepair };
+    }
     const snapshots = writes
       ? readSnapshots(storage, header)
       : this.#readSnapshots(file, storage, header);

@@ -5,6 +5,7 @@
 import { describeError, isExpected } from '#src/errors.js';
 import type { ImageWriter } from '#src/image/writer.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
+import type { AmendRequest } from '#src/tools/amend.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import {
   type DiskState,
@@ -25,7 +26,8 @@ export class CrashDriver {
   readonly clusterSectors: number;
   /** Calls that the image refused. */
   readonly refused: string[] = [];
-  readonly #writer: WriterCalls;
+  #writer: WriterCalls;
+  readonly #amend: (request: AmendRequest) => WriterCalls;
   readonly #storage: RecordingStorage;
   /** The writer's number of the snapshot that is at `index` of the table. */
   readonly #viewAt: (index: number) => number;
@@ -39,7 +41,9 @@ export class CrashDriver {
     clusterSize: number,
     viewAt: (index: number) => number = (index) => index,
     compressionType = 0,
+    amend: (request: AmendRequest) => WriterCalls = () => writer,
   ) {
+    this.#amend = amend;
     this.#compressionType = compressionType;
     this.#writer = writer;
     this.#viewAt = viewAt;
@@ -143,6 +147,16 @@ export class CrashDriver {
     this.#try(`revert to ${name}`, withSectors(sized, 0, sectors), () =>
       this.#writer.revertTo!(this.#viewAt(index)),
     );
+  }
+
+  /** Changes the image and not what is read; what was refused may be done in part. */
+  amend(request: AmendRequest): void {
+    const label = `amend ${JSON.stringify(request)}`;
+    this.flushAll();
+    this.#try(label, this.state, () => {
+      this.#writer = this.#amend(request);
+    });
+    this.#acknowledge();
   }
 
   flush(): void {

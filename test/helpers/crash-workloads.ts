@@ -120,6 +120,17 @@ const revert: Workload['run'] = (driver, random) => {
   if (length > 0) driver.revertTo(random.below(length));
 };
 
+const VERSION = [2, 3] as const;
+/** To the other version and back: zero clusters come, and go. */
+const changeVersion: Workload['run'] = (driver, random) => {
+  driver.amend({ version: random.pick(VERSION), refcountBits: 16 });
+};
+const WIDTHS = [1, 2, 4, 8, 16, 32, 64];
+const changeWidth: Workload['run'] = (driver, random) => {
+  const lazyRefcounts = random.pick([true, false]);
+  driver.amend({ version: 3, refcountBits: random.pick(WIDTHS), lazyRefcounts });
+};
+
 /** Fills the disk from its start: host clusters enough that tables of refcounts grow. */
 const fill: Workload['run'] = (driver, random) => {
   for (let at = 0; at < driver.size; ) {
@@ -307,6 +318,30 @@ const FAMILIES: readonly Family[] = [
     size: MIB,
     content: 'empty',
     run: repeat(60, write, preallocate),
+  },
+  {
+    name: 'versions',
+    versions: ['v3', 'lazy'],
+    clusters: ['512', '4k', '64k'],
+    size: MIB / 2,
+    content: 'filled',
+    run: repeat(50, zero, zero, write, snapshot, deleteSnapshot, discard, changeVersion),
+  },
+  {
+    name: 'versions-backing',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: repeat(50, zero, discard, write, snapshot, deleteSnapshot, changeVersion),
+  },
+  {
+    name: 'refcount-widths',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'filled',
+    run: repeat(40, write, write, snapshot, deleteSnapshot, discard, changeWidth),
   },
   {
     name: 'mixed',
