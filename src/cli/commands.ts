@@ -32,6 +32,13 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./check-command.js')).runCheckCommand(words),
   },
   {
+    name: 'commit',
+    usage: 'commit [-f FMT | --image-opts] [-t CACHE] [-b BASE] [-r RATE] [-d] [-p] [-q] IMAGE',
+    summary: 'move what an image holds into its backing file, as qemu-img commit does',
+    image: true,
+    run: async (words) => (await import('./commit-command.js')).runCommitCommand(words),
+  },
+  {
     name: 'compare',
     usage: 'compare [-f FMT] [-F FMT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] IMAGE1 IMAGE2',
     summary: 'tell whether two disks hold the same bytes',
@@ -74,6 +81,15 @@ export const COMMANDS: readonly Command[] = [
     usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     summary: 'mount an image; the word `mount` may be left out',
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
+  },
+  {
+    name: 'rebase',
+    usage:
+      'rebase [-f FMT | --image-opts] [-t CACHE] [-T CACHE] [-u] [-c] -b BACKING [-F FMT] [-U] [-p] ' +
+      '[-q] IMAGE',
+    summary: 'give an image another backing file, or none, as qemu-img rebase does',
+    image: true,
+    run: async (words) => (await import('./rebase-command.js')).runRebaseCommand(words),
   },
   {
     name: 'resize',
