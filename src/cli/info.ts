@@ -91,7 +91,7 @@ function shownName({ path, filename, format, window }: ImageSpec): string {
 }
 
 function humanInfo(info: ImageInfo): string {
-  const { backing, snapshots, qcow2 } = info;
+  const { backing, snapshots } = info;
   const lines = [
     `image: ${info.filename}`,
     `file format: ${info.format}`,
@@ -107,10 +107,14 @@ function humanInfo(info: ImageInfo): string {
     if (backing.format !== null) lines.push(`backing file format: ${backing.format}`);
   }
   if (snapshots.length > 0) lines.push('Snapshot list:', ...snapshotTable(snapshots));
-  if (qcow2 !== null) {
-    lines.push('Format specific information:', ...dumpObject(qcow2Object(qcow2), 1));
-  }
+  lines.push(...formatFacts(info));
   return `${lines.join('\n')}\n`;
+}
+
+/** The lines of what its format alone has. */
+export function formatFacts({ qcow2 }: ImageInfo): string[] {
+  if (qcow2 === null) return [];
+  return ['Format specific information:', ...dumpObject(qcow2Object(qcow2), 1)];
 }
 
 /** What of a snapshot is listed. */

@@ -21,6 +21,7 @@ async function run(words: string[]): Promise<Outcome> {
     process.stdout.write(`${name} version ${version()}\n`);
     return { status: 0 };
   }
+  if (name === 'qemu-io') return findCommand('io')!.run(words, '');
   if (first === '--help' || first === '-h' || first === 'help') {
     process.stdout.write((await import('./help.js')).helpText());
     return { status: 0 };

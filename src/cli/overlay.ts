@@ -2,26 +2,14 @@
  * `overlay`: what is written to a mount goes to a qcow2 overlay over the image, which is opened
  * read-only itself. Kept in a file, or in one without a name, which is gone with the process.
  */
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  mkdtempSync,
-  openSync,
-  rmdirSync,
-} from 'node:fs';
-import { unlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { ImageError, isExpected } from '../errors.js';
+import { closeSync, existsSync, fstatSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { ImageError } from '../errors.js';
 import type { ImageDescription, LayerDescription } from '../image/description.js';
 import { closeImage, type OpenedImage, type OpenPolicy, openImage } from '../image/open.js';
 import { createOverlay } from '../image/qcow2/create.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
-
-/** Linux' own; Node does not name it. With O_DIRECTORY in it. */
-const O_TMPFILE = 0o20200000;
+import { openNameless } from '../tools/throw-away.js';
 
 export interface OverlayOptions {
   /** The image's path, absolute. */
@@ -97,26 +85,6 @@ function checkFile(path: string, base: ImageDescription, options: OverlayOptions
 
 function diskSizeOf(layer: LayerDescription): number {
   return layer.format === 'raw' ? layer.fileSize : layer.header.size;
-}
-
-/** An empty file that has no name: in the image's folder, or where that cannot be, with other such. */
-function openNameless(image: string): number {
-  for (const folder of [dirname(image), tmpdir()]) {
-    try {
-      return openSync(folder, O_TMPFILE | constants.O_RDWR, 0o600);
-    } catch (error) {
-      // A read-only folder; a file system that knows no such files.
-      if (!isExpected(error)) throw error;
-    }
-  }
-  const folder = mkdtempSync(join(tmpdir(), 'qcow2fs-'));
-  const path = join(folder, 'overlay');
-  try {
-    return openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-  } finally {
-    unlinkSync(path);
-    rmdirSync(folder);
-  }
 }
 
 /** Below the overlay must be what was opened under the policy, file by file. */

@@ -4,6 +4,7 @@ import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
+import { SECTOR_SIZE } from './extent.js';
 import type { WriteOptions } from './write-options.js';
 import { formatOf, PROBED_SIZE } from './probe.js';
 import { readUpTo } from './read-bytes.js';
@@ -12,6 +13,7 @@ import type { ImageWriter, Preallocation } from './writer.js';
 import { isZero } from './zeroes.js';
 
 const ZEROES_SIZE = 1 << 20;
+const FIRST_BLOCK = 4096;
 
 export class RawWriter implements ImageWriter {
   readonly #storage: MutableStorage;
@@ -84,6 +86,23 @@ export class RawWriter implements ImageWriter {
     }
   }
 
+  markZero(offset: number, length: number, unmap: boolean): boolean {
+    const end = Math.min(offset + length, this.#state.size);
+    if (end <= offset) return true;
+    let possible = false;
+    this.#change(() => {
+      possible = this.#storage.punch(offset, end - offset);
+      if (possible && !unmap) this.#storage.reserve(offset, end - offset);
+    });
+    return possible;
+  }
+
+  discardClusters(offset: number, length: number): void {
+    const end = Math.min(offset + length, this.#state.size);
+    if (end <= offset || this.#options.discard === 'ignore') return;
+    this.#change(() => void this.#storage.punch(offset, end - offset));
+  }
+
   preallocate(offset: number, length: number): void {
     const end = Math.min(offset + length, this.#state.size);
     if (end > offset) this.#change(() => void this.#storage.reserve(offset, end - offset));
@@ -113,13 +132,24 @@ export class RawWriter implements ImageWriter {
       const old = this.#state.size;
       this.#storage.truncate(size);
       if (size > old) this.#fill(old, size, preallocation);
-      this.#state.size = size;
+      this.#state.size = Math.max(size, old === 0 ? this.#writeFirstBlock(size) : 0);
       this.#state.unflushed = true;
       this.#state.bumpGeneration();
     } finally {
       this.#lock.letIn();
       this.#lock.release();
     }
+  }
+
+  /**
+   * As QEMU: a file that was empty gets a first block, by which it can be told how the file is aligned.
+   * Answers the file's size at least.
+   */
+  #writeFirstBlock(size: number): number {
+    if (size === 0) return 0;
+    const length = size < FIRST_BLOCK ? SECTOR_SIZE : FIRST_BLOCK;
+    this.#writeZeroes(0, length);
+    return length;
   }
 
   /** Space for what is new; the file is as long as it was where there is none. */

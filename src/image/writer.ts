@@ -58,6 +58,20 @@ export interface ImageWriter {
   /** Makes the range read as zeroes; space that it has stays with it. */
   zero(offset: number, length: number): void;
 
+  /**
+   * Marks a range as zero, whether anything lies below or not, as QEMU's request to write zeroes does:
+   * whole subclusters, or clusters where there are none; the disk may end in the last one. `unmap`: its
+   * space is given back, else it stays. False where the format cannot say it: then the range, of which
+   * a part may be done, is to be written.
+   */
+  markZero(offset: number, length: number, unmap: boolean): boolean;
+
+  /**
+   * Gives back the whole clusters of the range, the disk's last one too, as QEMU's discard does; other
+   * bytes, and what would show a backing file's bytes, stay as they are.
+   */
+  discardClusters(offset: number, length: number): void;
+
   /** Sets space aside for the range; what is read stays the same. */
   preallocate(offset: number, length: number): void;
 

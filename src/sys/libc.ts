@@ -34,6 +34,8 @@ export const libc = {
   getxattr: declare('long getxattr(str path, str name, uintptr_t value, size_t size)'),
   setxattr: declare('int setxattr(str path, str name, uintptr_t value, size_t size, int flags)'),
   exit: declare('void _exit(int status)'),
+  signal: declare('uintptr_t signal(int number, uintptr_t handler)'),
+  raise: declare('int raise(int number)'),
   dup2: declare('int dup2(int from, int to)'),
   socket: declare('int socket(int domain, int type, int protocol)'),
   sendto: declare(

@@ -22,6 +22,21 @@ export function exitNow(status: number): never {
   throw new Error('_exit returned');
 }
 
+const SIGABRT = 6;
+
+/** Does to this process what the signal of that number does where nobody handles it; 0: nothing. */
+export function raiseSignal(number: number): void {
+  // Node has handlers of its own, and ignores SIGPIPE.
+  libc.signal(number, 0);
+  libc.raise(number);
+}
+
+/** Ends the process as C's abort does: nothing is flushed, nobody is asked. */
+export function abortNow(): never {
+  raiseSignal(SIGABRT);
+  throw new Error('SIGABRT came back');
+}
+
 /** Makes `fd` mean the same open file as `source`. Throws a SysError. */
 export function replaceDescriptor(fd: number, source: number): void {
   if (libc.dup2(source, fd) < 0) fail('dup2', `${source} to ${fd}`);

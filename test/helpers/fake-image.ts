@@ -91,6 +91,12 @@ function fakeWriter(image: FakeImage): ImageWriter {
     writeCompressed: noting('writeCompressed', () => {}),
     discard: noting('discard', () => {}),
     zero: noting('zero', () => {}),
+    markZero: () => {
+      throw new Error('not used by the mount');
+    },
+    discardClusters: () => {
+      throw new Error('not used by the mount');
+    },
     preallocate: noting('preallocate', () => {}),
     resize: noting('resize', (size: number) => {
       image.bytes = Buffer.concat([image.bytes, Buffer.alloc(size)], size);

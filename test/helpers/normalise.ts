@@ -1,5 +1,16 @@
 /** What two runs of the same command line may differ in, however alike the tools are: all of it is here. */
 
+/** Times and rates that qemu-io measures, and names that it makes up. */
+export function normaliseIo(text: string): string {
+  return (
+    text
+      .replace(/; (\d+:)*\d\d\.\d\d( sec)? \([^)]*\)/g, '; TIME')
+      .replace(/^(\d+,\d+),[\d:.]+,[\d.]+,[\d.]+$/gm, '$1,TIME')
+      // Nodes that have no name are numbered.
+      .replace(/ '#block\d+'/g, '')
+  );
+}
+
 /** QEMU's last hint comes without a line's end. */
 export function normaliseErrors(stderr: string): string {
   return stderr.endsWith('\n') || stderr === '' ? stderr : `${stderr}\n`;

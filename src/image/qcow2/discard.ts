@@ -12,7 +12,7 @@ import type { Disk } from '../disk.js';
 import { EXTENT, Extent } from '../extent.js';
 import type { Allocator } from './allocator.js';
 import type { Geometry } from './geometry.js';
-import { copiedHigh, hostLow, hostOffsetOf, isCompressed, isZero } from './l2.js';
+import { copiedHigh, hostLow, hostOffsetOf, isZero } from './l2.js';
 import { L2Entry, type L2Tables } from './l2-tables.js';
 import type { Tables } from './tables.js';
 import type { ClusterWriter } from './write.js';
@@ -81,14 +81,14 @@ export class Zeroer {
   /** Lets the entries of [from, to), whole clusters, say that the data file has them. */
   adopt(from: number, to: number): void {
     const masks = this.#geometry.extendedL2 ? 0xffff_ffff : 0;
-    this.#eachClusterOrBelow(from, to, to, (table, index, guest) => {
+    this.#l2.eachCluster(from, to, to, (table, index, guest) => {
       this.#l2.write(table, index, this.#changed.set(hostLow(guest), copiedHigh(guest), masks));
     });
   }
 
   /** Frees every cluster of [from, to), whole clusters beyond the new end of the disk. */
   cutOff(from: number, to: number): void {
-    this.#eachCluster(from, to, (table, index) => {
+    this.#l2.eachCluster(from, to, 0, (table, index) => {
       this.#l2.read(table, index, this.#entry);
       this.#replace(table, index, this.#changed.set(0, 0));
     });
@@ -101,7 +101,10 @@ export class Zeroer {
     if (from < end) this.zero(from, end - from, false);
   }
 
-  /** Gives each cluster of the range a host cluster of its own; what is read stays the same. */
+  /**
+   * Gives each cluster of the range a host cluster of its own, and that the host's space; what is read
+   * stays the same.
+   */
   preallocate(offset: number, length: number): void {
     const end = offset + length;
     const extent = this.#extent;
@@ -112,9 +115,14 @@ export class Zeroer {
         this.#rewriteAll(at, at + run);
       } else if (kind === EXTENT.UNALLOCATED || (kind === EXTENT.ZERO && !preallocated)) {
         this.#setAside(at, at + run);
-      }
+      } else if (kind === EXTENT.DATA) this.#reserve(extent.hostOffset, run);
       at += run;
     }
+  }
+
+  #reserve(host: number, length: number): void {
+    const { data, storage } = this.#tables;
+    (data ?? storage).reserve(host, length);
   }
 
   /** Up to where a backing file has bytes. */
@@ -153,7 +161,7 @@ export class Zeroer {
     if (hidden > from) this.#writeZeroes(from, Math.min(hidden, size));
     const { data } = this.#tables;
     if (!keep) data?.punch(from, Math.min(to, size) - from);
-    this.#eachClusterOrBelow(Math.max(from, hidden), to, below, (table, index, guest) => {
+    this.#l2.eachCluster(Math.max(from, hidden), to, below, (table, index, guest) => {
       this.#l2.read(table, index, this.#entry);
       const { low, high } = this.#entry;
       const entry = this.#changed.set(0, 0);
@@ -167,38 +175,9 @@ export class Zeroer {
     });
   }
 
-  /** Changes the entry that was read; host clusters that the new one does not have are let go of. */
+  /** Changes the entry that was read. */
   #replace(table: number, index: number, entry: L2Entry): void {
-    const old = this.#entry;
-    if (entry.equals(old)) return;
-    const kept =
-      !isCompressed(old.high) &&
-      hostOffsetOf(old.low, old.high) === hostOffsetOf(entry.low, entry.high);
-    // Behind the change nothing may fail: whoever undoes an allocation must know that it is in use.
-    this.#allocator.makeRoomToFree();
-    this.#l2.write(table, index, entry);
-    if (!kept) this.#l2.freeClusters(old);
-  }
-
-  /** All clusters of [from, to) for which there is an L2 table. */
-  #eachCluster(from: number, to: number, visit: VisitCluster): void {
-    this.#eachClusterOrBelow(from, to, 0, visit);
-  }
-
-  /** The same, and those without, where they lie below `below`: they get one. */
-  #eachClusterOrBelow(from: number, to: number, below: number, visit: VisitCluster): void {
-    const { clusterSize, l2Coverage } = this.#geometry;
-    for (let guest = from; guest < to; ) {
-      const l1Index = Math.floor(guest / l2Coverage);
-      const stop = Math.min(to, (l1Index + 1) * l2Coverage);
-      if (this.#l2.find(l1Index) !== 0 || guest < below) {
-        const table = this.#l2.forWriting(l1Index);
-        for (; guest < stop; guest += clusterSize) {
-          visit(table, Math.floor((guest % l2Coverage) / clusterSize), guest);
-        }
-      }
-      guest = stop;
-    }
+    this.#l2.replace(table, index, this.#entry, entry);
   }
 
   /** Host clusters for whole clusters that hold nothing yet, or, over other bytes, a copy of them. */
@@ -257,5 +236,3 @@ export class Zeroer {
     }
   }
 }
-
-type VisitCluster = (table: number, index: number, guest: number) => void;

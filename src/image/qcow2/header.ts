@@ -50,8 +50,11 @@ export interface Qcow2Header {
 
 type FixedFields = ReturnType<typeof HEADER.read> & ReturnType<typeof HEADER_V3.read>;
 
+/** How much must be right: for use; or for a check, which looks at tables for itself. */
+export type HeaderUse = 'use' | 'check';
+
 /** Reads the header of the image in `storage`. Throws an ImageError that names what is wrong. */
-export function readHeader(storage: Storage): Qcow2Header {
+export function readHeader(storage: Storage, use: HeaderUse = 'use'): Qcow2Header {
   const fixed = readFixedFields(storage);
   const clusterSize = 2 ** fixed.clusterBits;
   const cluster = readUpTo(storage, 0, clusterSize);
@@ -67,7 +70,7 @@ export function readHeader(storage: Storage): Qcow2Header {
   const compressionType =
     fixed.headerLength > COMPRESSION_TYPE_OFFSET ? view.getUint8(COMPRESSION_TYPE_OFFSET) : 0;
   checkCompressionType(fixed, compressionType);
-  checkTables(fixed, geometry);
+  checkTables(fixed, geometry, use);
   checkDataFile(fixed, extensions);
   return {
     ...fixed,
@@ -158,7 +161,7 @@ function checkCompressionType(fixed: FixedFields, compressionType: number): void
   }
 }
 
-function checkTables(fixed: FixedFields, geometry: Geometry): void {
+function checkTables(fixed: FixedFields, geometry: Geometry, use: HeaderUse): void {
   const { clusterSize } = geometry;
   if (fixed.size > MAX_OFFSET) {
     throw tooLarge('Image is too big', `${fixed.size} bytes, at most ${MAX_OFFSET}`);
@@ -166,7 +169,7 @@ function checkTables(fixed: FixedFields, geometry: Geometry): void {
   if (fixed.cryptMethod > CRYPT_METHOD.LUKS) {
     throw invalid(`Unsupported encryption method ${fixed.cryptMethod}`);
   }
-  if (fixed.refcountTableClusters === 0) {
+  if (fixed.refcountTableClusters === 0 && use !== 'check') {
     throw invalid('Image does not contain a reference count table');
   }
   const refcountTableSize = fixed.refcountTableClusters * clusterSize;
@@ -176,8 +179,9 @@ function checkTables(fixed: FixedFields, geometry: Geometry): void {
     fixed.refcountTableOffset,
     refcountTableSize,
     LIMIT.MAX_REFCOUNT_TABLE_SIZE,
+    use,
   );
-  if (fixed.nbSnapshots > 0) {
+  if (fixed.nbSnapshots > 0 && use !== 'check') {
     checkTable(
       geometry,
       'Snapshot table',
@@ -189,23 +193,26 @@ function checkTables(fixed: FixedFields, geometry: Geometry): void {
   const l1Bytes = fixed.l1Size * 8;
   const needed = l1EntriesFor(geometry, fixed.size);
   if (l1Bytes > 0) {
-    checkTable(geometry, 'Active L1 table', fixed.l1TableOffset, l1Bytes, LIMIT.MAX_L1_SIZE);
+    const { l1TableOffset } = fixed;
+    checkTable(geometry, 'Active L1 table', l1TableOffset, l1Bytes, LIMIT.MAX_L1_SIZE, use);
   }
   if (fixed.l1Size < needed) {
     throw invalid('L1 table is too small', `${fixed.l1Size} entries, ${needed} needed`);
   }
 }
 
-/** A table's place and size: aligned, not over the header, not longer than `limit` bytes. */
+/** A table's place and size: aligned, not over the header (for use), not longer than `limit` bytes. */
 export function checkTable(
   geometry: Geometry,
   name: string,
   offset: number,
   size: number,
   limit: number,
+  use: HeaderUse = 'use',
 ): void {
   if (size > limit) throw tooLarge(`${name} too large`, `${size} bytes, at most ${limit}`);
-  if (offset === 0 || !isAligned(offset, geometry.clusterSize) || offset + size > MAX_OFFSET) {
+  const isPlace = isAligned(offset, geometry.clusterSize) && offset + size <= MAX_OFFSET;
+  if (!isPlace || (offset === 0 && use !== 'check')) {
     throw invalid(
       `${name} offset invalid`,
       `0x${offset.toString(16)}, must be a multiple of ${geometry.clusterSize} above 0`,

@@ -138,6 +138,37 @@ export class L2Tables {
     this.#tables.cache.endEdit(slice);
   }
 
+  /** Changes entry `old` into `entry`; host clusters that this one does not have are let go of. */
+  replace(table: number, index: number, old: L2Entry, entry: L2Entry): void {
+    if (entry.equals(old)) return;
+    const kept =
+      !isCompressed(old.high) &&
+      hostOffsetOf(old.low, old.high) === hostOffsetOf(entry.low, entry.high);
+    // Behind the change nothing may fail: whoever undoes an allocation must know that it is in use.
+    this.#allocator.makeRoomToFree();
+    this.write(table, index, entry);
+    if (!kept) this.freeClusters(old);
+  }
+
+  /**
+   * Visits each cluster of [from, to) for which there is an L2 table, and those without one that lie
+   * below `below`: they get one. The tables may be changed.
+   */
+  eachCluster(from: number, to: number, below: number, visit: VisitCluster): void {
+    const { clusterSize, l2Coverage } = this.#geometry;
+    for (let guest = from; guest < to; ) {
+      const l1Index = Math.floor(guest / l2Coverage);
+      const stop = Math.min(to, (l1Index + 1) * l2Coverage);
+      if (this.find(l1Index) !== 0 || guest < below) {
+        const table = this.forWriting(l1Index);
+        for (; guest < stop; guest += clusterSize) {
+          visit(table, Math.floor((guest % l2Coverage) / clusterSize), guest);
+        }
+      }
+      guest = stop;
+    }
+  }
+
   /** The host clusters that an entry refers to are let go of: the entry is gone. */
   freeClusters({ low, high }: L2Entry): void {
     const { clusterSize } = this.#geometry;
@@ -162,3 +193,6 @@ export class L2Tables {
     return { offset: first * clusterSize, count: last - first + 1 };
   }
 }
+
+/** `guest`: the cluster's offset; its entry is `index` of the L2 table at `table`. */
+export type VisitCluster = (table: number, index: number, guest: number) => void;

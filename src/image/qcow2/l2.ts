@@ -67,6 +67,11 @@ export function hasReservedL2Bits(geometry: Geometry, low: number, high: number)
   return (low & reservedLow) !== 0 || (high & L2_RESERVED_HIGH) !== 0;
 }
 
+/** The same whatever the version and kind of entries: bit 0 has a meaning in some. */
+export function hasUnusedL2Bits(low: number, high: number): boolean {
+  return (low & RESERVED_LOW & ~ZERO) !== 0 || (high & L2_RESERVED_HIGH) !== 0;
+}
+
 export function isCompressed(high: number): boolean {
   return (high & COMPRESSED) !== 0;
 }
@@ -170,4 +175,14 @@ export function hostLow(hostOffset: number, zero = false): number {
 /** Whether a standard entry says that the cluster reads as zeroes. */
 export function isZero(low: number): boolean {
   return (low & ZERO) !== 0;
+}
+
+/** An entry as one number. */
+export function entryValue(low: number, high: number): bigint {
+  return (BigInt(high) << 32n) | BigInt(low);
+}
+
+/** Sizes and reserved bits that tell an entry in order of a standard cluster from all others. */
+export function plainMasks({ clusterSize }: Geometry): { low: number; high: number } {
+  return { low: clusterSize - 1, high: COMPRESSED | L2_RESERVED_HIGH };
 }

@@ -10,19 +10,21 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Bitmap } from './bitmaps.js';
 import { compareCopied } from './copied.js';
 import { hasBit } from './features.js';
+import { setRefcountTable } from './header-edit.js';
 import type { Qcow2Header } from './header.js';
 import { HEADER, HEADER_V3, INCOMPATIBLE, LIMIT } from './layout.js';
+import { ProblemList } from './rebuild-problems.js';
+import { compareRefcounts, countsPerBlock, largestCount } from './refcount-compare.js';
 import {
-  compareRefcounts,
-  countsPerBlock,
-  largestCount,
-  readCount,
-  writeCount,
-} from './refcount-compare.js';
+  correctCounts,
+  type TablePlace,
+  writeNewBlocks,
+  writeNewTable,
+  writeOffset,
+} from './refcount-correct.js';
 import { MAX_COUNT, type ReferenceCounts, USE } from './reference-counts.js';
-import { countReferences, type References } from './references.js';
+import { scanReferences, type SnapshotTables } from './references.js';
 import type { Snapshot } from './snapshots.js';
-import { readRefcountTable, TableReader } from './table-reader.js';
 
 export interface RebuildResult {
   /** Clusters whose refcount was too high. */
@@ -31,12 +33,11 @@ export interface RebuildResult {
   readonly corruptionsFixed: number;
 }
 
-/** Refcount structures to be added at the end of the file, in clusters. */
-interface Additions {
-  /** The first cluster that they take. */
-  readonly start: number;
-  /** Of a new refcount table, which comes first; 0 where the old one is long enough. */
-  readonly tableClusters: number;
+/**
+ * Refcount structures to be added at the end of the file: the table first, which has 0 clusters where the
+ * old one is long enough.
+ */
+interface Additions extends TablePlace {
   /** Indexes of the new refcount blocks, in order. */
   readonly blocks: readonly number[];
 }
@@ -58,31 +59,52 @@ export function rebuildRefcounts(
   bitmaps: readonly Bitmap[],
 ): RebuildResult {
   const { geometry } = header;
-  const references = countReferences(storage, header, snapshots, bitmaps);
-  refuseProblems(storage, references);
-  const { counts } = references;
+  const problems = new ProblemList(geometry.clusterSize);
+  problems.checkSnapshots(header, snapshots);
+  problems.checkBitmaps(header, bitmaps);
+  const snapshotTableSize = problems.snapshotTableSize(storage, header);
+  const tables = snapshots.map(tablesOf);
+  const source = { header, snapshots: tables, snapshotTableSize, bitmaps };
+  const scan = scanReferences(storage, source, {
+    report: (finding) => problems.addFinding(finding),
+    conflict: (cluster, use, other) => problems.addConflict(cluster, use, other),
+  });
+  problems.refuse(storage);
+  const { counts, refcountTable: table } = scan;
   refuseLargeCounts(storage, header, counts);
-  const table = readRefcountTable(storage, header);
-  const { leaks, corruptions, missingBlocks } = compareRefcounts(storage, geometry, table, counts);
-  const additions = planAdditions(storage, header, table, counts.end, missingBlocks);
-  new RefcountRepair(storage, header, table, counts).repair(additions);
-  const flags = compareCopied(storage, header, counts, (buffer, at, length, position) =>
-    storage.write(buffer, at, length, position),
+  const missing = new Set<number>();
+  const perBlock = countsPerBlock(geometry);
+  const { leaks, corruptions } = compareRefcounts(
+    storage,
+    geometry,
+    { table, end: comparedEnd(table, counts, perBlock) },
+    counts,
+    (cluster, _stored, counted) => {
+      const index = Math.floor(cluster / perBlock);
+      if ((table[index] ?? 0) === 0) missing.add(index);
+      return counted;
+    },
   );
+  const additions = planAdditions(storage, header, table, counts.end, missing);
+  new RefcountRepair(storage, header, table, counts).repair(additions);
+  const flags = compareCopied(storage, header, {
+    countOf: (cluster) => counts.count(cluster),
+    strict: true,
+    repair: (buffer, at, length, position) => storage.write(buffer, at, length, position),
+  });
   storage.flush();
   clearDirty(storage, header);
   return { leaksFixed: leaks, corruptionsFixed: corruptions + flags };
 }
 
-function refuseProblems(storage: MutableStorage, { problems }: References): void {
-  if (problems.count === 0) return;
-  const more = problems.count > 1 ? ` (and ${problems.count - 1} more problems)` : '';
-  throw new ImageError(
-    'corrupt',
-    'EIO',
-    `${storage.name}: cannot rebuild the refcounts: ${problems.words[0]}${more}`,
-    { path: storage.name },
-  );
+/** All that has a count, stored or counted. */
+function comparedEnd(table: Float64Array, counts: ReferenceCounts, perBlock: number): number {
+  const blocks = table.findLastIndex((offset) => offset !== 0) + 1;
+  return Math.max(blocks * perBlock, counts.end);
+}
+
+function tablesOf({ id, name, l1TableOffset, l1Size }: Snapshot): SnapshotTables {
+  return { id, name, l1TableOffset: BigInt(l1TableOffset), l1Size };
 }
 
 function refuseLargeCounts(
@@ -166,13 +188,18 @@ class RefcountRepair {
   /** Nothing points at a new structure before it is durable. All is durable on return. */
   repair(additions: Additions): void {
     const placed = this.#place(additions);
+    const [storage, counts] = [this.#storage, this.#counts];
+    const { geometry } = this.#header;
     // New ones first: where they find no room, nothing is changed yet.
-    for (const [index, offset] of placed) this.#writeBlock(index, offset);
-    this.#correctBlocks();
+    writeNewBlocks(storage, geometry, placed, counts);
+    correctCounts(storage, geometry, this.#table, (cluster) => counts.count(cluster));
     if (additions.tableClusters > 0) {
-      this.#writeNewTable(additions, placed);
+      writeNewTable(storage, geometry, additions, [...this.#table.entries(), ...placed]);
       this.#storage.flush();
-      this.#switchTable(additions);
+      setRefcountTable(storage, {
+        refcountTableOffset: additions.start * geometry.clusterSize,
+        refcountTableClusters: additions.tableClusters,
+      });
     } else if (placed.size > 0) {
       this.#storage.flush();
       this.#writeEntries(placed);
@@ -198,54 +225,6 @@ class RefcountRepair {
     return placed;
   }
 
-  #correctBlocks(): void {
-    const reader = new TableReader(this.#storage);
-    for (const [index, offset] of this.#table.entries()) {
-      if (offset === 0) continue;
-      reader.forEachBlock(offset, this.#clusterSize, (length) => {
-        if (!this.#correct(reader.buffer, index)) return;
-        this.#storage.write(reader.buffer, 0, length, offset);
-      });
-    }
-  }
-
-  /** Makes the counts of block `index` in the buffer right. False where they were. */
-  #correct({ view }: IoBuffer, index: number): boolean {
-    const { geometry } = this.#header;
-    const bits = geometry.refcountBits;
-    const perBlock = countsPerBlock(geometry);
-    let changed = false;
-    for (let n = 0; n < perBlock; n++) {
-      const count = this.#counts.count(index * perBlock + n);
-      if (readCount(view, bits, n) === count) continue;
-      writeCount(view, bits, n, count);
-      changed = true;
-    }
-    return changed;
-  }
-
-  #writeBlock(index: number, offset: number): void {
-    const block = new IoBuffer(this.#clusterSize);
-    this.#correct(block, index);
-    this.#storage.write(block, 0, block.length, offset);
-  }
-
-  #writeNewTable({ start, tableClusters }: Additions, placed: Map<number, number>): void {
-    const bytes = new IoBuffer(tableClusters * this.#clusterSize);
-    for (const [index, offset] of this.#table.entries()) writeOffset(bytes, index, offset);
-    for (const [index, offset] of placed) writeOffset(bytes, index, offset);
-    this.#storage.write(bytes, 0, bytes.length, start * this.#clusterSize);
-  }
-
-  /** Both fields lie in one sector, next to each other. */
-  #switchTable({ start, tableClusters }: Additions): void {
-    const { refcountTableOffset: first, refcountTableClusters: second } = HEADER.offsets;
-    const bytes = new IoBuffer(HEADER.size);
-    HEADER.set(bytes.view, 0, 'refcountTableOffset', start * this.#clusterSize);
-    HEADER.set(bytes.view, 0, 'refcountTableClusters', tableClusters);
-    this.#storage.write(bytes, first, second + 4 - first, first);
-  }
-
   #writeEntries(placed: Map<number, number>): void {
     const entry = new IoBuffer(8);
     for (const [index, offset] of placed) {
@@ -253,10 +232,6 @@ class RefcountRepair {
       this.#storage.write(entry, 0, 8, this.#header.refcountTableOffset + index * 8);
     }
   }
-}
-
-function writeOffset({ view }: IoBuffer, index: number, offset: number): void {
-  view.setBigUint64(index * 8, BigInt(offset));
 }
 
 /** The last step: all that the bit warned of is durable. */

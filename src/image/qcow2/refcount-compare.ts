@@ -6,9 +6,10 @@
  */
 import { TWO_32 } from '../../codec/bits.js';
 import type { Storage } from '../../storage/storage.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Geometry } from './geometry.js';
-import type { ReferenceCounts } from './reference-counts.js';
-import { TableReader } from './table-reader.js';
+import { countIn, hasWrongFlag, type ReferenceCounts } from './reference-counts.js';
+import { isUnreadable } from './references.js';
 
 /** Clusters whose counts one refcount block holds. */
 export function countsPerBlock(geometry: Geometry): number {
@@ -58,51 +59,82 @@ export interface RefcountComparison {
   readonly leaks: number;
   /** Clusters whose stored count is too low: they could be given away while in use. */
   readonly corruptions: number;
-  /** Indexes of the refcount blocks that are not there and should be. */
-  readonly missingBlocks: ReadonlySet<number>;
+  /** Clusters whose count cannot be read. */
+  readonly unknown: number;
+  /** Of the corruptions, some have a count of 0. */
+  readonly hasUncounted: boolean;
+  /** Some COPIED flag of the active disk contradicts its cluster's count. */
+  readonly hasWrongFlags: boolean;
+  /** The last cluster that has a count or references. */
+  readonly highest: number;
 }
 
-/** A cluster whose stored count is not the counted one. */
-export type ReportCount = (cluster: number, stored: number, counted: number) => void;
+/** Told of what cannot be read: a block, and then each of its clusters. */
+export interface ReportUnknown {
+  block(index: number, offset: number): void;
+  cluster(cluster: number): void;
+}
+
+/** What is compared: the blocks' offsets as the scan of references has them. */
+export interface StoredRefcounts {
+  readonly table: Float64Array;
+  /** Clusters from the first on that are compared. */
+  readonly end: number;
+}
 
 /**
- * Compares the stored refcounts of all clusters with `counts`; `table` has the offsets of the
- * refcount blocks, all of them valid. Calls `report` for each difference.
+ * Compares the stored refcounts of the first `end` clusters with `counts`. Calls `report` for each
+ * difference, and answers what the count is then, as flags are compared with that.
  */
 export function compareRefcounts(
   storage: Storage,
   geometry: Geometry,
-  table: Float64Array,
+  { table, end }: StoredRefcounts,
   counts: ReferenceCounts,
-  report: ReportCount = () => {},
+  report: (cluster: number, stored: number, counted: number) => number,
+  unknown?: ReportUnknown,
 ): RefcountComparison {
   const perBlock = countsPerBlock(geometry);
-  const { clusterSize, refcountBits } = geometry;
-  const reader = new TableReader(storage);
-  const { view } = reader.buffer;
-  const missingBlocks = new Set<number>();
-  let leaks = 0;
-  let corruptions = 0;
-  const compare = (cluster: number, stored: number, counted: number): void => {
-    if (stored === counted) return;
-    if (stored > counted) leaks++;
-    else corruptions++;
-    report(cluster, stored, counted);
+  const { refcountBits } = geometry;
+  const found = {
+    leaks: 0,
+    corruptions: 0,
+    unknown: 0,
+    hasUncounted: false,
+    hasWrongFlags: false,
+    highest: 0,
   };
-  for (const [index, offset] of table.entries()) {
-    if (offset === 0) continue;
-    reader.forEachBlock(offset, clusterSize, () => {
-      for (let n = 0; n < perBlock; n++) {
-        const cluster = index * perBlock + n;
-        compare(cluster, readCount(view, refcountBits, n), counts.count(cluster));
+  const block = new IoBuffer(geometry.clusterSize);
+  for (let first = 0; first < end; first += perBlock) {
+    const last = Math.min(end, first + perBlock);
+    const offset = table[first / perBlock] ?? 0;
+    if (isUnreadable(offset, geometry)) {
+      unknown?.block(first / perBlock, offset);
+      for (let cluster = first; cluster < last; cluster++) unknown?.cluster(cluster);
+      found.unknown += last - first;
+      continue;
+    }
+    if (offset === 0 && !counts.hasAny(first, last)) continue;
+    readBlock(storage, block, offset);
+    for (let cluster = first; cluster < last; cluster++) {
+      const word = counts.word(cluster);
+      const counted = countIn(word);
+      let stored = readCount(block.view, refcountBits, cluster - first);
+      if (stored !== 0 || counted !== 0) found.highest = cluster;
+      if (stored !== counted) {
+        if (stored > counted) found.leaks++;
+        else found.corruptions++;
+        if (stored === 0) found.hasUncounted = true;
+        stored = report(cluster, stored, counted);
       }
-    });
+      if (hasWrongFlag(word, stored)) found.hasWrongFlags = true;
+    }
   }
-  counts.forEach((cluster, counted) => {
-    const index = Math.floor(cluster / perBlock);
-    if (index < table.length && table[index] !== 0) return;
-    missingBlocks.add(index);
-    compare(cluster, 0, counted);
-  });
-  return { leaks, corruptions, missingBlocks };
+  return found;
+}
+
+/** A block; 0: none, which counts nothing, as what lies past the end of the file. */
+export function readBlock(storage: Storage, block: IoBuffer, offset: number): void {
+  const n = offset === 0 ? 0 : storage.read(block, 0, block.length, offset);
+  block.bytes.fill(0, n);
 }

@@ -14,6 +14,10 @@ export const USE = {
   BITMAP: 5,
   L2_TABLE: 6,
   DATA: 7,
+  /** Data, and an L2 table. */
+  DATA_AND_L2: 8,
+  /** Of several kinds, or metadata twice. */
+  MIXED: 9,
 } as const;
 
 export type ClusterUse = (typeof USE)[keyof typeof USE];
@@ -28,14 +32,25 @@ export const USE_NAMES: readonly string[] = [
   'bitmap',
   'L2 table',
   'data cluster',
+  'data cluster and L2 table',
+  'of several uses',
 ];
 
-// A cluster's word: its use in the low bits, its count above them.
-const USE_BITS = 3;
+// A cluster's word: its use in the low bits, then flags, then its count.
+const USE_BITS = 4;
 const USE_MASK = (1 << USE_BITS) - 1;
+const COUNT_SHIFT = 6;
+
+/** Flags of a cluster: an entry of the active disk refers to it with COPIED, or without. */
+export const SEEN = { NOTHING: 0, COPIED: 1 << USE_BITS, NOT_COPIED: 2 << USE_BITS } as const;
+
+export type SeenFlag = (typeof SEEN)[keyof typeof SEEN];
+
+/** Answer of `add`: nothing was added, as the count would be larger than there can be. */
+export const OVERFLOW = 16;
 
 /** Counts stop here; it then stands for any larger number. */
-export const MAX_COUNT = 2 ** (32 - USE_BITS) - 1;
+export const MAX_COUNT = 2 ** (32 - COUNT_SHIFT) - 1;
 
 /** Clusters of a page. */
 const PAGE_SIZE = 1 << 14;
@@ -45,10 +60,16 @@ const MAX_PAGES = 1 << 15;
 
 export class ReferenceCounts {
   readonly #pages = new Map<number, Uint32Array>();
+  readonly #largest: number;
   /** The page that was looked at last. */
   #number = -1;
   #page: Uint32Array | undefined;
   #end = 0;
+
+  /** `largest`: no cluster can have more references. */
+  constructor(largest = Number.POSITIVE_INFINITY) {
+    this.#largest = largest;
+  }
 
   /** One past the last cluster that was ever referenced. */
   get end(): number {
@@ -56,20 +77,34 @@ export class ReferenceCounts {
   }
 
   /**
-   * Adds `n` references from structures of that use. Answers the use that it contradicts, and adds
-   * nothing then: only L2 tables and data can have several references, and all from the same kind.
+   * Adds `n` references from structures of that use. Answers `OVERFLOW`, or the use that it contradicts,
+   * or `USE.NONE`: only L2 tables and data can have several references, and all from the same kind.
    * Throws EFBIG where the image is too large to be counted in memory.
    */
-  add(cluster: number, use: ClusterUse, n: number): ClusterUse {
+  add(
+    cluster: number,
+    use: ClusterUse,
+    n: number,
+    seen: SeenFlag = SEEN.NOTHING,
+  ): ClusterUse | typeof OVERFLOW {
     const page = this.#find(cluster) ?? this.#addPage(cluster);
     const at = cluster % PAGE_SIZE;
     const word = page[at]!;
-    const known = (word & USE_MASK) as ClusterUse;
-    if (known !== USE.NONE && (known !== use || use < USE.L2_TABLE)) return known;
-    const count = Math.min((word >>> USE_BITS) + n, MAX_COUNT);
-    page[at] = ((count << USE_BITS) | use) >>> 0;
     if (cluster >= this.#end) this.#end = cluster + 1;
-    return USE.NONE;
+    const known = (word & USE_MASK) as ClusterUse;
+    const count = (word >>> COUNT_SHIFT) + n;
+    if (count > this.#largest) return OVERFLOW;
+    const kept = Math.min(count, MAX_COUNT) * (1 << COUNT_SHIFT);
+    if (known === USE.NONE || (known === use && use >= USE.L2_TABLE)) {
+      page[at] = kept + ((word & (SEEN.COPIED | SEEN.NOT_COPIED)) | seen | use);
+      return USE.NONE;
+    }
+    const both =
+      known >= USE.L2_TABLE && known <= USE.DATA_AND_L2 && use >= USE.L2_TABLE
+        ? USE.DATA_AND_L2
+        : USE.MIXED;
+    page[at] = kept + ((word & (SEEN.COPIED | SEEN.NOT_COPIED)) | seen | both);
+    return known;
   }
 
   /** Takes all references of the cluster away. */
@@ -80,7 +115,22 @@ export class ReferenceCounts {
 
   count(cluster: number): number {
     const page = this.#find(cluster);
-    return page === undefined ? 0 : page[cluster % PAGE_SIZE]! >>> USE_BITS;
+    return page === undefined ? 0 : page[cluster % PAGE_SIZE]! >>> COUNT_SHIFT;
+  }
+
+  /** What is known of the cluster, for the functions below; 0 where it has no references. */
+  word(cluster: number): number {
+    const page = this.#find(cluster);
+    return page === undefined ? 0 : page[cluster % PAGE_SIZE]!;
+  }
+
+  /** Whether a cluster from `first` on and below `end` may have references. */
+  hasAny(first: number, end: number): boolean {
+    const last = Math.floor((end - 1) / PAGE_SIZE);
+    for (let number = Math.floor(first / PAGE_SIZE); number <= last; number++) {
+      if (this.#pages.has(number)) return true;
+    }
+    return false;
   }
 
   /**
@@ -94,7 +144,7 @@ export class ReferenceCounts {
       for (let at = 0; at < PAGE_SIZE; at++) {
         const word = page[at]!;
         if (word === 0) continue;
-        visit(number * PAGE_SIZE + at, word >>> USE_BITS, (word & USE_MASK) as ClusterUse);
+        visit(number * PAGE_SIZE + at, word >>> COUNT_SHIFT, (word & USE_MASK) as ClusterUse);
       }
     }
   }
@@ -120,4 +170,17 @@ export class ReferenceCounts {
     this.#pages.set(this.#number, page);
     return page;
   }
+}
+
+export function countIn(word: number): number {
+  return word >>> COUNT_SHIFT;
+}
+
+export function useIn(word: number): ClusterUse {
+  return (word & USE_MASK) as ClusterUse;
+}
+
+/** Whether entries of the active disk refer to the cluster with flags that `count` contradicts. */
+export function hasWrongFlag(word: number, count: number): boolean {
+  return (word & (count === 1 ? SEEN.NOT_COPIED : SEEN.COPIED)) !== 0;
 }

@@ -1,228 +1,251 @@
 /**
  * Walks all of an image's metadata and counts the references that each host cluster has: what the
- * refcounts should be. Nothing is changed, and nothing that is found stops the walk.
+ * refcounts should be. Nothing is changed, and nothing that is found stops the walk. Rebuilding, checking
+ * and repairing have it in common.
  */
 import { TWO_32 } from '../../codec/bits.js';
-import { ImageError, describeError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
-import { EXTENT } from '../extent.js';
-import { type Bitmap, bitmapEntryProblem } from './bitmaps.js';
+import type { Bitmap } from './bitmaps.js';
+import type { Report, ScanFinding } from './check-findings.js';
 import { hasBit } from './features.js';
 import type { Geometry } from './geometry.js';
 import type { Qcow2Header } from './header.js';
+import { entryValue, hasReservedL1Bits, hostOffsetOf, isCopied } from './l2.js';
+import { AUTOCLEAR, INCOMPATIBLE, LIMIT } from './layout.js';
+import { type DataCounter, EntryScan } from './reference-entries.js';
 import {
-  type DecodePiece,
-  hasReservedL1Bits,
-  hasReservedL2Bits,
-  hostOffsetOf,
-  Piece,
-  standardDecoder,
-} from './l2.js';
-import { AUTOCLEAR, INCOMPATIBLE } from './layout.js';
-import { type ClusterUse, ReferenceCounts, USE, USE_NAMES } from './reference-counts.js';
-import { type Snapshot, snapshotTableSize } from './snapshots.js';
-import { subclusterDecoder } from './subclusters.js';
+  type ClusterUse,
+  OVERFLOW,
+  ReferenceCounts,
+  SEEN,
+  type SeenFlag,
+  USE,
+  useIn,
+} from './reference-counts.js';
 import { TableReader } from './table-reader.js';
 
-/** Problems that are kept in words; the others are only counted. */
-const MOST_WORDS = 20;
+/** Clusters past the end of the file that are counted with `countsPastEnd`. */
+const MAX_PAST_END = 1 << 22;
+/** L2 tables that are remembered, so that those that snapshots share are read only twice. */
+const MAX_REMEMBERED = 1 << 20;
+const ENTRY_SIZE = 8;
+const MAX_L1_ENTRIES = LIMIT.MAX_L1_SIZE / ENTRY_SIZE;
 
-/** What counting cannot make good: pointers that lead nowhere, clusters with two uses. */
-export class ProblemList {
-  /** The first ones, in words. */
-  readonly words: string[] = [];
-  count = 0;
-
-  add(words: string): void {
-    this.count++;
-    if (this.words.length < MOST_WORDS) this.words.push(words);
-  }
+/** What is walked: the tables that the header names, and what is in them. */
+export interface ScanSource {
+  readonly header: Qcow2Header;
+  readonly snapshots: readonly SnapshotTables[];
+  /** Bytes of the snapshot table. */
+  readonly snapshotTableSize: number;
+  readonly bitmaps: readonly Bitmap[];
 }
 
-export interface References {
-  readonly counts: ReferenceCounts;
-  readonly problems: ProblemList;
+export interface SnapshotTables {
+  readonly id: string;
+  readonly name: string;
+  /** As it is in the table: any 64 bits. */
+  readonly l1TableOffset: bigint;
+  /** Entries. */
+  readonly l1Size: number;
 }
 
-/**
- * Counts the references of all host clusters of the image in `storage`. `snapshots` and `bitmaps` are
- * those of the header, all of them. Memory: 4 bytes for each cluster of the file, holes left out.
- * Throws EFBIG where that would be more than 2 GiB, and the errors of the storage; whatever is wrong
- * with the image itself is in `problems`.
- */
-export function countReferences(
+export interface ScanOptions {
+  readonly report: Report<ScanFinding>;
+  /** Told of clusters with two uses that do not go together. */
+  readonly conflict?: (cluster: number, use: ClusterUse, other: ClusterUse) => void;
+  /** No cluster can have more references. */
+  readonly largest?: number;
+  /** Entries that can be repaired are passed over, and listed. */
+  readonly repairsEntries?: boolean;
+  /** Count clusters not too far past the end of the file, too: nothing shall be put there. */
+  readonly countsPastEnd?: boolean;
+}
+
+/** Whether a block of a refcount table, by its offset, is where none can be: it is not read. */
+export function isUnreadable(offset: number, { clusterSize }: Geometry): boolean {
+  return offset % clusterSize !== 0;
+}
+
+/** Walks everything. Memory: 4 bytes for each cluster of the file, holes left out. */
+export function scanReferences(
   storage: Storage,
-  header: Qcow2Header,
-  snapshots: readonly Snapshot[],
-  bitmaps: readonly Bitmap[],
-): References {
-  const walk = new ReferenceWalk(storage, header);
-  walk.countHeader();
-  walk.countRefcounts();
-  walk.countL1Table('active L1 table', header.l1TableOffset, header.l1Size);
-  walk.countSnapshots(snapshots);
-  walk.countBitmaps(bitmaps);
-  walk.countL2Tables();
-  return walk;
+  source: ScanSource,
+  options: ScanOptions,
+): ReferenceScan {
+  const scan = new ReferenceScan(storage, source, options);
+  scan.run();
+  return scan;
 }
 
-class ReferenceWalk implements References {
-  readonly counts = new ReferenceCounts();
-  readonly problems = new ProblemList();
-  readonly #storage: Storage;
-  readonly #header: Qcow2Header;
+export class ReferenceScan implements DataCounter {
+  readonly counts: ReferenceCounts;
+  readonly entries: EntryScan;
+  /** Offsets of the refcount blocks by index; 0: there is none. See `isUnreadable`. */
+  refcountTable = new Float64Array(0);
+  /** The refcounts can be made right only by new refcount blocks. */
+  needsRebuild = false;
+  readonly fileClusters: number;
+  /** Clusters in the file of ranges that were not counted, as they reach past its end. */
+  readonly protected: { readonly first: number; readonly end: number }[] = [];
+  readonly #source: ScanSource;
+  readonly #options: ScanOptions;
   readonly #geometry: Geometry;
   readonly #fileSize: number;
-  readonly #externalData: boolean;
-  readonly #decode: DecodePiece;
-  readonly #piece = new Piece();
   readonly #reader: TableReader;
-  /** The reader's buffer by 32-bit words. */
-  readonly #words: Uint32Array;
+  /** L2 tables in which nothing was found, and how often they are to be counted again. */
+  readonly #known = new Map<number, number>();
 
-  constructor(storage: Storage, header: Qcow2Header) {
-    const { geometry } = header;
-    this.#storage = storage;
-    this.#header = header;
+  constructor(storage: Storage, source: ScanSource, options: ScanOptions) {
+    const { geometry } = source.header;
+    this.#source = source;
+    this.#options = options;
     this.#geometry = geometry;
     this.#fileSize = storage.size();
-    this.#externalData = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
-    this.#decode = geometry.extendedL2
-      ? subclusterDecoder(geometry, this.#externalData)
-      : standardDecoder(geometry, this.#externalData);
+    this.fileClusters = Math.ceil(this.#fileSize / geometry.clusterSize);
+    this.counts = new ReferenceCounts(options.largest);
+    const { report, repairsEntries = false } = options;
+    this.entries = new EntryScan(storage, source.header, this, report, repairsEntries);
     this.#reader = new TableReader(storage);
-    this.#words = new Uint32Array(this.#reader.buffer.bytes.buffer);
   }
 
-  countHeader(): void {
-    this.#addRange(USE.HEADER, 0, 1, 'header');
-    const { cryptoHeader } = this.#header.extensions;
-    if (cryptoHeader === null) return;
-    this.#addRange(USE.HEADER, cryptoHeader.offset, cryptoHeader.length, 'encryption header');
+  run(): void {
+    const { header, snapshots, snapshotTableSize } = this.#source;
+    this.#range(USE.HEADER, 0, this.#geometry.clusterSize);
+    this.#countL1Table(header.l1TableOffset, header.l1Size, true);
+    this.#countSnapshots(snapshots);
+    this.#range(USE.SNAPSHOT_TABLE, header.snapshotsOffset, snapshotTableSize);
+    const { refcountTableOffset, refcountTableClusters } = header;
+    const size = refcountTableClusters * this.#geometry.clusterSize;
+    this.#range(USE.REFCOUNTS, refcountTableOffset, size);
+    const { cryptoHeader } = header.extensions;
+    if (cryptoHeader !== null) this.#range(USE.HEADER, cryptoHeader.offset, cryptoHeader.length);
+    this.#countBitmaps();
+    for (const [table, times] of this.#known) {
+      if (times > 0) this.entries.scan(table, times, false);
+    }
+    this.#countRefcountBlocks(refcountTableOffset, size);
   }
 
-  countRefcounts(): void {
-    const { refcountTableOffset: offset, refcountTableClusters } = this.#header;
+  /** Whether a table that reaches past the end of the file, and was not counted, lies there in part. */
+  isProtected(cluster: number): boolean {
+    return this.protected.some(({ first, end }) => cluster >= first && cluster < end);
+  }
+
+  /** Whether an L1 or L2 table lies there, and no other metadata. */
+  isOwnTable(offset: number): boolean {
     const { clusterSize } = this.#geometry;
-    const size = refcountTableClusters * clusterSize;
-    if (!this.#addRange(USE.REFCOUNTS, offset, size, 'refcount table')) return;
-    this.#forEachEntry(offset, size, (low, high) => {
-      this.#addRange(USE.REFCOUNTS, high * TWO_32 + low, clusterSize, 'refcount block');
-    });
+    const use = useIn(this.counts.word(Math.floor(offset / clusterSize)));
+    const isTable = use === USE.L2_TABLE || use === USE.L1_TABLE || use === USE.DATA_AND_L2;
+    return isTable && offset % clusterSize === 0;
+  }
+
+  addData(cluster: number, n: number, seen: SeenFlag): void {
+    this.#add(cluster, USE.DATA, n, seen);
+  }
+
+  addDataRange(offset: number, size: number, n: number, seen: SeenFlag, exact?: bigint): void {
+    this.#range(USE.DATA, offset, size, n, seen, exact);
   }
 
   /** Counts an L1 table of `l1Size` entries, and each L2 table as often as it is referenced. */
-  countL1Table(what: string, offset: number, l1Size: number): void {
+  #countL1Table(offset: number, l1Size: number, active: boolean): void {
     const { clusterSize } = this.#geometry;
-    if (l1Size === 0 || !this.#addRange(USE.L1_TABLE, offset, l1Size * 8, what)) return;
-    this.#forEachEntry(offset, l1Size * 8, (low, high, position) => {
-      const host = hostOffsetOf(low, high);
-      if (hasReservedL1Bits(low, high)) this.#entryProblem(what, position, 'reserved bits set');
-      else if (host !== 0) this.#addRange(USE.L2_TABLE, host, clusterSize, 'L2 table');
+    this.#range(USE.L1_TABLE, offset, l1Size * ENTRY_SIZE);
+    this.#forEachEntry(offset, l1Size * ENTRY_SIZE, (low, high) => {
+      if (hasReservedL1Bits(low, high)) {
+        this.#options.report({ kind: 'l1-reserved', entry: entryValue(low, high) });
+      }
+      const table = hostOffsetOf(low, high);
+      if (table === 0) {
+        // A flag beside nothing: no table lies over the header.
+        if (active) this.entries.suspectsFlags = true;
+        return;
+      }
+      const seen = isCopied(high) ? SEEN.COPIED : SEEN.NOT_COPIED;
+      this.#range(USE.L2_TABLE, table, clusterSize, 1, active ? seen : SEEN.NOTHING);
+      if (table % clusterSize !== 0) {
+        this.#options.report({ kind: 'l2-table-unaligned', offset: table });
+      }
+      this.#countL2Table(table, active);
     });
   }
 
-  countSnapshots(snapshots: readonly Snapshot[]): void {
-    const { nbSnapshots, snapshotsOffset } = this.#header;
-    if (nbSnapshots !== snapshots.length) {
-      this.problems.add(`snapshot table: ${snapshots.length} of ${nbSnapshots} entries known`);
+  #countL2Table(table: number, active: boolean): void {
+    const times = active ? undefined : this.#known.get(table);
+    if (times !== undefined) {
+      this.#known.set(table, times + 1);
+      return;
     }
-    if (nbSnapshots === 0) return;
-    try {
-      const size = snapshotTableSize(this.#storage, this.#header);
-      this.#addRange(USE.SNAPSHOT_TABLE, snapshotsOffset, size, 'snapshot table');
-    } catch (error) {
-      if (!(error instanceof ImageError)) throw error;
-      this.problems.add(describeError(error));
+    const clean = this.entries.scan(table, 1, active);
+    // What comes again and again is counted at once, unless it has more to say.
+    if (clean && this.#known.size < MAX_REMEMBERED && this.#source.snapshots.length > 0) {
+      this.#known.set(table, 0);
     }
-    for (const [n, { problem, l1TableOffset, l1Size }] of snapshots.entries()) {
-      if (problem !== null) this.problems.add(problem);
-      else this.countL1Table(`L1 table of snapshot ${n + 1}`, l1TableOffset, l1Size);
+  }
+
+  #countSnapshots(snapshots: readonly SnapshotTables[]): void {
+    const { report } = this.#options;
+    const { incompatibleFeatures } = this.#source.header;
+    if (snapshots.length > 0 && hasBit(incompatibleFeatures, INCOMPATIBLE.DATA_FILE)) {
+      report({ kind: 'snapshots-external', count: snapshots.length });
+    }
+    for (const { id, name, l1TableOffset, l1Size } of snapshots) {
+      if (l1TableOffset % BigInt(this.#geometry.clusterSize) !== 0n) {
+        report({ kind: 'snapshot-l1-unaligned', id, name, offset: l1TableOffset });
+      } else if (l1Size > MAX_L1_ENTRIES) {
+        report({ kind: 'snapshot-l1-large', id, name, l1Size });
+      } else this.#countL1Table(Number(l1TableOffset), l1Size, false);
     }
   }
 
   /** Without the autoclear bit, what the extension says is out of date: nobody owns its clusters. */
-  countBitmaps(bitmaps: readonly Bitmap[]): void {
-    const extension = this.#header.extensions.bitmaps;
-    const valid = hasBit(this.#header.autoclearFeatures, AUTOCLEAR.BITMAPS);
-    const nbBitmaps = extension === null || !valid ? 0 : extension.nbBitmaps;
-    if (nbBitmaps !== bitmaps.length) {
-      this.problems.add(`bitmap directory: ${bitmaps.length} of ${nbBitmaps} entries known`);
-    }
-    if (extension === null || nbBitmaps === 0) return;
-    const { bitmapDirectoryOffset: offset, bitmapDirectorySize: size } = extension;
-    this.#addRange(USE.BITMAP, offset, size, 'bitmap directory');
-    for (const bitmap of bitmaps) this.#countBitmap(bitmap);
-  }
-
-  #countBitmap({ tableOffset, tableSize }: Bitmap): void {
-    if (!this.#addRange(USE.BITMAP, tableOffset, tableSize * 8, 'bitmap table')) return;
-    this.#forEachEntry(tableOffset, tableSize * 8, (low, high, position) => {
-      const host = hostOffsetOf(low, high);
-      const problem = bitmapEntryProblem(low, high, host);
-      if (problem !== null) this.#entryProblem('bitmap table', position, problem);
-      else if (host !== 0) this.#addRange(USE.BITMAP, host, 1, 'bitmap cluster');
-    });
-  }
-
-  /**
-   * Counts what the L2 tables found so far reference: each is read once, however many L1 tables
-   * share it, in the order of the file.
-   */
-  countL2Tables(): void {
-    this.counts.forEach((cluster, count, use) => {
-      if (use === USE.L2_TABLE) this.#countL2Table(cluster * this.#geometry.clusterSize, count);
-    });
-  }
-
-  #countL2Table(offset: number, references: number): void {
-    const { clusterSize, extendedL2, l2EntrySize } = this.#geometry;
-    const words = this.#words;
-    this.#reader.forEachBlock(offset, clusterSize, (length) => {
-      this.#reader.buffer.bytes.subarray(0, length).swap64();
-      for (let at = 0; at < length / 4; at += l2EntrySize / 4) {
-        const empty = words[at] === 0 && words[at + 1] === 0;
-        if (empty && (!extendedL2 || words[at + 2] === 0)) continue;
-        this.#countL2Entry(at, offset + at * 4, references);
-      }
-    });
-  }
-
-  /** Counts the entry at `words[at]`, which lies at `position` of the file. */
-  #countL2Entry(at: number, position: number, references: number): void {
-    const piece = this.#piece;
-    const low = this.#words[at]!;
-    const high = this.#words[at + 1]!;
-    this.#decode(this.#words, at, 0, piece);
-    const problem = hasReservedL2Bits(this.#geometry, low, high)
-      ? 'reserved bits set'
-      : piece.problem;
-    if (problem !== null) {
-      this.#entryProblem('L2', position, problem);
-    } else if (piece.kind === EXTENT.COMPRESSED) {
-      this.#countCompressed(piece.hostOffset, piece.hostLength, position, references);
-    } else if (piece.hostOffset !== 0 && !this.#externalData) {
-      const { hostOffset } = piece;
-      if (hostOffset >= this.#fileSize) this.#pastTheEnd('L2', position, hostOffset);
-      else this.#add(hostOffset / this.#geometry.clusterSize, USE.DATA, references);
+  #countBitmaps(): void {
+    const { header, bitmaps } = this.#source;
+    const extension = header.extensions.bitmaps;
+    if (extension === null || !hasBit(header.autoclearFeatures, AUTOCLEAR.BITMAPS)) return;
+    const { bitmapDirectoryOffset, bitmapDirectorySize } = extension;
+    this.#range(USE.BITMAP, bitmapDirectoryOffset, bitmapDirectorySize);
+    for (const { tableOffset, tableSize } of bitmaps) {
+      this.#range(USE.BITMAP, tableOffset, tableSize * ENTRY_SIZE);
+      this.#forEachEntry(tableOffset, tableSize * ENTRY_SIZE, (low, high) => {
+        const host = hostOffsetOf(low, high);
+        if (host !== 0) this.#range(USE.BITMAP, host, this.#geometry.clusterSize);
+      });
     }
   }
 
-  /**
-   * Every cluster that the sectors touch. The file may end within the last one, and some writers
-   * count a sector more than there is: QEMU, too, lets it lie less than a cluster past the end.
-   */
-  #countCompressed(offset: number, length: number, position: number, references: number): void {
+  #countRefcountBlocks(offset: number, size: number): void {
+    const table = new Float64Array(size / ENTRY_SIZE);
+    this.refcountTable = table;
+    this.#forEachEntry(offset, size, (low, high, position) => {
+      const index = (position - offset) / ENTRY_SIZE;
+      const place = high * TWO_32 + ((low & ~0x1ff) >>> 0);
+      table[index] = place;
+      this.#countRefcountBlock(index, place, (low & 0x1ff) !== 0);
+    });
+  }
+
+  #countRefcountBlock(index: number, place: number, reserved: boolean): void {
     const { clusterSize } = this.#geometry;
-    const end = offset + length;
-    if (offset >= this.#fileSize || end - this.#fileSize >= clusterSize) {
-      this.#pastTheEnd('compressed L2', position, offset);
-      return;
+    const { report, repairsEntries = false } = this.#options;
+    const cluster = place / clusterSize;
+    const end = Math.max(this.fileClusters, this.counts.end);
+    if (reserved) {
+      report({ kind: 'block-reserved', index });
+    } else if (place % clusterSize !== 0) {
+      report({ kind: 'block-unaligned', index });
+    } else if (cluster >= end) {
+      report({ kind: 'block-outside', index, repairing: repairsEntries });
+      // Nothing can be wrong with what it counts: no cluster in use is among it, or it has the count 0.
+      if (!repairsEntries) return;
+    } else {
+      if (place === 0) return;
+      this.#range(USE.REFCOUNTS, place, clusterSize);
+      const references = this.counts.count(cluster);
+      if (references === 1) return;
+      report({ kind: 'block-shared', index, references });
     }
-    const last = Math.floor((end - 1) / clusterSize);
-    for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) {
-      this.#add(cluster, USE.DATA, references);
-    }
+    this.needsRebuild = true;
   }
 
   /** Calls `visit` for the entries of a table that are not 0, by halves, with their offsets. */
@@ -241,36 +264,50 @@ class ReferenceWalk implements References {
     });
   }
 
-  /** Adds the clusters of `length` bytes at `offset`. False where they cannot be read. */
-  #addRange(use: ClusterUse, offset: number, length: number, what: string): boolean {
+  /** Adds the clusters of a range, where it lies in the file or less than a cluster past its end. */
+  #range(
+    use: ClusterUse,
+    offset: number,
+    size: number,
+    n = 1,
+    seen: SeenFlag = SEEN.NOTHING,
+    exact?: bigint,
+  ): void {
     const { clusterSize } = this.#geometry;
-    if (offset % clusterSize !== 0) {
-      this.problems.add(`${what} at unaligned offset 0x${offset.toString(16)}`);
-      return false;
+    if (size === 0) return;
+    if (offset + size - this.#fileSize >= clusterSize) {
+      this.#pastEnd(use, offset, size, n, exact);
+      const end = (this.fileClusters + MAX_PAST_END) * clusterSize;
+      if (this.#options.countsPastEnd !== true || offset + size > end) return;
     }
-    if (offset + length > this.#fileSize) {
-      this.problems.add(`${what} at offset 0x${offset.toString(16)} lies past the end of file`);
-      return false;
+    const last = Math.floor((offset + size - 1) / clusterSize);
+    for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) {
+      this.#add(cluster, use, n, seen);
     }
-    const end = Math.ceil((offset + length) / clusterSize);
-    for (let cluster = offset / clusterSize; cluster < end; cluster++) this.#add(cluster, use, 1);
-    return true;
   }
 
-  #add(cluster: number, use: ClusterUse, references: number): void {
-    const other = this.counts.add(cluster, use, references);
+  #pastEnd(use: ClusterUse, offset: number, size: number, n: number, exact?: bigint): void {
+    const finding = { kind: 'past-end', use, offset: exact ?? BigInt(offset), size } as const;
+    for (let times = 0; times < n; times++) this.#options.report(finding);
+    const first = Math.floor(offset / this.#geometry.clusterSize);
+    const isNeeded = use === USE.L1_TABLE || use === USE.DATA;
+    if (isNeeded && first < this.fileClusters) {
+      this.protected.push({ first, end: this.fileClusters });
+    }
+  }
+
+  #add(cluster: number, use: ClusterUse, n: number, seen: SeenFlag): void {
+    const other = this.counts.add(cluster, use, n, seen);
     if (other === USE.NONE) return;
-    const offset = cluster * this.#geometry.clusterSize;
-    this.problems.add(
-      `${USE_NAMES[use]} at offset 0x${offset.toString(16)} is also ${USE_NAMES[other]}`,
-    );
+    if (other === OVERFLOW) this.#overflow(cluster, use, n, seen);
+    else this.#options.conflict?.(cluster, use, other);
   }
 
-  #entryProblem(what: string, position: number, problem: string): void {
-    this.problems.add(`${what} entry at offset 0x${position.toString(16)}: ${problem}`);
-  }
-
-  #pastTheEnd(what: string, position: number, host: number): void {
-    this.#entryProblem(what, position, `offset 0x${host.toString(16)} is past the end of file`);
+  /** As many as there can be, and a finding for each of the rest. */
+  #overflow(cluster: number, use: ClusterUse, n: number, seen: SeenFlag): void {
+    for (let times = 0; times < n; times++) {
+      if (n > 1 && this.counts.add(cluster, use, 1, seen) !== OVERFLOW) continue;
+      this.#options.report({ kind: 'overflow', offset: cluster * this.#geometry.clusterSize });
+    }
   }
 }

@@ -106,7 +106,7 @@ describe('rebuildRefcounts()', () => {
   const copied = 1n << 63n;
   const refused: [what: string, overwrites: Overwrites, message: RegExp][] = [
     ['data past the end', (p) => [[p.l2Tables.get(0)! + 8, pastEnd]], /past the end of file/],
-    ['data that is unaligned', (p) => [[p.l2Tables.get(0)! + 8, 0x8200n]], /not a multiple/],
+    ['data that is unaligned', (p) => [[p.l2Tables.get(0)! + 8, 0x8200n]], /at unaligned offset/],
     ['data over the header', (p) => [[p.l2Tables.get(0)! + 8, 1n << 62n]], /is also header/],
     [
       'data over the L1 table',
@@ -121,22 +121,22 @@ describe('rebuildRefcounts()', () => {
     [
       'data over a refcount block',
       (p) => [[p.l2Tables.get(0)! + 8, BigInt(p.refcountBlocks[0]!)]],
-      /data cluster .* is also refcount structure/,
+      /refcount structure .* is also data cluster/,
     ],
     ['reserved bits of L2', (p) => [[p.l2Tables.get(0)! + 8, 2n]], /reserved bits/],
     ['reserved bits of L1', (p) => [[p.l1Table, copied | 1n]], /reserved bits/],
     ['an L2 table past the end', (p) => [[p.l1Table, pastEnd]], /L2 table .* past the end/],
-    ['an unaligned L2 table', (p) => [[p.l1Table, 0x10200n]], /L2 table at unaligned/],
+    ['an unaligned L2 table', (p) => [[p.l1Table, 0x10200n]], /L2 table at/],
     ['a block past the end', (p) => [[p.refcountTable, pastEnd]], /refcount block .* past the/],
     ['a block at 2^63', (p) => [[p.refcountTable, 1n << 63n]], /refcount block .* past the/],
-    ['an unaligned block', (p) => [[p.refcountTable, 0x10200n]], /refcount block at unaligned/],
+    ['an unaligned block', (p) => [[p.refcountTable, 0x10200n]], /refcount block . at unaligned/],
     [
       'one block twice',
       (p) => [[p.refcountTable + 8, BigInt(p.refcountBlocks[0]!)]],
       /refcount structure at .* is also refcount structure/,
     ],
-    ['an L1 table past the end', () => [[40, pastEnd]], /active L1 table .* past the end/],
-    ['a refcount table past the end', () => [[48, pastEnd]], /refcount table .* past the end/],
+    ['an L1 table past the end', () => [[40, pastEnd]], /L1 table .* past the end/],
+    ['a refcount table past the end', () => [[48, pastEnd]], /refcount structure .* past the end/],
   ];
   for (const [what, overwrites, message] of refused) {
     it(`refuses ${what}, and changes nothing`, () => {

@@ -1,0 +1,122 @@
+/** `qcow2fs check`: an image's consistency, in qemu-img's words. */
+import { ERRNO, ImageError, isExpected } from '../errors.js';
+import type { CheckResult, Fix } from '../image/qcow2/check.js';
+import type { Finding } from '../image/qcow2/check-findings.js';
+import { strerror } from '../sys/libc.js';
+import { printableLines } from '../sys/log.js';
+import { check } from '../tools/check.js';
+import { findingText, humanResult, jsonResult, repairedText } from './check-words.js';
+import { getopt, type Option } from './getopt.js';
+import {
+  cacheMode,
+  FORCE_SHARE,
+  IMAGE_OPTS,
+  imageSpec,
+  OBJECT,
+  OUTPUT,
+  outputFormat,
+  QUIET,
+  SOURCE_CACHE,
+} from './image-options.js';
+import type { Outcome } from './outcome.js';
+import { problemText, reportError, UsageError } from './program.js';
+
+const FORMAT: Option = { long: 'format', short: 'f', value: true };
+const REPAIR: Option = { long: 'repair', short: 'r', value: true };
+const OPTIONS = [FORMAT, REPAIR, FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, QUIET, SOURCE_CACHE];
+
+/** Exit codes. */
+const STATUS = { OK: 0, FAILED: 1, CORRUPT: 2, LEAKS: 3, UNSUPPORTED: 63 } as const;
+/** Bytes of findings that are written at once. */
+const LINES_SIZE = 1 << 16;
+
+export async function runCheckCommand(words: string[]): Promise<Outcome> {
+  const args = getopt(words, OPTIONS);
+  const fixes = args.all('repair').map(fixOf);
+  const output = outputFormat(args);
+  const [word, ...more] = args.operands;
+  if (word === undefined || more.length > 0) throw new UsageError('Expecting one image file name');
+  const cache = args.last('T');
+  if (cache !== undefined && cacheMode(cache) === undefined) {
+    throw new ImageError('invalid', 'EINVAL', `Invalid source cache option: ${cache}`);
+  }
+  const spec = imageSpec(word, args, { format: args.last('format') });
+  const print = (text: string) => {
+    if (!args.has('q')) process.stdout.write(text);
+  };
+  const findings = new FindingLines();
+  let result: CheckResult;
+  try {
+    result = check(spec, {
+      fix: fixes.at(-1) ?? 'none',
+      report: (finding) => findings.add(finding),
+      repaired: (first) => {
+        findings.flush();
+        if (output === 'human') print(repairedText(first));
+      },
+    });
+  } catch (error) {
+    findings.flush();
+    return failed(error);
+  }
+  findings.flush();
+  print(output === 'human' ? humanResult(result) : jsonResult(result, spec.filename));
+  return { status: statusOf(result) };
+}
+
+function fixOf(word: string): Fix {
+  if (word === 'leaks' || word === 'all') return word;
+  throw new UsageError(`Unknown option value for -r (expecting 'leaks' or 'all'): ${word}`);
+}
+
+function statusOf({ checkErrors, corruptions, leaks }: CheckResult): number {
+  if (checkErrors > 0) {
+    reportError('Check failed');
+    return STATUS.FAILED;
+  }
+  if (corruptions > 0) return STATUS.CORRUPT;
+  return leaks > 0 ? STATUS.LEAKS : STATUS.OK;
+}
+
+/** Errors of opening stand for themselves; a check that came to no end says so. */
+function failed(error: unknown): Outcome {
+  if (!isExpected(error)) throw error;
+  if (!(error instanceof ImageError)) {
+    reportError(`Check failed: ${problemText(error)}`);
+    return { status: STATUS.FAILED };
+  }
+  if (error.code === 'ENOTSUP' && error.context.operation === 'check') {
+    reportError(error.message);
+    return { status: STATUS.UNSUPPORTED };
+  }
+  if (error.context.operation !== 'check') throw error;
+  const words = strerror(ERRNO[error.code]);
+  if (error.message !== words) {
+    const { hint } = error.context;
+    reportError(error.message);
+    if (hint !== undefined) process.stderr.write(`${hint}\n`);
+  }
+  reportError(`Check failed: ${words}`);
+  return { status: STATUS.FAILED };
+}
+
+/** Lines on standard error, many at once. What images can put into them cannot steer a terminal. */
+class FindingLines {
+  #lines = '';
+  #toldUnreadable = false;
+
+  add(finding: Finding): void {
+    if (finding.kind === 'block-unreadable') {
+      // QEMU tells of the first.
+      if (this.#toldUnreadable) return;
+      this.#toldUnreadable = true;
+    }
+    this.#lines += `${printableLines(findingText(finding))}\n`;
+    if (this.#lines.length > LINES_SIZE) this.flush();
+  }
+
+  flush(): void {
+    if (this.#lines !== '') process.stderr.write(this.#lines);
+    this.#lines = '';
+  }
+}

@@ -1,0 +1,87 @@
+/** The image that qemu-io's commands work on: how it is opened, and opened anew with other options. */
+import { ImageError } from '../../errors.js';
+import type { ImageSpec } from '../../image/spec.js';
+import type { WriteOptions } from '../../image/write-options.js';
+import { DiskRequests } from '../../tools/disk-requests.js';
+import { type OpenDisk, openDisk } from '../../tools/open-disk.js';
+import { openThrowAway } from '../../tools/throw-away.js';
+
+/** What the options of the command line and of `open` say. */
+export interface OpenFlags {
+  readonly readOnly: boolean;
+  /** Writes go to an overlay that is thrown away. */
+  readonly snapshot: boolean;
+  readonly copyOnRead: boolean;
+  readonly forceShare: boolean;
+  readonly cache: WriteOptions['cache'];
+  /** Whether requests to discard do anything. */
+  readonly discards: boolean;
+  /** Asked for without going past the host's cache, which QEMU refuses. */
+  readonly nativeAio: boolean;
+}
+
+export interface IoImage {
+  readonly disk: OpenDisk;
+  readonly requests: DiskRequests;
+  readonly writable: boolean;
+  readonly spec: ImageSpec;
+  readonly flags: OpenFlags;
+}
+
+/** The options that the image itself says, over those of the flags. */
+function settingsOf(spec: ImageSpec, flags: OpenFlags) {
+  const readOnly = spec.readOnly ?? flags.readOnly;
+  const forceShare = spec.forceShare ?? flags.forceShare;
+  const discard = spec.write?.discard ?? (flags.discards ? 'unmap' : 'ignore');
+  const detectZeroes = spec.write?.detectZeroes ?? 'off';
+  if (detectZeroes === 'unmap' && discard !== 'unmap') {
+    throw refused(
+      'setting detect-zeroes to unmap is not allowed without setting discard operation to unmap',
+    );
+  }
+  if (flags.nativeAio) {
+    throw refused(
+      'aio=native was specified, but it requires cache.direct=on, which was not specified.',
+    );
+  }
+  if (flags.copyOnRead && readOnly) throw refused("Can't use copy-on-read on read-only device");
+  if (forceShare && !readOnly) {
+    throw refused('force-share=on can only be used with read-only images');
+  }
+  // Zeroes are looked for here, in whole requests.
+  const write = { cache: flags.cache, ...spec.write, discard, detectZeroes: 'off' as const };
+  return { readOnly, forceShare, discard, detectZeroes, write };
+}
+
+/** Opens the image; errors are QEMU's words without the image's name. */
+export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<IoImage> {
+  const { readOnly, forceShare, discard, detectZeroes, write } = settingsOf(spec, flags);
+  const options = { writable: !readOnly, write };
+  const opened = { ...spec, readOnly, forceShare, write };
+  const disk = flags.snapshot
+    ? await openThrowAway(opened, options)
+    : await openDisk(opened, options);
+  const guessedRaw =
+    spec.format === undefined && !readOnly && disk.description.layers[0].format === 'raw';
+  const requests = new DiskRequests(disk, {
+    copyOnRead: flags.copyOnRead,
+    detectZeroes,
+    discards: discard === 'unmap',
+    guessedRaw,
+  });
+  if (guessedRaw) warnOfGuess(spec.filename);
+  return { disk, requests, writable: !readOnly, spec, flags };
+}
+
+function warnOfGuess(filename: string): void {
+  process.stderr.write(
+    `WARNING: Image format was not specified for '${filename}' and probing guessed raw.\n` +
+      '         Automatically detecting the format is dangerous for raw images, ' +
+      'write operations on block 0 will be restricted.\n' +
+      "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+  );
+}
+
+function refused(message: string): ImageError {
+  return new ImageError('policy', 'EINVAL', message);
+}

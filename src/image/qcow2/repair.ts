@@ -1,0 +1,278 @@
+/**
+ * Puts right what a check found. The counts that were taken are the truth; no data and no pointer to data is
+ * touched. The order, with a flush between two steps:
+ *
+ * 1. entries that name no cluster any more, a new snapshot table, counts that were too low;
+ * 2. the header names the new snapshot table;
+ * 3. counts that were too high.
+ *
+ * Where the refcounts are built anew, all of them are written elsewhere in step 1, and the header names them
+ * together with the snapshot table. A crash leaves the counts as they were or as they will be, one by one,
+ * never lower than the references there are then; COPIED flags follow at the end, cleared or set where
+ * that is true already. What is missing, the next repair does.
+ */
+import { divCeil } from '../../codec/bits.js';
+import { ImageError } from '../../errors.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import type { CheckedImage } from './checked-image.js';
+import type { Report } from './check-findings.js';
+import { type CheckedTable, repairedTable } from './check-snapshots.js';
+import { setRefcountsAndSnapshots, setRefcountTable, setSnapshots } from './header-edit.js';
+import { LIMIT } from './layout.js';
+import { countsPerBlock, largestCount } from './refcount-compare.js';
+import { correctCounts, writeNewBlocks, writeNewTable } from './refcount-correct.js';
+import { type ReferenceCounts, USE } from './reference-counts.js';
+import { type ReferenceScan, type ScanSource, scanReferences, isUnreadable } from './references.js';
+
+export interface RepairPlan {
+  readonly scan: ReferenceScan;
+  readonly source: ScanSource;
+  /** The snapshot table, where it is to be written anew. */
+  readonly snapshots: CheckedTable | null;
+  /** What may be changed: counts that are too high, or all. */
+  readonly fix: 'leaks' | 'all';
+  /** Whether the refcounts are of no use. */
+  readonly rebuild: boolean;
+  readonly report: Report;
+}
+
+export interface RepairResult {
+  /** The refcount table as it is then, by the blocks' offsets. */
+  readonly table: Float64Array;
+  /** After a rebuild, things that are still wrong. */
+  readonly problems: number;
+}
+
+/** All is durable on return. Throws EFBIG or ENOSPC with no refcount changed. */
+export function repairImage(image: CheckedImage, plan: RepairPlan): RepairResult {
+  return new Repair(image, plan).run();
+}
+
+class Repair {
+  readonly #image: CheckedImage;
+  readonly #plan: RepairPlan;
+  readonly #clusterSize: number;
+  readonly #perBlock: number;
+  readonly #snapshots: IoBuffer;
+
+  constructor(image: CheckedImage, plan: RepairPlan) {
+    const { geometry, size } = image.header;
+    this.#image = image;
+    this.#plan = plan;
+    this.#clusterSize = geometry.clusterSize;
+    this.#perBlock = countsPerBlock(geometry);
+    const { snapshots } = plan;
+    this.#snapshots = snapshots === null ? new IoBuffer(0) : repairedTable(snapshots, size);
+  }
+
+  run(): RepairResult {
+    const { scan, rebuild, snapshots } = this.#plan;
+    this.#repairEntries();
+    if (rebuild) return this.#rebuild(true);
+    if (snapshots === null) {
+      this.#correct(scan.counts);
+      return { table: scan.refcountTable, problems: 0 };
+    }
+    return this.#moveSnapshots();
+  }
+
+  /** Unaligned clusters that read as zeroes: the entries read as zeroes without them. */
+  #repairEntries(): void {
+    const { scan } = this.#plan;
+    const { storage, header } = this.#image;
+    const { extendedL2 } = header.geometry;
+    const entry = new IoBuffer(8);
+    // Subclusters say themselves that they are zero.
+    if (!extendedL2) entry.view.setUint32(4, 1);
+    for (const { position, table } of scan.entries.repairs) {
+      if (scan.isOwnTable(table)) storage.write(entry, 0, 8, position);
+    }
+  }
+
+  /** Counts in place. */
+  #correct(counts: ReferenceCounts): void {
+    const { scan, fix } = this.#plan;
+    this.#raise(counts, fix);
+    this.#image.storage.flush();
+    this.#lower(scan, counts);
+    this.#image.storage.flush();
+  }
+
+  #raise(counts: ReferenceCounts, fix: RepairPlan['fix']): void {
+    if (fix !== 'all') return;
+    const { storage, header } = this.#image;
+    const { scan } = this.#plan;
+    correctCounts(storage, header.geometry, scan.refcountTable, (cluster, stored) =>
+      Math.max(stored, counts.count(cluster)),
+    );
+  }
+
+  #lower(scan: ReferenceScan, counts: ReferenceCounts): void {
+    const { storage, header } = this.#image;
+    // Past the end of the file, counts keep others from what entries that lead nowhere name.
+    const end = Math.max(scan.fileClusters, scan.counts.end);
+    correctCounts(storage, header.geometry, scan.refcountTable, (cluster, stored) => {
+      const count = counts.count(cluster);
+      return cluster >= end || stored <= count || scan.isProtected(cluster) ? stored : count;
+    });
+  }
+
+  /** A new snapshot table, and counts in place where they reach it. */
+  #moveSnapshots(): RepairResult {
+    const { storage } = this.#image;
+    const { scan, snapshots } = this.#plan;
+    const { counts } = this.#scanWithout(false);
+    const clusters = divCeil(this.#snapshots.length, this.#clusterSize);
+    const start = this.#firstFree(counts);
+    const { refcountTable } = scan;
+    for (let cluster = start; cluster < start + clusters; cluster++) {
+      if ((refcountTable[Math.floor(cluster / this.#perBlock)] ?? 0) === 0) {
+        return this.#rebuild(false);
+      }
+      counts.add(cluster, USE.SNAPSHOT_TABLE, 1);
+    }
+    this.#checkRoom(start + clusters);
+    this.#writeSnapshots(start);
+    this.#raise(counts, 'all');
+    storage.flush();
+    setSnapshots(storage, {
+      nbSnapshots: snapshots!.entries.length,
+      snapshotsOffset: clusters === 0 ? 0 : start * this.#clusterSize,
+    });
+    storage.flush();
+    this.#lower(scan, counts);
+    storage.flush();
+    return { table: refcountTable, problems: 0 };
+  }
+
+  /** New blocks and a new table for all that is in use. */
+  #rebuild(tells: boolean): RepairResult {
+    const { storage, header } = this.#image;
+    const { geometry } = header;
+    const { snapshots, scan } = this.#plan;
+    const { counts, problems } = this.#scanWithout(true);
+    if (tells) this.#tellFreed(counts);
+    for (const { first, end } of scan.protected) {
+      for (let cluster = first; cluster < end; cluster++) {
+        if (counts.count(cluster) === 0) counts.add(cluster, USE.MIXED, 1);
+      }
+    }
+    const start = this.#firstFree(counts);
+    const snapshotClusters = divCeil(this.#snapshots.length, this.#clusterSize);
+    const { tableClusters, blocks } = this.#planBlocks(counts, start, snapshotClusters);
+    const tableStart = start + snapshotClusters;
+    const firstBlock = tableStart + tableClusters;
+    for (let cluster = start; cluster < firstBlock + blocks.length; cluster++) {
+      counts.add(cluster, cluster < tableStart ? USE.SNAPSHOT_TABLE : USE.REFCOUNTS, 1);
+    }
+    const placed = new Map(
+      blocks.map((index, n) => [index, (firstBlock + n) * this.#clusterSize] as const),
+    );
+    this.#writeSnapshots(start);
+    writeNewBlocks(storage, geometry, placed, counts);
+    writeNewTable(storage, geometry, { start: tableStart, tableClusters }, placed);
+    storage.flush();
+    const refcounts = {
+      refcountTableOffset: tableStart * this.#clusterSize,
+      refcountTableClusters: tableClusters,
+    };
+    if (snapshots === null) setRefcountTable(storage, refcounts);
+    else {
+      const snapshotsOffset = snapshotClusters === 0 ? 0 : start * this.#clusterSize;
+      const nbSnapshots = snapshots.entries.length;
+      setRefcountsAndSnapshots(storage, { ...refcounts, nbSnapshots, snapshotsOffset });
+    }
+    storage.flush();
+    const table = new Float64Array((tableClusters * this.#clusterSize) / 8);
+    for (const [index, offset] of placed) table[index] = offset;
+    return { table, problems };
+  }
+
+  /** The blocks that are needed, those for themselves and their table included. */
+  #planBlocks(
+    counts: ReferenceCounts,
+    start: number,
+    snapshotClusters: number,
+  ): { tableClusters: number; blocks: number[] } {
+    const needed = new Set<number>();
+    counts.forEach((cluster, count) => {
+      if (count > 0) needed.add(Math.floor(cluster / this.#perBlock));
+    });
+    let tableClusters = 0;
+    for (let total = -1; total !== snapshotClusters + tableClusters + needed.size; ) {
+      total = snapshotClusters + tableClusters + needed.size;
+      const lastBlock = Math.floor((start + total - 1) / this.#perBlock);
+      const firstBlock = Math.floor(start / this.#perBlock);
+      for (let index = firstBlock; index <= lastBlock; index++) needed.add(index);
+      tableClusters = divCeil((lastBlock + 1) * 8, this.#clusterSize);
+    }
+    if (tableClusters * this.#clusterSize > LIMIT.MAX_REFCOUNT_TABLE_SIZE) {
+      throw new ImageError('unsupported', 'EFBIG', 'File too large', {
+        operation: 'check',
+        limit: `a refcount table of ${tableClusters} clusters`,
+      });
+    }
+    const blocks = [...needed].sort((a, b) => a - b);
+    this.#checkRoom(start + snapshotClusters + tableClusters + blocks.length);
+    return { tableClusters, blocks };
+  }
+
+  /** Counts as they will be without the snapshot table, if it moves, and without the refcounts. */
+  #scanWithout(refcounts: boolean): { counts: ReferenceCounts; problems: number } {
+    const { storage, header } = this.#image;
+    const { source, snapshots } = this.#plan;
+    let problems = 0;
+    const left = {
+      ...source,
+      header: refcounts ? { ...header, refcountTableClusters: 0 } : header,
+      snapshotTableSize: snapshots === null ? source.snapshotTableSize : 0,
+    };
+    const { counts } = scanReferences(storage, left, {
+      largest: largestCount(header.geometry.refcountBits),
+      repairsEntries: true,
+      countsPastEnd: true,
+      report: () => problems++,
+    });
+    return { counts, problems };
+  }
+
+  /** Behind all that is in use; and behind what there is, but on a device. */
+  #firstFree(counts: ReferenceCounts): number {
+    const { scan } = this.#plan;
+    const end = Math.max(counts.end, scan.counts.end);
+    return Number.isFinite(this.#image.limit) ? end : Math.max(end, scan.fileClusters);
+  }
+
+  #checkRoom(end: number): void {
+    const { limit } = this.#image;
+    if (end <= limit) return;
+    throw new ImageError('invalid', 'ENOSPC', 'No space left on device', {
+      operation: 'check',
+      limit: `the device has ${limit} clusters`,
+    });
+  }
+
+  #writeSnapshots(start: number): void {
+    const { length } = this.#snapshots;
+    if (length === 0) return;
+    this.#image.storage.write(this.#snapshots, 0, length, start * this.#clusterSize);
+  }
+
+  /** The clusters of the old refcounts, which are used for that no more. */
+  #tellFreed(counts: ReferenceCounts): void {
+    const { scan, report } = this.#plan;
+    const { refcountTableOffset, refcountTableClusters } = this.#image.header;
+    const clusters = new Set<number>();
+    const first = refcountTableOffset / this.#clusterSize;
+    for (let n = 0; n < refcountTableClusters; n++) clusters.add(first + n);
+    for (const offset of scan.refcountTable) {
+      if (offset !== 0 && !isUnreadable(offset, this.#image.header.geometry))
+        clusters.add(offset / this.#clusterSize);
+    }
+    for (const cluster of [...clusters].sort((a, b) => a - b)) {
+      const [refcount, references] = [scan.counts.count(cluster), counts.count(cluster)];
+      if (refcount <= references) continue;
+      report({ kind: 'refcount', cluster, refcount, references, repairing: true });
+    }
+  }
+}

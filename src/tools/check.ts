@@ -1,0 +1,66 @@
+/** Checks an image and repairs it: what is found is told one by one, and counted. */
+import { fstatSync } from 'node:fs';
+import { ImageError } from '../errors.js';
+import type { Qcow2Description } from '../image/description.js';
+import { storageOf } from '../image/file-storage.js';
+import { closeImage, type OpenPolicy } from '../image/open.js';
+import { type CheckResult, checkImage, type Fix } from '../image/qcow2/check.js';
+import type { CheckedImage } from '../image/qcow2/checked-image.js';
+import type { Report } from '../image/qcow2/check-findings.js';
+import { readHeader } from '../image/qcow2/header.js';
+import { type ImageSpec, specOf } from '../image/spec.js';
+import { openDescription } from './open-image.js';
+
+export interface CheckOptions {
+  readonly fix?: Fix;
+  readonly policy?: OpenPolicy;
+  readonly report?: Report;
+  /** Told what a fix has put right, before the image is checked again. */
+  readonly repaired?: (result: CheckResult) => void;
+}
+
+/**
+ * Checks an image. With a fix, it is repaired, and where that has changed anything, checked once more: the
+ * result is of the image as it is then, with what was repaired. Throws an ImageError: 'unsupported', ENOTSUP
+ * for formats that have nothing to check, errors of opening, and where the check comes to no end.
+ */
+export function check(image: string | ImageSpec, options: CheckOptions = {}): CheckResult {
+  const { fix = 'none', report = () => {}, repaired, policy } = options;
+  const spec = specOf(image);
+  const writable = fix !== 'none';
+  const { description } = openDescription(spec, {
+    lock: writable ? 'write' : 'read',
+    writable,
+    probedRaw: true,
+    allowEncrypted: true,
+    check: true,
+    ...policy,
+  });
+  try {
+    const [layer] = description.layers;
+    if (layer.format !== 'qcow2') throw noChecks();
+    const first = checkImage(checkedImage(layer), fix, report);
+    const { corruptionsFixed, leaksFixed } = first;
+    if (corruptionsFixed + leaksFixed === 0) return first;
+    repaired?.(first);
+    const second = checkImage(checkedImage(layer), 'none', report);
+    return { ...second, corruptionsFixed, leaksFixed };
+  } finally {
+    closeImage(description);
+  }
+}
+
+function noChecks(): ImageError {
+  const message = 'This image format does not support checks';
+  return new ImageError('unsupported', 'ENOTSUP', message, { operation: 'check' });
+}
+
+/** With the header as it is now: a repair changes it. */
+function checkedImage({ file, bitmaps }: Qcow2Description): CheckedImage {
+  const storage = storageOf(file);
+  const header = readHeader(storage, 'check');
+  const isDevice = fstatSync(file.fd).isBlockDevice();
+  const { clusterSize } = header.geometry;
+  const limit = isDevice ? Math.floor(storage.size() / clusterSize) : Number.POSITIVE_INFINITY;
+  return { storage, header, bitmaps, limit };
+}

@@ -1,0 +1,84 @@
+/** Checks by our engine, printed as the command line prints them, and by QEMU's. */
+import { findingText, humanResult, repairedText } from '#src/cli/check-words.js';
+import { ERRNO, ImageError, isExpected } from '#src/errors.js';
+import type { Disk } from '#src/image/disk.js';
+import type { Fix } from '#src/image/qcow2/check.js';
+import { strerror } from '#src/sys/libc.js';
+import { check } from '#src/tools/check.js';
+import { IoBuffer } from '#src/sys/io-buffer.js';
+import type { ToolResult } from './qemu.js';
+import { withImage } from './read.js';
+
+/** Bytes of a disk that are looked at. */
+const MOST = 8 << 20;
+
+/** What `check` says of the image at `path`, with its exit status. */
+export function ourCheck(path: string, fix: Fix = 'none'): ToolResult {
+  let stdout = '';
+  let stderr = '';
+  try {
+    const result = check(path, {
+      fix,
+      report: (finding) => {
+        if (finding.kind === 'block-unreadable' && stderr.includes('Refblock offset')) return;
+        stderr += `${findingText(finding)}\n`;
+      },
+      repaired: (first) => {
+        stdout += repairedText(first);
+      },
+    });
+    const { checkErrors, corruptions, leaks } = result;
+    stdout += humanResult(result);
+    if (checkErrors > 0) stderr += 'qemu-img: Check failed\n';
+    const status = checkErrors > 0 ? 1 : corruptions > 0 ? 2 : leaks > 0 ? 3 : 0;
+    return { status, stdout, stderr };
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    if (error.context.operation !== 'check') {
+      return { status: 1, stdout, stderr: `qemu-img: ${error.message}\n` };
+    }
+    const words = strerror(ERRNO[error.code]);
+    const { hint } = error.context;
+    if (error.message !== words) stderr += `qemu-img: ${error.message}\n`;
+    if (hint !== undefined) stderr += `${hint}\n`;
+    return { status: 1, stdout, stderr: `${stderr}qemu-img: Check failed: ${words}\n` };
+  }
+}
+
+/** What can be read of the disk and of the snapshots: clusters, by the snapshot's id and their place. */
+export function readableClusters(path: string, clusterSize: number): Map<string, Buffer> {
+  const found = new Map<string, Buffer>();
+  try {
+    withImage(path, ({ image }) => {
+      addClusters(found, '', clusterSize, () => image.disk);
+      for (const { view, snapshot } of image.snapshots()) {
+        addClusters(found, `${snapshot.id} `, clusterSize, () => image.snapshotDisk(view));
+      }
+    });
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+  }
+  return found;
+}
+
+function addClusters(
+  found: Map<string, Buffer>,
+  prefix: string,
+  clusterSize: number,
+  open: () => Disk,
+): void {
+  const buffer = new IoBuffer(clusterSize);
+  let size = 0;
+  for (let at = 0; at === 0 || at < size; at += clusterSize) {
+    try {
+      const disk = open();
+      size = Math.min(disk.size, MOST);
+      const length = Math.min(clusterSize, size - at);
+      disk.read(at, length, buffer, 0);
+      found.set(`${prefix}${at}`, Buffer.from(buffer.bytes.subarray(0, length)));
+    } catch (error) {
+      if (!isExpected(error)) throw error;
+      if (size === 0) return;
+    }
+  }
+}
