@@ -62,6 +62,12 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./info-command.js')).runInfoCommand(words),
   },
   {
+    name: 'io',
+    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
+    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
+    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
+  },
+  {
     name: 'map',
     usage:
       'map [-f FMT | --image-opts] [--output=human|json] [--start-offset=OFFSET] ' +
@@ -69,12 +75,6 @@ export const COMMANDS: readonly Command[] = [
     image: true,
     summary: 'show where the parts of a disk lie in files, as qemu-img map does',
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
-  },
-  {
-    name: 'io',
-    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
-    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
-    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
   },
   {
     name: 'mount',

@@ -10,7 +10,7 @@ import { setTimeout } from 'node:timers/promises';
 import { ImageError, isExpected } from '../errors.js';
 import { fullName } from '../image/file-names.js';
 import { unlockImage } from '../image/lock.js';
-import type { ImageSpec } from '../image/spec.js';
+import type { BackingSpec, ImageSpec } from '../image/spec.js';
 import type { WriteOptions } from '../image/write-options.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { heldAbove } from './held.js';
@@ -92,10 +92,11 @@ async function openBase(
   { spec, write }: CommitRequest,
 ): Promise<OpenDisk> {
   const { file, format } = top.description.layers[index]!;
-  let given: ImageSpec | null | undefined = spec;
+  let given: BackingSpec | null | undefined = spec;
   for (let depth = 0; depth < index; depth++) given = given?.backing;
   unlockImage(file.fd);
-  const own = { path: file.path, filename: file.path, ...given, format };
+  const path = given?.path ?? file.path;
+  const own = { ...given, path, filename: given?.filename || path, format };
   const options = { writable: true, write: { ...own.write, ...write } };
   try {
     return await openDisk({ ...own, readOnly: false }, options);

@@ -2,7 +2,7 @@
  * Uses an image as a guest would, and writes into the recording what it did: the only thing that a
  * workload has to do with.
  */
-import { describeError, isExpected } from '#src/errors.js';
+import { describeError, ImageError, isExpected } from '#src/errors.js';
 import type { ImageWriter, Preallocation } from '#src/image/writer.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
 import type { AmendRequest } from '#src/tools/amend.js';
@@ -90,6 +90,30 @@ export class CrashDriver {
   zero(first: number, count: number): void {
     this.#fill(`zero ${first}+${count}`, first, count, ZEROES);
     this.#writer.zero!(first * SECTOR_SIZE, count * SECTOR_SIZE);
+  }
+
+  /** By entries alone: whole clusters. Refused where none can say it; nothing is changed then. */
+  markZero(cluster: number, count: number, unmap: boolean): void {
+    const [first, sectors] = this.#clusters(cluster, count);
+    const values = new Int32Array(sectors).fill(ZEROES);
+    this.#try(`mark ${first}+${sectors}`, withSectors(this.state, first, values), () => {
+      const range = [first * SECTOR_SIZE, sectors * SECTOR_SIZE] as const;
+      if (this.#writer.markZero!(...range, unmap)) return;
+      throw new ImageError('unsupported', 'ENOTSUP', 'no entry says it');
+    });
+  }
+
+  /** Whole clusters, of an image with nothing below, or of version 3. */
+  discardClusters(cluster: number, count: number): void {
+    const [first, sectors] = this.#clusters(cluster, count);
+    this.#fill(`let go of ${first}+${sectors}`, first, sectors, ZEROES);
+    this.#writer.discardClusters!(first * SECTOR_SIZE, sectors * SECTOR_SIZE);
+  }
+
+  /** The first sector of a run of clusters, and how many there are on the disk. */
+  #clusters(cluster: number, count: number): [number, number] {
+    const first = cluster * this.clusterSectors;
+    return [first, Math.min(count * this.clusterSectors, this.size - first)];
   }
 
   /** Changes nothing that is read. */

@@ -74,6 +74,16 @@ const writeCompressed: Workload['run'] = (driver, random) => {
   driver.writeCompressed(cluster);
 };
 const zero: Workload['run'] = (driver, random) => driver.zero(...someSectors(driver, random, 4));
+const mark: Workload['run'] = (driver, random) => {
+  const clusters = Math.ceil(driver.size / driver.clusterSectors);
+  const first = random.below(clusters);
+  driver.markZero(first, 1 + random.below(Math.min(4, clusters - first)), random.chance(0.5));
+};
+const letGo: Workload['run'] = (driver, random) => {
+  const clusters = Math.ceil(driver.size / driver.clusterSectors);
+  const first = random.below(clusters);
+  driver.discardClusters(first, 1 + random.below(Math.min(4, clusters - first)));
+};
 const preallocate: Workload['run'] = (driver, random) => {
   driver.preallocate(...someSectors(driver, random, 4));
 };
@@ -371,6 +381,40 @@ const FAMILIES: readonly Family[] = [
     size: MIB,
     content: 'filled',
     run: repeat(80, write, zero),
+  },
+  {
+    name: 'zero-marks',
+    versions: ALL,
+    clusters: ['512', '64k'],
+    size: MIB,
+    content: 'compressed',
+    run: repeat(80, write, write, mark, letGo),
+  },
+  {
+    name: 'zero-marks-backing',
+    versions: V3,
+    clusters: ['4k'],
+    size: MIB,
+    content: 'over backing file',
+    run: repeat(60, write, write, mark, letGo, snapshot, deleteSnapshot, revert),
+  },
+  {
+    name: 'zero-marks-subclusters',
+    versions: ['v3'],
+    clusters: ['16k'],
+    size: MIB,
+    content: 'compressed',
+    options: ['extended_l2=on'],
+    run: repeat(60, write, write, mark, letGo, snapshot, deleteSnapshot),
+  },
+  {
+    name: 'zero-marks-data-file',
+    versions: ['v3'],
+    clusters: ['4k'],
+    size: MIB,
+    content: 'over backing file',
+    options: ['data_file=data.raw'],
+    run: repeat(60, write, write, mark, letGo),
   },
   {
     name: 'erase-parts',
