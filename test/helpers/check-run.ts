@@ -97,3 +97,18 @@ function addClusters(
     }
   }
 }
+
+/**
+ * The clusters that could be read and cannot any more, or read as something else. Of those that the damage
+ * has led elsewhere all along nothing is promised: what they are is in `truth`.
+ */
+export function lostClusters(
+  before: ReadonlyMap<string, Buffer>,
+  truth: ReadonlyMap<string, Buffer>,
+  after: ReadonlyMap<string, Buffer>,
+): string[] {
+  return [...before]
+    .filter(([place, bytes]) => truth.get(place)?.equals(bytes) === true)
+    .filter(([place, bytes]) => after.get(place)?.equals(bytes) !== true)
+    .map(([place]) => place);
+}

@@ -8,7 +8,7 @@ import { isExpected } from '#src/errors.js';
 import { MemoryStorage } from '#src/storage/memory.js';
 import type { MutableStorage } from '#src/storage/storage.js';
 import { CLUSTER, DAMAGES, type DamageCase, damaged } from '../helpers/check-damage.js';
-import { readableClusters } from '../helpers/check-run.js';
+import { lostClusters, readableClusters } from '../helpers/check-run.js';
 import { crashStates } from '../helpers/crash-states.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
 import { RecordingStorage } from '../helpers/recording-storage.js';
@@ -44,10 +44,7 @@ describe('check(): power failures in a repair', function () {
 
   function expectKept(before: Map<string, Buffer>, truth: Map<string, Buffer>, after: Uint8Array) {
     const found = readable(after);
-    for (const [place, bytes] of before) {
-      if (truth.get(place)?.equals(bytes) !== true) continue;
-      expect(found.get(place)?.equals(bytes), `cluster ${place}`).to.equal(true);
-    }
+    expect(lostClusters(before, truth, found)).to.deep.equal([]);
   }
 
   function crash(test: DamageCase): void {
