@@ -99,7 +99,8 @@ function bitIf(set: boolean, bit: number): bigint {
   return set ? 1n << BigInt(bit) : 0n;
 }
 
-function featureTable(): Buffer {
+/** What a feature table extension holds. */
+export function featureTable(): Buffer {
   const table = Buffer.alloc(FEATURE_NAMES.length * FEATURE_NAME.size);
   const view = new DataView(table.buffer, table.byteOffset, table.length);
   for (const [n, [type, bit, text]] of FEATURE_NAMES.entries()) {
