@@ -14,6 +14,15 @@ export interface Command {
 
 export const COMMANDS: readonly Command[] = [
   {
+    name: 'amend',
+    usage:
+      'amend [--object OBJECT] [--image-opts] [-p] [-q] [-f FMT] [-t CACHE] [--force] ' +
+      '-o OPTION[,OPTION…] IMAGE',
+    summary: "change an image's version, features, refcounts or size; -o help lists what can be",
+    image: true,
+    run: async (words) => (await import('./amend-command.js')).runAmendCommand(words),
+  },
+  {
     name: 'check',
     usage:
       'check [-f FMT] [--image-opts] [--output=human|json] [-r leaks|all] [-T CACHE] [-q] [-U] ' +
@@ -21,6 +30,13 @@ export const COMMANDS: readonly Command[] = [
     summary: 'look for errors and lost space in an image; -r: repair it',
     image: true,
     run: async (words) => (await import('./check-command.js')).runCheckCommand(words),
+  },
+  {
+    name: 'commit',
+    usage: 'commit [-f FMT | --image-opts] [-t CACHE] [-b BASE] [-r RATE] [-d] [-p] [-q] IMAGE',
+    summary: 'move what an image holds into its backing file, as qemu-img commit does',
+    image: true,
+    run: async (words) => (await import('./commit-command.js')).runCommitCommand(words),
   },
   {
     name: 'compare',
@@ -56,6 +72,12 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./info-command.js')).runInfoCommand(words),
   },
   {
+    name: 'io',
+    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
+    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
+    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
+  },
+  {
     name: 'map',
     usage:
       'map [-f FMT | --image-opts] [--output=human|json] [--start-offset=OFFSET] ' +
@@ -65,16 +87,28 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
   },
   {
-    name: 'io',
-    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
-    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
-    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
+    name: 'measure',
+    usage:
+      'measure [--output=human|json] [-O FMT] [-o OPTIONS] ' +
+      '[--size SIZE | [-f FMT | --image-opts] [-l SNAPSHOT] [-U] IMAGE]',
+    summary: 'tell how large an image would become',
+    image: true,
+    run: async (words) => (await import('./measure-command.js')).runMeasureCommand(words),
   },
   {
     name: 'mount',
     usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     summary: 'mount an image; the word `mount` may be left out',
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
+  },
+  {
+    name: 'rebase',
+    usage:
+      'rebase [-f FMT | --image-opts] [-t CACHE] [-T CACHE] [-u] [-c] -b BACKING [-F FMT] [-U] [-p] ' +
+      '[-q] IMAGE',
+    summary: 'give an image another backing file, or none, as qemu-img rebase does',
+    image: true,
+    run: async (words) => (await import('./rebase-command.js')).runRebaseCommand(words),
   },
   {
     name: 'resize',

@@ -69,3 +69,20 @@ const CACHE_MODES: Readonly<Record<string, WriteOptions['cache']>> = {
 export function cacheMode(text: string): WriteOptions['cache'] | undefined {
   return Object.hasOwn(CACHE_MODES, text) ? CACHE_MODES[text] : undefined;
 }
+
+/** How what is written to is cached: `-t`. */
+export function cacheOption(args: Arguments): Partial<WriteOptions> {
+  return cacheNamed('cache', args.last('t'));
+}
+
+/** How what is read is cached: `-T`. */
+export function sourceCacheOption(args: Arguments): Partial<WriteOptions> {
+  return cacheNamed('source cache', args.last('T'));
+}
+
+function cacheNamed(what: string, text: string | undefined): Partial<WriteOptions> {
+  if (text === undefined) return {};
+  const cache = cacheMode(text);
+  if (cache !== undefined) return { cache };
+  throw new ImageError('invalid', 'EINVAL', `Invalid ${what} option: ${text}`);
+}

@@ -55,7 +55,11 @@ function explained(word: string, parse: () => ImageSpec): ImageSpec {
 function plainPath(name: string): string {
   const protocol = protocolOf(name);
   if (protocol === undefined) return name;
-  if (protocol === 'file') return name.slice('file:'.length);
+  if (protocol === 'file') {
+    const path = name.slice('file:'.length);
+    // A name with a colon would be taken for another protocol's.
+    return protocolOf(path) === undefined ? path : `./${path}`;
+  }
   throw invalid(`Unknown protocol '${protocol}'`);
 }
 
@@ -113,6 +117,11 @@ class Options {
       this.#left.delete(key);
     }
     return inner.size === 0 ? undefined : new Options(inner);
+  }
+
+  namesFile(): boolean {
+    const keys = [...this.#left.keys()];
+    return keys.some((key) => key === 'file' || key === 'filename' || key.startsWith('file.'));
   }
 
   /** Throws where options are left that the driver does not have. */
@@ -251,26 +260,57 @@ function takeQcow2(options: Options): Partial<ImageSpec> {
     options.takeWord(key, ['none', 'constant', 'cached', 'all'], OVERLAP_PROBLEM);
   }
   for (const name of OVERLAP_CLASSES) options.takeSwitch(`overlap-check.${name}`);
-  const total = options.takeSize('cache-size');
-  const l2 = options.takeSize('l2-cache-size');
-  for (const key of ['l2-cache-entry-size', 'refcount-cache-size']) options.takeSize(key);
-  options.take('cache-clean-interval');
-  const cacheSize = total ?? l2;
+  const cache = takeCache(options);
   const dataFile = options.takeChild('data-file');
   const backing = options.takeChild('backing');
   return {
     ...(lazyRefcounts !== undefined && { write: { lazyRefcounts } }),
-    ...(cacheSize !== undefined && { cacheSize: Math.max(cacheSize, LEAST_CACHE) }),
+    ...cache,
     ...(dataFile != null && { dataFile: childSpec(dataFile, '').path }),
     ...backingOf(backing),
   };
 }
 
+/** QEMU has caches of their own for L2 tables and refcounts: here it is one. */
+function takeCache(options: Options): Partial<ImageSpec> {
+  const total = options.takeSize('cache-size');
+  const l2 = options.takeSize('l2-cache-size');
+  const counts = options.takeSize('refcount-cache-size');
+  const l2EntrySize = options.takeSize('l2-cache-entry-size');
+  options.take('cache-clean-interval');
+  if (total !== undefined && l2 !== undefined && counts !== undefined) {
+    const names = 'cache-size, l2-cache-size and refcount-cache-size';
+    throw invalid(`${names} may not be set at the same time`);
+  }
+  if ((l2 ?? 0) > (total ?? Number.POSITIVE_INFINITY)) {
+    throw invalid('l2-cache-size may not exceed cache-size');
+  }
+  if ((counts ?? 0) > (total ?? Number.POSITIVE_INFINITY)) {
+    throw invalid('refcount-cache-size may not exceed cache-size');
+  }
+  const size = total ?? l2;
+  return {
+    ...(size !== undefined && { cacheSize: Math.max(size, LEAST_CACHE) }),
+    ...(l2EntrySize !== undefined && { l2EntrySize }),
+  };
+}
+
+/** Options of a backing file can leave it open which one it is. */
 function backingOf(options: Options | null | undefined): Partial<ImageSpec> {
   if (options === undefined) return {};
   if (options === null) return { backing: null };
-  const spec = nodeSpec(options, '');
-  return { backing: { ...spec, filename: spec.path } };
+  if (options.namesFile()) {
+    const spec = nodeSpec(options, '');
+    return { backing: { ...spec, filename: spec.path } };
+  }
+  const driver = options.take('driver');
+  if (driver !== undefined && ![...FORMAT_DRIVERS, ...FILE_DRIVERS].includes(driver)) {
+    throw unknownDriver(driver);
+  }
+  const common = takeCommon(options);
+  const own = driver === 'raw' ? takeRaw(options) : takeQcow2(options);
+  options.end((key) => `Block format '${driver ?? 'qcow2'}' does not support the option '${key}'`);
+  return { backing: { ...common, ...own, filename: '', format: driver } };
 }
 
 function unknownDriver(driver: string): ImageError {

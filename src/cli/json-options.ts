@@ -8,7 +8,7 @@ export type OptionMap = Map<string, string | null>;
 export function parseJsonOptions(text: string): OptionMap {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(text.replace(STRINGS, doubleQuoted));
   } catch (error) {
     const early = /end of JSON|Unterminated/.test(String(error));
     const word = /^\s*([a-z]+)/.exec(text)?.[1];
@@ -22,6 +22,14 @@ export function parseJsonOptions(text: string): OptionMap {
   const options: OptionMap = new Map();
   flatten('', value, options);
   return options;
+}
+
+/** QEMU takes strings in single quotes, too. */
+const STRINGS = /"(?:[^"\\]|\\.)*"|'((?:[^'\\]|\\.)*)'/gs;
+
+function doubleQuoted(written: string, inner: string | undefined): string {
+  if (inner === undefined) return written;
+  return `"${inner.replaceAll("\\'", "'").replaceAll('"', '\\"')}"`;
 }
 
 function flatten(prefix: string, object: object, options: OptionMap): void {

@@ -1,4 +1,5 @@
 /** `map`: words to the map of a disk. */
+import { setImmediate } from 'node:timers/promises';
 import { parseSize } from '../codec/size-text.js';
 import {
   describeError,
@@ -55,7 +56,7 @@ export async function runMapCommand(words: string[]): Promise<Outcome> {
   const opened = await openDisk(imageSpec(file, args, { format: args.last('format') }));
   try {
     const runs = explained(blockStatus(opened, start, Math.min(opened.size, start + most)));
-    print(output === 'json' ? jsonMap(runs, start) : humanMap(runs));
+    await print(output === 'json' ? jsonMap(runs, start) : humanMap(runs));
     return { status: 0 };
   } finally {
     opened.abandon();
@@ -93,8 +94,11 @@ function* explained(runs: Iterable<BlockStatus>): Generator<BlockStatus> {
   }
 }
 
-/** Where the text breaks off with an error, what came before it is printed. */
-function print(text: Iterable<string>): void {
+/**
+ * Where the text breaks off with an error, what came before it is printed. Between its pieces others
+ * have their turn: where nobody reads them any more, the process ends.
+ */
+async function print(text: Iterable<string>): Promise<void> {
   let piece = '';
   try {
     for (const part of text) {
@@ -102,6 +106,7 @@ function print(text: Iterable<string>): void {
       if (piece.length < PIECE_SIZE) continue;
       process.stdout.write(piece);
       piece = '';
+      await setImmediate();
     }
   } finally {
     process.stdout.write(piece);

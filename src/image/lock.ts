@@ -59,6 +59,13 @@ export function lockImage(fd: number, path: string, kind: LockKind, advice?: str
   }
 }
 
+/** Lets go of what `lockImage` took: the descriptor reads on. */
+export function unlockImage(fd: number): void {
+  for (const first of [USES, REFUSES]) {
+    for (let i = 0; i < NAMES.length; i++) unlockByte(fd, first + i);
+  }
+}
+
 function conflict(fd: number, path: string, byte: number, advice?: string): ImageError {
   const shared = byte < REFUSES ? 'shared ' : '';
   const name = NAMES[(byte % 100) as 0];

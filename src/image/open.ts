@@ -75,6 +75,8 @@ export interface OpenPolicy {
   readonly writable?: boolean | undefined;
   /** Write to an image that is raw by its looks alone. */
   readonly probedRaw?: boolean | undefined;
+  /** What is read of the disk will stay the same: its bitmaps stay true. */
+  readonly keepBitmaps?: boolean | undefined;
   /** Read and write past the host's page cache. */
   readonly direct?: boolean | undefined;
   /**
@@ -180,7 +182,7 @@ class Opening {
     return within(this.#place(path, 0), () => {
       const storage = storageOf(layer.file);
       const repaired = layer.needsRepair ? this.#repair(storage, layer) : layer.header;
-      const { header, warnings } = prepareForWriting(storage, repaired);
+      const { header, warnings } = prepareForWriting(storage, repaired, this.#policy.keepBitmaps);
       this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
       return { ...layer, header, needsRepair: false };
     });
@@ -254,6 +256,7 @@ class Opening {
         `Encrypted images (${method}) are not supported`,
       );
     }
+    if (spec.l2EntrySize !== undefined) checkEntrySize(spec.l2EntrySize, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
     if (needsRepair && !writes) {
@@ -296,16 +299,17 @@ class Opening {
   #backingOf({ spec, place }: Wanted, layer: LayerDescription): Wanted | null {
     if (layer.format !== 'qcow2' || spec.backing === null) return null;
     const depth = place.depth + 1;
-    if (spec.backing !== undefined) {
-      return { spec: spec.backing, place: this.#place(spec.backing.path, depth) };
+    const said = spec.backing;
+    if (said?.path !== undefined) {
+      return { spec: { ...said, path: said.path }, place: this.#place(said.path, depth) };
     }
     const { header, file } = layer;
     const name = header.backingFile;
     if (name === null) return null;
     const path = within(this.#place(name, depth), () => resolveName(file.path, name));
     // As QEMU: an empty name states no format.
-    const format = header.extensions.backingFormat || undefined;
-    return { spec: { path, filename: path, format }, place: this.#place(path, depth) };
+    const format = said?.format ?? (header.extensions.backingFormat || undefined);
+    return { spec: { ...said, path, filename: path, format }, place: this.#place(path, depth) };
   }
 
   /** Opens a regular file or block device; one that an image names must pass the policy. */
@@ -430,6 +434,13 @@ function checkWindow({ window, fd, path }: FileDescription): void {
   const sum = `The sum of offset (${offset}) and size (${size})`;
   const bound = `has to be smaller or equal to the  actual size of the containing file (${actual})`;
   throw new ImageError('invalid', 'EINVAL', `${sum} ${bound}`);
+}
+
+function checkEntrySize(size: number, { geometry }: Qcow2Header): void {
+  const { clusterSize } = geometry;
+  if (size >= 512 && size <= clusterSize && Number.isInteger(Math.log2(size))) return;
+  const bounds = `must be a power of two between 512 and the cluster size (${clusterSize})`;
+  throw new ImageError('invalid', 'EINVAL', `L2 cache entry size ${bounds}`);
 }
 
 /** Formats of QEMU's that are none here, and what are none at all. */

@@ -17,8 +17,8 @@ export interface ImageSpec {
   /** Probed where it is not given. */
   readonly format?: string | undefined;
   readonly window?: Window | undefined;
-  /** Instead of the backing file that the image names; null for none. */
-  readonly backing?: ImageSpec | null | undefined;
+  /** Instead of what the image says of its backing file; null for none. */
+  readonly backing?: BackingSpec | null | undefined;
   /** Instead of the data file that the image names. */
   readonly dataFile?: string | undefined;
   readonly readOnly?: boolean | undefined;
@@ -29,7 +29,12 @@ export interface ImageSpec {
   readonly write?: Partial<WriteOptions> | undefined;
   /** Bytes of the metadata cache. */
   readonly cacheSize?: number | undefined;
+  /** Bytes of L2 tables that QEMU would load at once: only checked. */
+  readonly l2EntrySize?: number | undefined;
 }
+
+/** A backing file: another one, or (without a path) the one that the image names, opened so. */
+export type BackingSpec = Omit<ImageSpec, 'path'> & { readonly path?: string };
 
 /** An image by its file's name alone. */
 export function specOf(image: string | ImageSpec): ImageSpec {

@@ -1,11 +1,12 @@
 /** What the ranges of a disk are, over its whole chain: what `map` prints and `convert` goes by. */
 import { fstatSync } from 'node:fs';
 import { alignUp } from '../codec/bits.js';
-import type { ImageDescription, LayerDescription } from '../image/description.js';
+import type { ImageDescription, LayerDescription, Qcow2Description } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
 import { EXTENT, Extent } from '../image/extent.js';
 import { hasMetadataPreallocation } from '../image/qcow2/preallocation.js';
-import { FileStorage } from '../storage/file.js';
+import { storageOf } from '../image/file-storage.js';
+import type { Storage } from '../storage/storage.js';
 
 /** `st_blocks` counts these, whatever the file system's block size. */
 const BLOCK_SIZE = 512;
@@ -47,12 +48,12 @@ export function* blockStatus(
   end = disk.size,
 ): Generator<BlockStatus, void, void> {
   const layers = layersOf({ description, disk });
-  let run: BlockStatus | undefined;
+  let run: Growing | undefined;
   for (let offset = start; offset < end; ) {
     const next = statusAt(layers, offset, end - offset);
     offset += next.length;
     if (run !== undefined && continues(run, next)) {
-      run = { ...run, length: run.length + next.length };
+      run.length += next.length;
     } else {
       if (run !== undefined) yield run;
       run = next;
@@ -61,13 +62,15 @@ export function* blockStatus(
   if (run !== undefined) yield run;
 }
 
-/** A layer as `statusAt` looks at it. */
+/** A layer of the chain, and what is known of it so far. */
 export interface Layer {
   readonly disk: Disk;
   readonly depth: number;
   readonly description: LayerDescription;
   /** Whether holes inside of its clusters are looked for; undefined until it is needed. */
   looksForHoles?: boolean;
+  /** What the host said last of the file with the layer's data. */
+  readonly host: HostRun;
 }
 
 /** The layers of a disk, from the top down. */
@@ -75,10 +78,23 @@ export function layersOf({ description, disk }: MappedDisk): readonly Layer[] {
   const layers: Layer[] = [];
   let below: Disk | null = disk;
   for (let depth = 0; below !== null; depth++, below = below.backing) {
-    layers.push({ disk: below, depth, description: description.layers[depth]! });
+    const host = { start: 0, end: 0, hole: false, fileEnd: undefined };
+    layers.push({ disk: below, depth, description: description.layers[depth]!, host });
   }
   return layers;
 }
+
+/** A run of a file that is a hole on the host, or is none. */
+interface HostRun {
+  start: number;
+  end: number;
+  hole: boolean;
+  /** The file's size; undefined until it is needed. */
+  fileEnd: number | undefined;
+}
+
+/** A run that more may be joined to. */
+type Growing = BlockStatus & { length: number };
 
 function continues(run: BlockStatus, next: BlockStatus): boolean {
   return (
@@ -95,7 +111,7 @@ function continues(run: BlockStatus, next: BlockStatus): boolean {
 const extent = new Extent();
 
 /** What lies at `start`: at most `length` bytes, as far as one look at each layer tells. */
-export function statusAt(layers: readonly Layer[], start: number, length: number): BlockStatus {
+export function statusAt(layers: readonly Layer[], start: number, length: number): Growing {
   let most = length;
   for (const layer of layers) {
     layer.disk.mapping.map(start, most, extent);
@@ -103,60 +119,53 @@ export function statusAt(layers: readonly Layer[], start: number, length: number
     if (extent.kind !== EXTENT.UNALLOCATED) return ownStatus(layer, start);
     // Zeroes past the end of what lies below are this layer's.
     const below = layer.disk.backing;
-    if (below === null || start >= below.size) return absent(layer, start, most);
+    if (below === null || start >= below.size) {
+      // A cluster that is set aside for them has its place all the same.
+      return status(layer, start, most, false, true, false, extent.preallocated);
+    }
     most = Math.min(most, below.size - start);
   }
   throw new RangeError('a disk has at least one layer');
 }
 
-/** Of bytes that no layer has. A cluster that is set aside for them has its place all the same. */
-function absent(layer: Layer, start: number, length: number): BlockStatus {
-  const { depth } = layer;
-  return { ...NOTHING, start, length, depth, ...placeOf(layer, extent.preallocated) };
-}
-
-const NOTHING = {
-  present: false,
-  zero: true,
-  data: false,
-  offset: null,
-  file: null,
-  compressed: false,
-} as const;
-
-function placeOf(
-  { description: { format, file } }: Layer,
-  known: boolean,
-): Pick<BlockStatus, 'offset' | 'file'> {
-  const { storage, hostOffset } = extent;
-  if (!known || storage === null) return { offset: null, file: null };
-  // A window that is taken for the whole file counts from its own start, for other formats in it.
-  const start = format === 'raw' ? (file.window?.offset ?? 0) : 0;
-  return { offset: start + hostOffset, file: storage.name };
-}
-
 /** Of the extent that the layer's map has just told. */
-function ownStatus(layer: Layer, start: number): BlockStatus {
-  const { length, kind } = extent;
-  const common = { start, length, depth: layer.depth, present: true, compressed: false };
+function ownStatus(layer: Layer, start: number): Growing {
   const isRaw = layer.description.format === 'raw';
-  switch (kind) {
+  switch (extent.kind) {
     case EXTENT.COMPRESSED:
-      return { ...common, compressed: true, zero: false, data: true, offset: null, file: null };
+      return status(layer, start, extent.length, true, false, true, false);
     case EXTENT.ZERO:
       // The last sector of a raw file that ends within it goes on where the file would.
-      return {
-        ...common,
-        zero: true,
-        data: false,
-        ...placeOf(layer, extent.preallocated || isRaw),
-      };
+      return status(layer, start, extent.length, true, true, false, extent.preallocated || isRaw);
     default: {
-      const hole = asksTheHost(layer) ? cutAtHole(layer) : false;
-      const data = !(hole && isRaw);
-      return { ...common, length: extent.length, zero: hole, data, ...placeOf(layer, true) };
+      const hole = asksTheHost(layer) && cutAtHole(layer);
+      return status(layer, start, extent.length, true, hole, !(hole && isRaw), true);
     }
   }
+}
+
+/** `placed`: whether the extent lies somewhere in a file as it is. */
+function status(
+  { description, depth }: Layer,
+  start: number,
+  length: number,
+  present: boolean,
+  zero: boolean,
+  data: boolean,
+  placed: boolean,
+): Growing {
+  const { storage, hostOffset, kind } = extent;
+  const compressed = kind === EXTENT.COMPRESSED;
+  let offset: number | null = null;
+  let file: string | null = null;
+  if (placed && storage !== null) {
+    // A window that is taken for the whole file counts from its own start, for other formats in it.
+    const { window } = description.file;
+    const windowStart = description.format === 'raw' && window !== undefined ? window.offset : 0;
+    offset = windowStart + hostOffset;
+    file = storage.name;
+  }
+  return { start, length, depth, present, zero, data, offset, file, compressed };
 }
 
 function asksTheHost(layer: Layer): boolean {
@@ -165,26 +174,30 @@ function asksTheHost(layer: Layer): boolean {
   return layer.looksForHoles;
 }
 
-function isPreallocated(description: LayerDescription & { format: 'qcow2' }): boolean {
-  const { file, header } = description;
+function isPreallocated({ file, header }: Qcow2Description): boolean {
   const allocated = fstatSync(file.fd).blocks * BLOCK_SIZE;
-  return hasMetadataPreallocation(new FileStorage(file.fd, file.path), header, allocated);
+  return hasMetadataPreallocation(storageOf(file), header, allocated);
 }
 
 /** Shortens the extent, which is data, to its part that is a hole on the host or is none: whether it is. */
-function cutAtHole({ disk }: Layer): boolean {
+function cutAtHole({ disk, host }: Layer): boolean {
   const storage = extent.storage!;
   const { hostOffset, length } = extent;
-  const end = hostOffset + length;
-  const fileEnd = storage.size();
-  const readable = alignUp(fileEnd, disk.mapping.unit);
+  host.fileEnd ??= storage.size();
+  const readable = alignUp(host.fileEnd, disk.mapping.unit);
   // What is missing is no hole: whoever copies it must see that it cannot be read.
   if (hostOffset >= readable) return false;
-  const last = Math.min(end, readable);
-  const dataAt = hostOffset >= fileEnd ? last : storage.nextData(hostOffset, last);
-  const hole = dataAt > hostOffset;
-  const stop = hole ? dataAt : storage.nextHole(hostOffset, last);
+  if (hostOffset < host.start || hostOffset >= host.end) {
+    askHost(host, storage, hostOffset, readable);
+  }
+  extent.length = Math.min(length, host.end - hostOffset);
+  return host.hole;
+}
+
+function askHost(host: HostRun, storage: Storage, position: number, end: number): void {
+  const dataAt = position >= host.fileEnd! ? end : storage.nextData(position, end);
+  host.hole = dataAt > position;
+  host.start = position;
   // The file may have changed since: at least it gets on.
-  extent.length = Math.max(1, stop - hostOffset);
-  return hole;
+  host.end = Math.max(position + 1, host.hole ? dataAt : storage.nextHole(position, end));
 }

@@ -272,7 +272,8 @@ async function writeQcow2(
   unfinished: boolean,
   data?: CreateTarget,
 ): Promise<void> {
-  const plan = planImage(qcow2OptionsOf(values));
+  // As QEMU: what the image names is the file, without its protocol.
+  const plan = planImage({ ...qcow2OptionsOf(values), dataFile: data?.storage.name });
   const { storage, isDevice } = target;
   if (isDevice && plan.layout.fileSize > storage.size()) {
     throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files');

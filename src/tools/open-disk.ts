@@ -24,20 +24,25 @@ export interface DiskOptions {
   readonly cacheSize?: number | undefined;
 }
 
+export type AttachImage = (description: ImageDescription) => AttachedImage;
+
 /** What is opened must be closed: a writable image is left clean by that alone. */
 export class OpenDisk {
   readonly description: ImageDescription;
   /** What the user should know though the image could be opened. */
   readonly warnings: readonly string[];
   readonly image: AttachedImage;
+  /** Attaches anew, by a description that is true after the image's header has changed. */
+  readonly attach: AttachImage;
   /** The active disk. */
   readonly disk: Disk;
 
-  constructor(description: ImageDescription, warnings: readonly string[], image: AttachedImage) {
+  constructor(description: ImageDescription, warnings: readonly string[], attach: AttachImage) {
     this.description = description;
     this.warnings = warnings;
-    this.image = image;
-    this.disk = image.disk;
+    this.attach = attach;
+    this.image = attach(description);
+    this.disk = this.image.disk;
   }
 
   /** Bytes of the disk. */
@@ -129,8 +134,10 @@ export async function openDisk(
   });
   try {
     await prepareToAttach(description);
-    const memory = allocateImageMemory(description, { cacheSize, owners: 1, write });
-    return new OpenDisk(description, warnings, new AttachedImage(description, memory, 1));
+    return new OpenDisk(description, warnings, (now) => {
+      const memory = allocateImageMemory(now, { cacheSize, owners: 1, write });
+      return new AttachedImage(now, memory, 1);
+    });
   } catch (error) {
     closeImage(description);
     throw error;

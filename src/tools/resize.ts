@@ -31,7 +31,7 @@ export function resizeDisk(disk: OpenDisk, size: number, preallocation: Prealloc
     throw invalid('Preallocation can only be used for growing images');
   }
   const [top] = disk.description.layers;
-  if (top.format === 'qcow2') checkQcow2(top, size);
+  if (top.format === 'qcow2') checkQcow2Size(top, size);
   else if (preallocation === 'metadata') {
     throw new ImageError('unsupported', 'ENOTSUP', 'Unsupported preallocation mode: metadata');
   }
@@ -46,9 +46,14 @@ export function resizeDisk(disk: OpenDisk, size: number, preallocation: Prealloc
   }
 }
 
-function checkQcow2({ header, snapshots }: Qcow2Description, size: number): void {
+/** Throws where a qcow2 disk cannot have that size. `version`: that it will have by then. */
+export function checkQcow2Size(
+  { header, snapshots }: Qcow2Description,
+  size: number,
+  version = header.version,
+): void {
   if (size % SECTOR_SIZE !== 0) throw invalid(`The new size must be a multiple of ${SECTOR_SIZE}`);
-  if (header.version < 3 && snapshots.length > 0) {
+  if (version < 3 && snapshots.length > 0) {
     const message = "Can't resize a v2 image which has snapshots";
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }

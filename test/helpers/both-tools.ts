@@ -61,11 +61,12 @@ export class BothTools {
     const theirs = this.run('qemu', words);
     const ours = this.run('ours', words);
     expect(ours, `qemu-img ${words.join(' ')}`).to.deep.equal(theirs);
-    for (const name of disks) this.#sameDisk(name, withoutInfo);
+    for (const name of disks) this.sameDisk(name, withoutInfo);
     return theirs;
   }
 
-  #sameDisk(name: string, withoutInfo: boolean): void {
+  /** The image must hold the same in both folders, and ours be in order. */
+  sameDisk(name: string, withoutInfo = false): void {
     const [theirs, ours] = [this.at('qemu', name), this.at('ours', name)];
     const compared = tryQemuImg('compare', ...format(name), theirs, ours);
     // A data file's own end is no part of the disk.

@@ -2,9 +2,10 @@
  * Uses an image as a guest would, and writes into the recording what it did: the only thing that a
  * workload has to do with.
  */
-import { describeError, isExpected } from '#src/errors.js';
-import type { ImageWriter } from '#src/image/writer.js';
+import { describeError, ImageError, isExpected } from '#src/errors.js';
+import type { ImageWriter, Preallocation } from '#src/image/writer.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
+import type { AmendRequest } from '#src/tools/amend.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import {
   type DiskState,
@@ -23,9 +24,12 @@ export class CrashDriver {
   /** What the disk is now, as the guest sees it. */
   state: DiskState;
   readonly clusterSectors: number;
+  /** What lies below the disk. */
+  below: Int32Array = new Int32Array(0);
   /** Calls that the image refused. */
   readonly refused: string[] = [];
-  readonly #writer: WriterCalls;
+  #writer: WriterCalls;
+  readonly #amend: (request: AmendRequest) => WriterCalls;
   readonly #storage: RecordingStorage;
   /** The writer's number of the snapshot that is at `index` of the table. */
   readonly #viewAt: (index: number) => number;
@@ -39,7 +43,9 @@ export class CrashDriver {
     clusterSize: number,
     viewAt: (index: number) => number = (index) => index,
     compressionType = 0,
+    amend: (request: AmendRequest) => WriterCalls = () => writer,
   ) {
+    this.#amend = amend;
     this.#compressionType = compressionType;
     this.#writer = writer;
     this.#viewAt = viewAt;
@@ -86,15 +92,48 @@ export class CrashDriver {
     this.#writer.zero!(first * SECTOR_SIZE, count * SECTOR_SIZE);
   }
 
+  /** By entries alone: whole clusters. Refused where none can say it; nothing is changed then. */
+  markZero(cluster: number, count: number, unmap: boolean): void {
+    const [first, sectors] = this.#clusters(cluster, count);
+    const values = new Int32Array(sectors).fill(ZEROES);
+    this.#try(`mark ${first}+${sectors}`, withSectors(this.state, first, values), () => {
+      const range = [first * SECTOR_SIZE, sectors * SECTOR_SIZE] as const;
+      if (this.#writer.markZero!(...range, unmap)) return;
+      throw new ImageError('unsupported', 'ENOTSUP', 'no entry says it');
+    });
+  }
+
+  /** Whole clusters, of an image with nothing below, or of version 3. */
+  discardClusters(cluster: number, count: number): void {
+    const [first, sectors] = this.#clusters(cluster, count);
+    this.#fill(`let go of ${first}+${sectors}`, first, sectors, ZEROES);
+    this.#writer.discardClusters!(first * SECTOR_SIZE, sectors * SECTOR_SIZE);
+  }
+
+  /** The first sector of a run of clusters, and how many there are on the disk. */
+  #clusters(cluster: number, count: number): [number, number] {
+    const first = cluster * this.clusterSectors;
+    return [first, Math.min(count * this.clusterSectors, this.size - first)];
+  }
+
   /** Changes nothing that is read. */
   preallocate(first: number, count: number): void {
     this.#writer.preallocate!(first * SECTOR_SIZE, count * SECTOR_SIZE);
   }
 
-  resize(sectors: number): void {
-    this.#try(`resize ${sectors}`, withSize(this.state, sectors), () =>
-      this.#writer.resize!(sectors * SECTOR_SIZE),
+  resize(sectors: number, preallocation: Preallocation = 'off'): void {
+    this.#try(`resize ${sectors} ${preallocation}`, withSize(this.state, sectors), () =>
+      this.#writer.resize!(sectors * SECTOR_SIZE, preallocation),
     );
+  }
+
+  /** The disk reads as what lies below it. */
+  makeEmpty(): void {
+    const sectors = new Int32Array(this.size).fill(ZEROES);
+    sectors.set(this.below.subarray(0, this.size));
+    this.#change('empty', withSectors(this.state, 0, sectors));
+    this.#writer.makeEmpty!();
+    this.#acknowledge();
   }
 
   createSnapshot(name: string): void {
@@ -143,6 +182,16 @@ export class CrashDriver {
     this.#try(`revert to ${name}`, withSectors(sized, 0, sectors), () =>
       this.#writer.revertTo!(this.#viewAt(index)),
     );
+  }
+
+  /** Changes the image and not what is read; what was refused may be done in part. */
+  amend(request: AmendRequest): void {
+    const label = `amend ${JSON.stringify(request)}`;
+    this.flushAll();
+    this.#try(label, this.state, () => {
+      this.#writer = this.#amend(request);
+    });
+    this.#acknowledge();
   }
 
   flush(): void {

@@ -7,6 +7,7 @@ import type { ImageDescription, Qcow2Description } from '#src/image/description.
 import { allocateImageMemory } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
+import { type AmendRequest, amendSteps, describeAnew } from '#src/tools/amend.js';
 import type { MutableStorage } from '#src/storage/storage.js';
 import { CrashDriver } from './crash-driver.js';
 import { DATA_FILE, makeCrashImage } from './crash-images.js';
@@ -25,6 +26,9 @@ interface Storages {
   readonly storage: MutableStorage;
   readonly dataStorage?: MutableStorage;
 }
+
+/** Attaches by a description that is true now. */
+type Attach = (now: ImageDescription) => AttachedImage;
 
 export interface RecordedWorkload {
   readonly recording: Recording;
@@ -48,14 +52,17 @@ export function makeStateFolder(): string {
 export function withWriter<T>(
   path: string,
   storageOf: ((description: ImageDescription) => Storages) | null,
-  use: (image: AttachedImage) => T,
+  use: (image: AttachedImage, attach: Attach) => T,
 ): T {
   const { description } = openImage(path, { writable: true, lock: 'write' });
   try {
     const instead = storageOf === null ? {} : storageOf(description);
     const sizes = { cacheSize: MIN_CACHE_SIZE, owners: 1 };
-    const memory = allocateImageMemory(description, { ...sizes, ...instead });
-    return use(new AttachedImage(description, memory, 1, instead));
+    const attach = (now: ImageDescription) => {
+      const memory = allocateImageMemory(now, { ...sizes, ...instead });
+      return new AttachedImage(now, memory, 1, instead);
+    };
+    return use(attach(description), attach);
   } finally {
     closeImage(description);
   }
@@ -118,8 +125,21 @@ export function recordOn(
     dataStorage = new RecordingStorage(readFileSync(data), data, clock);
     return { storage, dataStorage };
   };
-  return withWriter(path, storageOf, (image) => {
+  return withWriter(path, storageOf, (opened, attach) => {
+    let image = opened;
     const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
+    const amend = (request: AmendRequest) => {
+      image.writer!.flushAll();
+      const { description } = image;
+      const target = { storage: storage!, description };
+      const now = { ...target, description: describeAnew(target), attach };
+      try {
+        for (const _ of amendSteps(now, request));
+      } finally {
+        image = attach(describeAnew(target));
+      }
+      return image.writer!;
+    };
     const { header } = image.description.layers[0] as Qcow2Description;
     const driver = new CrashDriver(
       image.writer!,
@@ -128,8 +148,11 @@ export function recordOn(
       header.geometry.clusterSize,
       viewAt,
       header.compressionType,
+      amend,
     );
-    const problem = runWorkload(workload, driver, image, new Random(seed));
+    const { backing } = image.disk;
+    if (backing !== null) driver.below = within(image, () => readMarks(readDisk(backing)));
+    const problem = runWorkload(workload, driver, () => image, new Random(seed));
     const data = dataStorage?.recording;
     return { recording: storage!.recording, data, before, refused: driver.refused, problem };
   });
@@ -138,12 +161,12 @@ export function recordOn(
 function runWorkload(
   workload: Workload,
   driver: CrashDriver,
-  image: AttachedImage,
+  image: () => AttachedImage,
   random: Random,
 ): string | null {
   try {
     workload.run(driver, random);
-    return new Expectation(driver.state, []).disk(readState(image))?.what ?? null;
+    return new Expectation(driver.state, []).disk(readState(image()))?.what ?? null;
   } catch (error) {
     // What was recorded up to there is as good as any.
     return isExpected(error) ? describeError(error) : String((error as Error).stack);

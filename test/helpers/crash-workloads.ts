@@ -74,6 +74,16 @@ const writeCompressed: Workload['run'] = (driver, random) => {
   driver.writeCompressed(cluster);
 };
 const zero: Workload['run'] = (driver, random) => driver.zero(...someSectors(driver, random, 4));
+const mark: Workload['run'] = (driver, random) => {
+  const clusters = Math.ceil(driver.size / driver.clusterSectors);
+  const first = random.below(clusters);
+  driver.markZero(first, 1 + random.below(Math.min(4, clusters - first)), random.chance(0.5));
+};
+const letGo: Workload['run'] = (driver, random) => {
+  const clusters = Math.ceil(driver.size / driver.clusterSectors);
+  const first = random.below(clusters);
+  driver.discardClusters(first, 1 + random.below(Math.min(4, clusters - first)));
+};
 const preallocate: Workload['run'] = (driver, random) => {
   driver.preallocate(...someSectors(driver, random, 4));
 };
@@ -95,6 +105,18 @@ function resize(most: number): Workload['run'] {
     driver.resize(size);
   };
 }
+
+/** Grows a little, with the new part's space; or is cut. */
+const resizeWithSpace: Workload['run'] = (driver, random) => {
+  const { clusterSectors, size } = driver;
+  if (random.chance(0.4) && size > 8) driver.resize(size - random.below(size >> 1));
+  else {
+    const mode = random.pick(['metadata', 'falloc', 'full'] as const);
+    driver.resize(size + 1 + random.below(12 * clusterSectors), mode);
+  }
+};
+
+const makeEmpty: Workload['run'] = (driver) => driver.makeEmpty();
 
 const snapshot: Workload['run'] = (driver) => {
   const { snapshots, changes } = driver.state;
@@ -118,6 +140,17 @@ const rename: Workload['run'] = (driver, random) => {
 const revert: Workload['run'] = (driver, random) => {
   const { length } = driver.state.snapshots;
   if (length > 0) driver.revertTo(random.below(length));
+};
+
+const VERSION = [2, 3] as const;
+/** To the other version and back: zero clusters come, and go. */
+const changeVersion: Workload['run'] = (driver, random) => {
+  driver.amend({ version: random.pick(VERSION), refcountBits: 16 });
+};
+const WIDTHS = [1, 2, 4, 8, 16, 32, 64];
+const changeWidth: Workload['run'] = (driver, random) => {
+  const lazyRefcounts = random.pick([true, false]);
+  driver.amend({ version: 3, refcountBits: random.pick(WIDTHS), lazyRefcounts });
 };
 
 /** Fills the disk from its start: host clusters enough that tables of refcounts grow. */
@@ -267,6 +300,63 @@ const FAMILIES: readonly Family[] = [
     run: repeat(50, write, write, resize(2 * MIB), discard),
   },
   {
+    name: 'resize-space',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: repeat(50, write, write, discard, resizeWithSpace),
+  },
+  {
+    name: 'resize-space-subclusters',
+    versions: V3,
+    clusters: ['16k'],
+    size: MIB / 2,
+    content: 'filled',
+    options: ['extended_l2=on'],
+    run: repeat(40, write, write, discard, resizeWithSpace),
+  },
+  {
+    name: 'resize-space-data-file',
+    versions: ['v3'],
+    clusters: ['4k'],
+    size: MIB / 2,
+    content: 'filled',
+    options: ['data_file=data.raw'],
+    run: repeat(50, write, write, discard, resizeWithSpace),
+  },
+  {
+    name: 'empty',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: (driver, random) => {
+      for (let n = 0; n < 3; n++) {
+        repeat(25, write, write, zero, discard, snapshot, deleteSnapshot)(driver, random);
+        makeEmpty(driver, random);
+      }
+    },
+  },
+  {
+    name: 'empty-subclusters',
+    versions: V3,
+    clusters: ['16k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    options: ['extended_l2=on'],
+    run: repeat(60, write, write, write, zero, writeCompressed, makeEmpty),
+  },
+  {
+    name: 'empty-data-file',
+    versions: ['v3'],
+    clusters: ['4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    options: ['data_file=data.raw'],
+    run: repeat(60, write, write, write, zero, makeEmpty),
+  },
+  {
     name: 'subclusters',
     versions: V3,
     clusters: ['16k', '64k'],
@@ -293,6 +383,40 @@ const FAMILIES: readonly Family[] = [
     run: repeat(80, write, zero),
   },
   {
+    name: 'zero-marks',
+    versions: ALL,
+    clusters: ['512', '64k'],
+    size: MIB,
+    content: 'compressed',
+    run: repeat(80, write, write, mark, letGo),
+  },
+  {
+    name: 'zero-marks-backing',
+    versions: V3,
+    clusters: ['4k'],
+    size: MIB,
+    content: 'over backing file',
+    run: repeat(60, write, write, mark, letGo, snapshot, deleteSnapshot, revert),
+  },
+  {
+    name: 'zero-marks-subclusters',
+    versions: ['v3'],
+    clusters: ['16k'],
+    size: MIB,
+    content: 'compressed',
+    options: ['extended_l2=on'],
+    run: repeat(60, write, write, mark, letGo, snapshot, deleteSnapshot),
+  },
+  {
+    name: 'zero-marks-data-file',
+    versions: ['v3'],
+    clusters: ['4k'],
+    size: MIB,
+    content: 'over backing file',
+    options: ['data_file=data.raw'],
+    run: repeat(60, write, write, mark, letGo),
+  },
+  {
     name: 'erase-parts',
     versions: ['v2', 'v3'],
     clusters: ['4k', '64k'],
@@ -307,6 +431,30 @@ const FAMILIES: readonly Family[] = [
     size: MIB,
     content: 'empty',
     run: repeat(60, write, preallocate),
+  },
+  {
+    name: 'versions',
+    versions: ['v3', 'lazy'],
+    clusters: ['512', '4k', '64k'],
+    size: MIB / 2,
+    content: 'filled',
+    run: repeat(50, zero, zero, write, snapshot, deleteSnapshot, discard, changeVersion),
+  },
+  {
+    name: 'versions-backing',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: repeat(50, zero, discard, write, snapshot, deleteSnapshot, changeVersion),
+  },
+  {
+    name: 'refcount-widths',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'filled',
+    run: repeat(40, write, write, snapshot, deleteSnapshot, discard, changeWidth),
   },
   {
     name: 'mixed',

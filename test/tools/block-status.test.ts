@@ -120,6 +120,27 @@ describe('blockStatus()', () => {
     await fc.assert(property, { seed: SEED, numRuns: RUNS / 5 });
   });
 
+  it('asks the host for holes in clusters from as many on as QEMU', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'qcow2fs-map-'));
+    try {
+      for (const clusterSize of [64, 256]) {
+        const path = join(folder, `${clusterSize}`);
+        qemuImg('create', '-q', '-f', 'qcow2', '-o', `cluster_size=${clusterSize}k`, path, '8M');
+        qemuIo(path, 'write 0 8M');
+        for (let end = 0; end < 24; end++) {
+          // Data begins in the sixth cluster.
+          const at = (6 * clusterSize + end * 68) * 1024;
+          expect(spawnSync('fallocate', ['-p', '-o', `${at}`, '-l', '68k', path]).status).to.equal(
+            0,
+          );
+          expect(await ours(path, 'qcow2')).to.deep.equal(qemus(folder, path, 'qcow2'), `${end}`);
+        }
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   function formatOf(name: string): string {
     return name === 'base' ? 'raw' : 'qcow2';
   }

@@ -39,18 +39,24 @@ const scratch = new IoBuffer(HEADER.size + HEADER_V3.size);
  * there, so it is asked first.
  */
 export function setFeatures(storage: HeaderStorage, masks: FeatureMasks): void {
-  const { view, length } = scratch;
-  if (storage.read(scratch, 0, length, 0) < length) {
-    throw new ImageError('corrupt', 'EIO', `${storage.name}: header is cut off`);
-  }
-  const version = HEADER.get(view, 0, 'version');
-  if (version < 3) throw new RangeError(`features of a version ${version} image`);
+  const { view } = readFixed(storage);
   const now = HEADER_V3.read(view, HEADER.size);
   writeFields(storage, HEADER_V3, HEADER.size, {
     incompatibleFeatures: masks.incompatible ?? now.incompatibleFeatures,
     compatibleFeatures: masks.compatible ?? now.compatibleFeatures,
     autoclearFeatures: masks.autoclear ?? now.autoclearFeatures,
   });
+}
+
+/** The header's fields as they are in the file. Version 3 alone. */
+function readFixed(storage: HeaderStorage): IoBuffer {
+  const { view, length } = scratch;
+  if (storage.read(scratch, 0, length, 0) < length) {
+    throw new ImageError('corrupt', 'EIO', `${storage.name}: header is cut off`);
+  }
+  const version = HEADER.get(view, 0, 'version');
+  if (version < 3) throw new RangeError(`features of a version ${version} image`);
+  return scratch;
 }
 
 /** Writes the disk's size in bytes, bytes 24-31. */
@@ -83,6 +89,26 @@ export function setRefcountTable(
   writeFields(storage, HEADER, 0, { refcountTableOffset, refcountTableClusters });
 }
 
+/**
+ * Switches to refcounts of another width, bytes 48-99 in one write, which lies in one sector: what is
+ * between stays as it is. Version 3 alone.
+ */
+export function setRefcounts(
+  storage: HeaderStorage,
+  refcounts: Pick<Qcow2Header, 'refcountTableOffset' | 'refcountTableClusters'> & {
+    readonly refcountOrder: number;
+  },
+): void {
+  const { view } = readFixed(storage);
+  const { refcountTableOffset, refcountTableClusters, refcountOrder } = refcounts;
+  HEADER.set(view, 0, 'refcountTableOffset', refcountTableOffset);
+  HEADER.set(view, 0, 'refcountTableClusters', refcountTableClusters);
+  HEADER_V3.set(view, HEADER.size, 'refcountOrder', refcountOrder);
+  const from = HEADER.offsets.refcountTableOffset;
+  const to = HEADER.size + HEADER_V3.offsets.refcountOrder + HEADER_V3.fields.refcountOrder.size;
+  storage.write(scratch, from, to - from, from);
+}
+
 /** Switches to another refcount table and another snapshot table, bytes 48-71 in one write. */
 export function setRefcountsAndSnapshots(
   storage: HeaderStorage,
@@ -106,17 +132,24 @@ export function setSnapshots(
 
 /**
  * Clears the autoclear bits of what this program does not keep up to date, and flushes: on return
- * the image may be written to. That includes its bitmaps, whose space stays taken.
+ * the image may be written to. That includes its bitmaps, whose space stays taken; but not with
+ * `keepBitmaps`, for who changes nothing that they tell of.
  */
-export function prepareForWriting(storage: HeaderStorage, header: Qcow2Header): Prepared {
+export function prepareForWriting(
+  storage: HeaderStorage,
+  header: Qcow2Header,
+  keepBitmaps = false,
+): Prepared {
   const before = header.autoclearFeatures;
-  const autoclearFeatures = before & KEPT_AUTOCLEAR;
+  const kept = KEPT_AUTOCLEAR | (keepBitmaps ? 1n << BigInt(AUTOCLEAR.BITMAPS) : 0n);
+  const autoclearFeatures = before & kept;
   if (before === autoclearFeatures) return { header, warnings: [] };
   setFeatures(storage, { autoclear: autoclearFeatures });
   // Were a cluster to be durable before the bit is, a bitmap would be believed that lacks it.
   storage.flush();
   const { bitmaps } = header.extensions;
-  const lost = hasBit(before, AUTOCLEAR.BITMAPS) && bitmaps !== null ? bitmaps.nbBitmaps : 0;
+  const cleared = hasBit(before & ~kept, AUTOCLEAR.BITMAPS);
+  const lost = cleared && bitmaps !== null ? bitmaps.nbBitmaps : 0;
   const warnings =
     lost === 0 ? [] : [`bitmaps are not kept up to date: its ${lost} are lost by writing`];
   return { header: { ...header, autoclearFeatures }, warnings };

@@ -16,7 +16,7 @@ export function hasMetadataPreallocation(
   allocated: number,
 ): boolean {
   const { clusterSize, refcountBits } = header.geometry;
-  const real = Math.ceil(allocated / clusterSize);
+  const real = Math.floor(allocated / clusterSize);
   const enough = Math.max(Math.floor((real * 10) / 9), real + 2);
   let left = Math.ceil(storage.size() / clusterSize);
   if (left < enough) return false;

@@ -21,6 +21,7 @@ import type { Refcounts } from './refcount.js';
 import type { L1Place, SharedReferences } from './shared-references.js';
 import {
   checkName,
+  completedEntry,
   newEntry,
   type RawEntry,
   readRawEntries,
@@ -140,6 +141,16 @@ export class SnapshotEditor {
     this.#flusher.flushCounts();
     this.#switchTable(entries, () => {});
     this.#flusher.flush();
+  }
+
+  /** Gives each entry the extra data that version 3 asks for. */
+  complete(snapshots: readonly Snapshot[]): void {
+    const entries = readRawEntries(this.#tables);
+    const completed = entries.map((entry, index) => completedEntry(entry, snapshots[index]!));
+    if (completed.every((entry, index) => entry === entries[index])) return;
+    this.#flusher.flushCounts();
+    this.#switchTable(completed, () => {});
+    this.#flusher.flushAll();
   }
 
   /** Makes the active disk what the snapshot is. */

@@ -7,10 +7,13 @@ import { ImageError } from '../../errors.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { readExactly } from '../read-bytes.js';
 import { LIMIT, SNAPSHOT_EXTRA, SNAPSHOT_HEADER } from './layout.js';
+import type { Snapshot } from './snapshots.js';
 import type { Tables } from './tables.js';
 
 /** Bytes of extra data that new entries have: the VM state's size, the disk's, no icount. */
 const NEW_EXTRA_SIZE = SNAPSHOT_EXTRA.size;
+/** Bytes of it that version 3 asks for. */
+const LEAST_EXTRA_SIZE = SNAPSHOT_EXTRA.offsets.icount;
 const NO_ICOUNT = 2n ** 64n - 1n;
 const MAX_NAME_SIZE = 255;
 
@@ -82,6 +85,31 @@ export function renamedEntry(entry: RawEntry, name: string): RawEntry {
   nameBytes.copy(renamed, nameAt);
   SNAPSHOT_HEADER.set(viewOf(renamed), 0, 'nameSize', nameBytes.length);
   return renamed;
+}
+
+/**
+ * The same entry with all the extra data that version 3 asks for: the VM state's size and the disk's.
+ * What it has beyond that stays.
+ */
+export function completedEntry(entry: RawEntry, snapshot: Snapshot): RawEntry {
+  const { extraDataSize, idStrSize, nameSize } = SNAPSHOT_HEADER.read(viewOf(entry), 0);
+  if (extraDataSize >= LEAST_EXTRA_SIZE) return entry;
+  const strings = SNAPSHOT_HEADER.size + extraDataSize;
+  const used = SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE + idStrSize + nameSize;
+  const completed = Buffer.alloc(alignUp(used, 8));
+  entry.copy(completed, 0, 0, SNAPSHOT_HEADER.size);
+  entry.copy(
+    completed,
+    SNAPSHOT_HEADER.size + NEW_EXTRA_SIZE,
+    strings,
+    strings + idStrSize + nameSize,
+  );
+  const view = viewOf(completed);
+  SNAPSHOT_HEADER.set(view, 0, 'extraDataSize', NEW_EXTRA_SIZE);
+  const { vmStateSize, diskSize, icount } = snapshot;
+  const extra = { vmStateSizeLarge: vmStateSize, diskSize, icount: icount ?? NO_ICOUNT };
+  SNAPSHOT_EXTRA.write(view, SNAPSHOT_HEADER.size, extra);
+  return completed;
 }
 
 /** All entries as one table. Throws EFBIG where it is larger than readers accept. */

@@ -36,7 +36,10 @@ export class TableReader {
 }
 
 /** The offsets of all refcount blocks by index, 0 where there is none. At most 8 MiB. */
-export function readRefcountTable(storage: Storage, header: Qcow2Header): Float64Array {
+export function readRefcountTable(
+  storage: Storage,
+  header: Pick<Qcow2Header, 'refcountTableOffset' | 'refcountTableClusters' | 'geometry'>,
+): Float64Array {
   const { refcountTableOffset: offset, refcountTableClusters: clusters, geometry } = header;
   const size = clusters * geometry.clusterSize;
   const { view } = readExactly(storage, offset, size, 'refcount table');

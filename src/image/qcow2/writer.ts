@@ -18,6 +18,7 @@ import type {
 } from '../writer.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
+import { Amender } from './amender.js';
 import { CompressedWriter } from './compressed-write.js';
 import { DataFile } from './data-file.js';
 import { DirtyBit } from './dirty-bit.js';
@@ -30,6 +31,7 @@ import { changeBackingFile } from './header-rewrite.js';
 import { L2Tables } from './l2-tables.js';
 import { AUTOCLEAR, COMPATIBLE } from './layout.js';
 import { OverlapGuard } from './overlap.js';
+import { RefcountWidth } from './refcount-width.js';
 import { Refcounts } from './refcount.js';
 import { Preallocator } from './preallocate.js';
 import { Resizer } from './resize.js';
@@ -40,6 +42,7 @@ import type { Snapshot } from './snapshots.js';
 import { Tables } from './tables.js';
 import { VmStateArea } from './vm-state.js';
 import { ClusterWriter } from './write.js';
+import { ZeroExpander } from './zero-expansion.js';
 import { ZeroMarker } from './zero-marks.js';
 
 const ZEROES_SIZE = 1 << 20;
@@ -62,6 +65,8 @@ export interface Qcow2WriterInput {
 }
 
 export class Qcow2Writer implements ImageWriter {
+  /** What amending an image changes; made where it is asked for. */
+  readonly amender: () => Amender;
   readonly #input: Qcow2WriterInput;
   readonly #state: ImageState;
   readonly #lock: ImageLock;
@@ -126,6 +131,16 @@ export class Qcow2Writer implements ImageWriter {
       this.#dirtyBit,
       this.#guard,
     );
+    this.amender = () =>
+      new Amender({
+        zeroes: new ZeroExpander(
+          ...[tables, refcounts, allocator, references, this.#guard, this.#flusher, this.#dirtyBit],
+        ),
+        width: new RefcountWidth(tables, allocator, this.#flusher, punch),
+        snapshotEditor: this.#snapshots,
+        snapshots: input.snapshots,
+        alone: (steps) => this.#stepsAlone(steps),
+      });
   }
 
   #dataFile(punches: boolean): DataFile | null {
@@ -380,12 +395,7 @@ export class Qcow2Writer implements ImageWriter {
   #reserved(body: () => void): void {
     this.#lock.reserve();
     try {
-      this.#checkAlive();
-      if (!this.#state.gathered) {
-        this.#guard.gather();
-        this.#state.gathered = true;
-      }
-      if (this.#lazy) this.#dirtyBit.set();
+      this.#prepare();
       body();
     } finally {
       this.#lock.release();
@@ -402,6 +412,32 @@ export class Qcow2Writer implements ImageWriter {
         this.#lock.letIn();
       }
     });
+  }
+
+  /** The same, step by step. */
+  *#stepsAlone(steps: () => Generator<number>): Generator<number> {
+    this.#lock.reserve();
+    try {
+      this.#prepare();
+      this.#lock.beAlone();
+      try {
+        yield* steps();
+      } finally {
+        this.#lock.letIn();
+      }
+    } finally {
+      this.#lock.release();
+    }
+  }
+
+  /** Before metadata changes. */
+  #prepare(): void {
+    this.#checkAlive();
+    if (!this.#state.gathered) {
+      this.#guard.gather();
+      this.#state.gathered = true;
+    }
+    if (this.#lazy) this.#dirtyBit.set();
   }
 
   #checkAlive(): void {

@@ -1,0 +1,88 @@
+/** `qcow2fs amend`, as `qemu-img amend`. */
+import { ImageError, isExpected } from '../errors.js';
+import { amendImage } from '../tools/amend.js';
+import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { amendHelp, asksForHelp, parseAmendOptions } from './amend-options.js';
+import { commandProgress } from './command-progress.js';
+import { type Arguments, getopt } from './getopt.js';
+import {
+  CACHE,
+  cacheMode,
+  FORMAT,
+  IMAGE_OPTS,
+  imageSpec,
+  OBJECT,
+  PROGRESS,
+  QUIET,
+} from './image-options.js';
+import type { Outcome } from './outcome.js';
+import { warnOfProbing } from './probing.js';
+import { UsageError } from './program.js';
+
+const OPTIONS = [
+  ...[OBJECT, FORMAT, IMAGE_OPTS, PROGRESS, QUIET, CACHE],
+  { short: 'o', value: true as const },
+  // Of the key slots of encrypted images alone.
+  { long: 'force' },
+];
+
+export async function runAmendCommand(words: string[]): Promise<Outcome> {
+  const args = getopt(words, OPTIONS);
+  const options = optionList(args);
+  const help = asksForHelp(options);
+  const format = args.last('f');
+  if (help && format !== undefined) {
+    process.stdout.write(amendHelp(format));
+    return { status: 0 };
+  }
+  const [filename] = args.operands;
+  if (filename === undefined || args.operands.length !== 1) {
+    throw new ImageError('invalid', 'EINVAL', 'Expecting one image file name');
+  }
+  const cache = cacheMode(args.last('t') ?? 'writeback');
+  if (cache === undefined) {
+    throw new ImageError('invalid', 'EINVAL', `Invalid cache option: ${args.last('t')}`);
+  }
+  const disk = await openDisk(imageSpec(filename, args), {
+    writable: true,
+    write: { cache },
+    policy: { keepBitmaps: true },
+  });
+  try {
+    warnOfProbing(disk);
+    const [top] = disk.description.layers;
+    if (help) process.stdout.write(amendHelp(top.format));
+    else await amend(disk, options, args);
+  } finally {
+    disk.abandon();
+  }
+  return { status: 0 };
+}
+
+/** All that `-o` gave. */
+function optionList(args: Arguments): string {
+  const lists = args.all('o');
+  for (const list of lists) {
+    // Two commas are one of a name.
+    const ends = /(?:^|[^,])(?:,,)*,$/.test(list);
+    if (list !== '' && !list.startsWith(',') && !ends) continue;
+    throw new ImageError('invalid', 'EINVAL', `Invalid option list: ${list}`);
+  }
+  if (lists.length === 0) throw new UsageError('Must specify options (-o)');
+  return lists.join();
+}
+
+async function amend(disk: OpenDisk, options: string, args: Arguments): Promise<void> {
+  const progress = commandProgress(args, args.has('q'));
+  try {
+    const { format } = disk.description.layers[0];
+    await amendImage(disk, parseAmendOptions(options, format), progress);
+    await progress.advance(1);
+  } catch (error) {
+    // As QEMU: whatever came of it, that was all.
+    if (isExpected(error)) await progress.advance(1);
+    throw error;
+  } finally {
+    progress.finish();
+  }
+}

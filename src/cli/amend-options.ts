@@ -1,0 +1,128 @@
+/** The options of `amend -o`: those of the table of creation that can be changed, and their values. */
+import { ImageError } from '../errors.js';
+import {
+  formatOptionTable,
+  type OptionSpec,
+  type OptionTable,
+  type OptionValues,
+  optionsHelp,
+  parseOptions,
+} from '../image/create-options.js';
+import type { AmendRequest } from '../tools/amend.js';
+import { parseKeyValues } from './key-values.js';
+
+/** Options of creation that can be amended. */
+const AMENDABLE = [
+  ...['backing_file', 'backing_fmt', 'compat', 'data_file', 'data_file_raw'],
+  ...['encrypt.iter-time', 'lazy_refcounts', 'refcount_bits', 'size'],
+];
+
+/** Of encrypted images alone. */
+const KEY_SLOTS: OptionTable = [
+  {
+    name: 'encrypt.keyslot',
+    type: 'num',
+    help: 'Select a single keyslot to modify explicitly',
+  },
+  {
+    name: 'encrypt.new-secret',
+    type: 'str',
+    help: 'New secret to set in the matching keyslots. Empty string to erase',
+  },
+  {
+    name: 'encrypt.old-secret',
+    type: 'str',
+    help: 'Select all keyslots that match this password',
+  },
+  {
+    name: 'encrypt.state',
+    type: 'str',
+    help: 'Select new state of affected keyslots (active/inactive)',
+  },
+];
+
+const VERSIONS: Readonly<Record<string, 2 | 3>> = { '0.10': 2, v2: 2, '1.1': 3, v3: 3 };
+
+/** Whether a list of options asks for help. */
+export function asksForHelp(list: string): boolean {
+  const asks = (key: string, value?: string) =>
+    value === undefined && (key === 'help' || key === '?');
+  return parseKeyValues(list).some(([key, value]) => asks(key, value));
+}
+
+/** The options that an image of that format can have amended. Throws where there are none. */
+export function amendHelp(format: string): string {
+  return `Amend options for '${format}':\n${optionsHelp(amendTable(format))}`;
+}
+
+/** What a list of options asks of an image of that format. Throws an ImageError in QEMU's words. */
+export function parseAmendOptions(list: string, format: string): AmendRequest {
+  const table = amendTable(format);
+  const values = valuesOf(list, table);
+  refuseEncryption(values);
+  return {
+    version: versionOf(values.get('compat')?.text),
+    refcountBits: values.get('refcount_bits')?.number,
+    lazyRefcounts: values.get('lazy_refcounts')?.flag,
+    size: sizeOf(values.get('size')?.number),
+    dataFile: values.get('data_file')?.text,
+    dataFileRaw: values.get('data_file_raw')?.flag,
+    backingFile: values.get('backing_file')?.text,
+    backingFormat: values.get('backing_fmt')?.text,
+  };
+}
+
+function amendTable(format: string): OptionTable {
+  const table = format === 'raw' ? [] : formatOptionTable(format);
+  if (table.length === 0) {
+    const message = `Format driver '${format}' does not support option amendment`;
+    throw new ImageError('unsupported', 'ENOTSUP', message);
+  }
+  const amendable = table.filter(({ name }) => AMENDABLE.includes(name));
+  return [...amendable.map(withoutInitial), ...KEY_SLOTS];
+}
+
+/** What is not given stays as it is. */
+function withoutInitial({ name, type, help }: OptionSpec): OptionSpec {
+  return { name, type, help };
+}
+
+function valuesOf(list: string, table: OptionTable): OptionValues {
+  const pairs = parseKeyValues(list);
+  try {
+    return parseOptions(pairs, table);
+  } catch (error) {
+    if (!(error instanceof ImageError) || !isForCreation(pairs, table)) throw error;
+    const hint = 'This option is only supported for image creation';
+    throw new ImageError(error.kind, error.code, error.message, { ...error.context, hint });
+  }
+}
+
+/** Whether nothing is wrong with the list but that some of it is decided when an image is made. */
+function isForCreation(pairs: ReturnType<typeof parseKeyValues>, table: OptionTable): boolean {
+  try {
+    parseOptions(pairs, [...table, ...formatOptionTable('qcow2')]);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function refuseEncryption(values: OptionValues): void {
+  if (![...values.keys()].some((name) => name.startsWith('encrypt.'))) return;
+  const message = "Can't amend encryption options - encryption not present";
+  throw new ImageError('invalid', 'EINVAL', message);
+}
+
+function versionOf(text: string | undefined): 2 | 3 | undefined {
+  if (text === undefined) return undefined;
+  if (Object.hasOwn(VERSIONS, text)) return VERSIONS[text];
+  throw new ImageError('invalid', 'EINVAL', `Unknown compatibility level ${text}`);
+}
+
+/** As QEMU: 0 changes nothing. */
+function sizeOf(size: number | undefined): number | undefined {
+  if (size === undefined || size === 0) return undefined;
+  if (size < 2 ** 63) return size;
+  throw new ImageError('invalid', 'EINVAL', 'Image size cannot be negative');
+}
