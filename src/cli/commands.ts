@@ -46,6 +46,16 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
   },
   {
+    name: 'convert',
+    usage:
+      'convert [-f FMT] [-O FMT] [-c] [-o OPTIONS] [-B FILE -F FMT] [-l SNAPSHOT] [-S SIZE] [-n] ' +
+      '[-m N] [-W] [-C] [-r RATE] [-p] [-q] [-t CACHE] [-T CACHE] [-U] [--image-opts] ' +
+      '[--target-image-opts] [--target-is-zero] [--salvage] IMAGE… TARGET',
+    summary: 'copy a disk, or several behind each other, into another image',
+    image: true,
+    run: async (words) => (await import('./convert-command.js')).runConvertCommand(words),
+  },
+  {
     name: 'create',
     usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
     summary: 'make an image, as qemu-img create does; -o help lists the options',
@@ -62,6 +72,12 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./info-command.js')).runInfoCommand(words),
   },
   {
+    name: 'io',
+    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
+    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
+    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
+  },
+  {
     name: 'map',
     usage:
       'map [-f FMT | --image-opts] [--output=human|json] [--start-offset=OFFSET] ' +
@@ -71,10 +87,13 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
   },
   {
-    name: 'io',
-    usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
-    summary: "read and write a disk by qemu-io's commands; `-c help` lists them",
-    run: async (words) => (await import('./io/io-command.js')).runIoCommand(words),
+    name: 'measure',
+    usage:
+      'measure [--output=human|json] [-O FMT] [-o OPTIONS] ' +
+      '[--size SIZE | [-f FMT | --image-opts] [-l SNAPSHOT] [-U] IMAGE]',
+    summary: 'tell how large an image would become',
+    image: true,
+    run: async (words) => (await import('./measure-command.js')).runMeasureCommand(words),
   },
   {
     name: 'mount',

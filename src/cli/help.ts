@@ -1,34 +1,52 @@
 /** `--help`, from the tables of commands and options. */
 import { COMMANDS, type Command } from './commands.js';
 import { MOUNT_OPTIONS } from './options.js';
+import { programName } from './program.js';
 
 const COLUMN = 24;
 
 export function helpText(): string {
-  const commands = COMMANDS.flatMap(({ usage, summary }) => [
-    `  qcow2fs ${usage}`,
-    `      ${summary}`,
-  ]);
-  return `${[
+  return `${(programName() === 'qcow2fs' ? ourHelp() : imageHelp()).join('\n')}\n`;
+}
+
+function ourHelp(): string[] {
+  return [
     'Usage: qcow2fs IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
     '',
     'Shows a qcow2 image, and every snapshot in it, as flat raw files. MOUNTPOINT is a folder,',
     'or a regular file, over which the raw disk is then mounted.',
     '',
     'Commands:',
-    ...commands,
+    ...COMMANDS.flatMap(describe),
     '',
     ...mountOptions(),
     '',
     'Others: --help (behind a command, too), --version, --foreground (-f), --debug (-d).',
     'Exit status: 0 if all went well, 1 if not; the reason is on standard error.',
-  ].join('\n')}\n`;
+  ];
+}
+
+/** Of what there is when it is called as qemu-img. */
+function imageHelp(): string[] {
+  const commands = COMMANDS.filter(({ image }) => image === true);
+  return [
+    `Usage: ${programName()} COMMAND [OPTION…]`,
+    '',
+    'Commands:',
+    ...commands.flatMap(describe),
+    '',
+    'Others: --help (behind a command, too), --version.',
+  ];
+}
+
+function describe({ usage, summary }: Command): string[] {
+  return [`  ${programName()} ${usage}`, `      ${summary}`];
 }
 
 /** `COMMAND --help`: its usage and what it does. */
 export function commandHelp({ name, usage, summary }: Command): string {
   const options = name === 'mount' ? ['', ...mountOptions()] : [];
-  return `${[`Usage: qcow2fs ${usage}`, `    ${summary}`, ...options].join('\n')}\n`;
+  return `${[`Usage: ${programName()} ${usage}`, `    ${summary}`, ...options].join('\n')}\n`;
 }
 
 function mountOptions(): string[] {

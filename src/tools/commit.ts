@@ -42,13 +42,22 @@ export async function commitDisk(
 ): Promise<void> {
   const index = findBase(top, request);
   const base = await openBase(top, index, request);
-  await closeAfter(base, async () => {
-    if (base.size < top.size) resizeDisk(base, top.size, 'off');
-    await copyDown(top, index, base, request.bytesPerSecond, progress);
-    base.writer.flushAll();
-    if (!request.keep) empty(top, request.spec);
-  });
+  await closeAfter(base, () => commitInto(top, index, base, request, progress));
   await progress.advance(1);
+}
+
+/** Commits into `base`, the layer of that index, which is open for writing by itself. */
+export async function commitInto(
+  top: OpenDisk,
+  index: number,
+  base: OpenDisk,
+  { bytesPerSecond, keep, spec }: CommitRequest,
+  progress: Progress,
+): Promise<void> {
+  if (base.size < top.size) resizeDisk(base, top.size, 'off');
+  await copyDown(top, index, base, bytesPerSecond, progress);
+  base.writer.flushAll();
+  if (!keep) empty(top, spec);
 }
 
 /** Where in the chain the base is, from 1. */
@@ -82,10 +91,12 @@ async function openBase(
   index: number,
   { spec, write }: CommitRequest,
 ): Promise<OpenDisk> {
-  const { file, format } = top.description.layers[index]!;
+  const layer = top.description.layers[index]!;
+  const { file, format } = layer;
   let given: BackingSpec | null | undefined = spec;
   for (let depth = 0; depth < index; depth++) given = given?.backing;
   unlockImage(file.fd);
+  if (layer.format === 'qcow2' && layer.dataFile !== null) unlockImage(layer.dataFile.fd);
   const path = given?.path ?? file.path;
   const own = { ...given, path, filename: given?.filename || path, format };
   const options = { writable: true, write: { ...own.write, ...write } };
