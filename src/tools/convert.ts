@@ -21,6 +21,8 @@ const CACHE_SIZE = 32 << 20;
 const SMALL = 32 << 20;
 /** The same where it is compressed. */
 const SMALL_COMPRESSED = 1 << 20;
+/** Threads that write to one file: more of them only wait for each other. */
+const MOST_WRITERS = 4;
 /** `st_blocks` counts these, whatever the file system's block size. */
 const BLOCK_SIZE = 512;
 
@@ -132,7 +134,10 @@ function zeroesBelow({ disk, isZero }: ConvertTarget, options: ConvertOptions): 
   return isZero || targetIsZero ? 0 : Number.POSITIVE_INFINITY;
 }
 
-/** One thread more than there are processors: while one waits for its turn, all have work. */
+/**
+ * Who compresses needs one thread more than there are processors: while one waits for its turn, all have
+ * work. Else the host's file is what they wait for, and takes one write at a time.
+ */
 function threadsFor(sources: readonly ConvertSource[], options: ConvertOptions): number {
   let bytes = 0;
   for (const { disk } of sources) {
@@ -141,7 +146,9 @@ function threadsFor(sources: readonly ConvertSource[], options: ConvertOptions):
   const small = options.compressed ? SMALL_COMPRESSED : SMALL;
   // Who waits for the rate to allow more must not keep signals waiting.
   if (bytes <= small && options.rate === 0) return 0;
-  return Math.max(1, Math.min(options.threads, availableParallelism() + 1));
+  const processors = availableParallelism();
+  const useful = options.compressed ? processors + 1 : Math.min(processors, MOST_WRITERS);
+  return Math.min(options.threads, useful);
 }
 
 /** Errors are those of writing up to `offset`. */

@@ -9,16 +9,28 @@ export interface CopyWorkerData {
 }
 
 export type CopyMessage =
-  | { readonly report: CopyReport }
+  | { readonly reports: readonly CopyReport[] }
   | { readonly failure: CopyFailureFacts }
   | { readonly end: true };
+
+/** Reports are told together: a message can cost as much as a range. */
+const TELL_MS = 20;
 
 const { job, owner } = workerData as CopyWorkerData;
 const tell = (message: CopyMessage): void => parentPort!.postMessage(message);
 
 try {
   const thread = await CopyThread.start(job, owner);
-  for (let report = thread.step(); report !== null; report = thread.step()) tell({ report });
+  let reports: CopyReport[] = [];
+  let told = performance.now();
+  for (let report = thread.step(); report !== null; report = thread.step()) {
+    reports.push(report);
+    if (performance.now() - told < TELL_MS) continue;
+    tell({ reports });
+    reports = [];
+    told = performance.now();
+  }
+  tell({ reports });
   tell({ end: true });
 } catch (error) {
   if (error instanceof Stopped) tell({ end: true });

@@ -106,9 +106,9 @@ class CopyCrew {
       this.#wake();
     };
     worker.on('message', (message: CopyMessage) => {
-      if ('report' in message) this.#take(message.report);
+      if ('reports' in message) for (const report of message.reports) this.#take(report);
       else if ('failure' in message) this.#fail(failureOf(message.failure));
-      if (!('report' in message)) end();
+      if (!('reports' in message)) end();
     });
     worker.on('error', (error) => this.#fail(error));
     worker.on('exit', () => {
