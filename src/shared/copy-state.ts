@@ -4,18 +4,16 @@
  * ticket, and laid out in the order of the tickets, so that the same disk makes the same file however
  * many threads there are.
  *
- * Order of locks: the claim is let go before a turn is waited for; nothing is held while a thread reads
- * or writes.
+ * Order of locks: the claim is let go before a turn is waited for; nothing is held while a thread reads.
  */
 import { lock, unlock } from './futex.js';
 
 /** Words; each has a cache line of its own. */
 const CLAIM = 0;
 const TURN = 16;
-const DONE = 32;
-const STOPPED = 48;
+const STOPPED = 32;
 /** Numbers behind them, by index. */
-const NUMBERS_OFFSET = 64 * 4;
+const NUMBERS_OFFSET = 48 * 4;
 const POSITION = 0;
 const NEXT_TICKET = 1;
 const DUE_MS = 2;
@@ -86,31 +84,16 @@ export class CopyState {
 
   /** Waits until all tickets before have passed their turn. False: all are to stop. */
   awaitTurn(ticket: number): boolean {
-    return this.#awaitWord(TURN, ticket);
+    for (;;) {
+      if (this.stopped) return false;
+      const seen = Atomics.load(this.#words, TURN);
+      if (seen === ticket) return true;
+      Atomics.wait(this.#words, TURN, seen, NAP_MS);
+    }
   }
 
   endTurn(): void {
     Atomics.add(this.#words, TURN, 1);
     Atomics.notify(this.#words, TURN);
-  }
-
-  /** Waits until all tickets before are done. False: all are to stop. */
-  awaitAllBefore(ticket: number): boolean {
-    return this.#awaitWord(DONE, ticket);
-  }
-
-  /** One ticket more is done. */
-  countDone(): void {
-    Atomics.add(this.#words, DONE, 1);
-    Atomics.notify(this.#words, DONE);
-  }
-
-  #awaitWord(word: number, value: number): boolean {
-    for (;;) {
-      if (this.stopped) return false;
-      const seen = Atomics.load(this.#words, word);
-      if (seen === value) return true;
-      Atomics.wait(this.#words, word, seen, NAP_MS);
-    }
   }
 }

@@ -47,7 +47,6 @@ export class BulkSink implements CopySink {
       placeTables(this.#allocator, this.#geometry, first, count),
     );
     for (const group of groups) group.host = this.#allocator.clusters(group.count);
-    this.#state.endTurn();
     let n = 0;
     for (const span of data) {
       while (span.start >= (groups[n]!.first + groups[n]!.count) * clusterSize) n++;
@@ -55,6 +54,8 @@ export class BulkSink implements CopySink {
       const position = host + span.start - first * clusterSize;
       this.#storage.write(buffer, span.start - start, span.end - span.start, position);
     }
+    // Only now: the host takes one write at a time, and lays out best what comes in order.
+    this.#state.endTurn();
     const clusters = groups.flatMap(({ first, count, host }) => [first, count, host]);
     return { tables, clusters, compressed: [] };
   }

@@ -39,24 +39,25 @@ export interface CopySink {
   put(range: LoadedRange): Layout | null;
 }
 
-/** A new file that holds the disk as it is. Its size is what it has got so far: it is whole last of all. */
+/**
+ * A new file that holds the disk as it is. It is written from its beginning to its end, so that it is whole
+ * last of all; the host takes one write at a time in any case.
+ */
 export class RawSink implements CopySink {
   readonly #storage: MutableStorage;
   readonly #state: CopyState;
-  readonly #size: number;
 
-  /** `size`: bytes of the disk. */
-  constructor(storage: MutableStorage, state: CopyState, size: number) {
+  constructor(storage: MutableStorage, state: CopyState) {
     this.#storage = storage;
     this.#state = state;
-    this.#size = size;
   }
 
-  put({ ticket, start, end, buffer, data }: LoadedRange): null {
-    if (end === this.#size && !this.#state.awaitAllBefore(ticket)) throw new Stopped();
+  put({ ticket, start, buffer, data }: LoadedRange): null {
+    if (!this.#state.awaitTurn(ticket)) throw new Stopped();
     for (const span of data) {
       this.#storage.write(buffer, span.start - start, span.end - span.start, span.start);
     }
+    this.#state.endTurn();
     return null;
   }
 }

@@ -81,7 +81,7 @@ export class CopyThread {
     const matters = job.sparse === 0 ? Number.POSITIVE_INFINITY : zeroesBelow;
     const feed = { unit, wholeUnits, zeroesBelow: matters, rate, longZeroes: job.sparse > 0 };
     this.#feed = new CopyFeed(this.#source, this.#state, feed);
-    this.#sink = sinkOf(job, this.#state, this.#source.size, owner);
+    this.#sink = sinkOf(job, this.#state, owner);
     this.#buffer = new IoBuffer(Math.max(CHUNK_SIZE, unit));
   }
 
@@ -106,7 +106,6 @@ export class CopyThread {
       if (!isExpected(error)) throw error;
       throw CopyFailure.of('write', start, error);
     }
-    this.#state.countDone();
     const problems = this.#source.takeProblems().map(({ facts }) => facts);
     return { ticket, end, layout, problems };
   }
@@ -154,9 +153,9 @@ function addSpan(spans: Span[], start: number, end: number): void {
   else spans.push({ start, end });
 }
 
-function sinkOf(job: CopyJob, state: CopyState, size: number, owner: number): CopySink {
+function sinkOf(job: CopyJob, state: CopyState, owner: number): CopySink {
   const { target, compression } = job;
-  if (target.kind === 'raw') return new RawSink(storageOf(target.file), state, size);
+  if (target.kind === 'raw') return new RawSink(storageOf(target.file), state);
   if (target.kind === 'writer') {
     const writer = new AttachedImage(target.description, target.memory, owner).writer!;
     return compression === null
