@@ -42,13 +42,22 @@ export async function commitDisk(
 ): Promise<void> {
   const index = findBase(top, request);
   const base = await openBase(top, index, request);
-  await closeAfter(base, async () => {
-    if (base.size < top.size) resizeDisk(base, top.size, 'off');
-    await copyDown(top, index, base, request.bytesPerSecond, progress);
-    base.writer.flushAll();
-    if (!request.keep) empty(top, request.spec);
-  });
+  await closeAfter(base, () => commitInto(top, index, base, request, progress));
   await progress.advance(1);
+}
+
+/** Commits into `base`, the layer of that index, which is open for writing by itself. */
+export async function commitInto(
+  top: OpenDisk,
+  index: number,
+  base: OpenDisk,
+  { bytesPerSecond, keep, spec }: CommitRequest,
+  progress: Progress,
+): Promise<void> {
+  if (base.size < top.size) resizeDisk(base, top.size, 'off');
+  await copyDown(top, index, base, bytesPerSecond, progress);
+  base.writer.flushAll();
+  if (!keep) empty(top, spec);
 }
 
 /** Where in the chain the base is, from 1. */

@@ -3,7 +3,7 @@
  * workload has to do with.
  */
 import { describeError, ImageError, isExpected } from '#src/errors.js';
-import type { ImageWriter } from '#src/image/writer.js';
+import type { ImageWriter, Preallocation } from '#src/image/writer.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
 import type { AmendRequest } from '#src/tools/amend.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
@@ -24,6 +24,8 @@ export class CrashDriver {
   /** What the disk is now, as the guest sees it. */
   state: DiskState;
   readonly clusterSectors: number;
+  /** What lies below the disk. */
+  below: Int32Array = new Int32Array(0);
   /** Calls that the image refused. */
   readonly refused: string[] = [];
   #writer: WriterCalls;
@@ -119,10 +121,19 @@ export class CrashDriver {
     this.#writer.preallocate!(first * SECTOR_SIZE, count * SECTOR_SIZE);
   }
 
-  resize(sectors: number): void {
-    this.#try(`resize ${sectors}`, withSize(this.state, sectors), () =>
-      this.#writer.resize!(sectors * SECTOR_SIZE),
+  resize(sectors: number, preallocation: Preallocation = 'off'): void {
+    this.#try(`resize ${sectors} ${preallocation}`, withSize(this.state, sectors), () =>
+      this.#writer.resize!(sectors * SECTOR_SIZE, preallocation),
     );
+  }
+
+  /** The disk reads as what lies below it. */
+  makeEmpty(): void {
+    const sectors = new Int32Array(this.size).fill(ZEROES);
+    sectors.set(this.below.subarray(0, this.size));
+    this.#change('empty', withSectors(this.state, 0, sectors));
+    this.#writer.makeEmpty!();
+    this.#acknowledge();
   }
 
   createSnapshot(name: string): void {

@@ -150,6 +150,8 @@ export function recordOn(
       header.compressionType,
       amend,
     );
+    const { backing } = image.disk;
+    if (backing !== null) driver.below = within(image, () => readMarks(readDisk(backing)));
     const problem = runWorkload(workload, driver, () => image, new Random(seed));
     const data = dataStorage?.recording;
     return { recording: storage!.recording, data, before, refused: driver.refused, problem };

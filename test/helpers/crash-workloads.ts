@@ -106,6 +106,18 @@ function resize(most: number): Workload['run'] {
   };
 }
 
+/** Grows a little, with the new part's space; or is cut. */
+const resizeWithSpace: Workload['run'] = (driver, random) => {
+  const { clusterSectors, size } = driver;
+  if (random.chance(0.4) && size > 8) driver.resize(size - random.below(size >> 1));
+  else {
+    const mode = random.pick(['metadata', 'falloc', 'full'] as const);
+    driver.resize(size + 1 + random.below(12 * clusterSectors), mode);
+  }
+};
+
+const makeEmpty: Workload['run'] = (driver) => driver.makeEmpty();
+
 const snapshot: Workload['run'] = (driver) => {
   const { snapshots, changes } = driver.state;
   if (snapshots.length < 6) driver.createSnapshot(`s${changes}`);
@@ -286,6 +298,63 @@ const FAMILIES: readonly Family[] = [
     size: MIB / 2,
     content: 'over backing file',
     run: repeat(50, write, write, resize(2 * MIB), discard),
+  },
+  {
+    name: 'resize-space',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: repeat(50, write, write, discard, resizeWithSpace),
+  },
+  {
+    name: 'resize-space-subclusters',
+    versions: V3,
+    clusters: ['16k'],
+    size: MIB / 2,
+    content: 'filled',
+    options: ['extended_l2=on'],
+    run: repeat(40, write, write, discard, resizeWithSpace),
+  },
+  {
+    name: 'resize-space-data-file',
+    versions: ['v3'],
+    clusters: ['4k'],
+    size: MIB / 2,
+    content: 'filled',
+    options: ['data_file=data.raw'],
+    run: repeat(50, write, write, discard, resizeWithSpace),
+  },
+  {
+    name: 'empty',
+    versions: ALL,
+    clusters: ['512', '4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: (driver, random) => {
+      for (let n = 0; n < 3; n++) {
+        repeat(25, write, write, zero, discard, snapshot, deleteSnapshot)(driver, random);
+        makeEmpty(driver, random);
+      }
+    },
+  },
+  {
+    name: 'empty-subclusters',
+    versions: V3,
+    clusters: ['16k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    options: ['extended_l2=on'],
+    run: repeat(60, write, write, write, zero, writeCompressed, makeEmpty),
+  },
+  {
+    name: 'empty-data-file',
+    versions: ['v3'],
+    clusters: ['4k'],
+    size: MIB / 2,
+    content: 'over backing file',
+    options: ['data_file=data.raw'],
+    run: repeat(60, write, write, write, zero, makeEmpty),
   },
   {
     name: 'subclusters',
