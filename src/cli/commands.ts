@@ -46,6 +46,16 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
   },
   {
+    name: 'convert',
+    usage:
+      'convert [-f FMT] [-O FMT] [-c] [-o OPTIONS] [-B FILE -F FMT] [-l SNAPSHOT] [-S SIZE] [-n] ' +
+      '[-m N] [-W] [-C] [-r RATE] [-p] [-q] [-t CACHE] [-T CACHE] [-U] [--image-opts] ' +
+      '[--target-image-opts] [--target-is-zero] [--salvage] IMAGE… TARGET',
+    summary: 'copy a disk, or several behind each other, into another image',
+    image: true,
+    run: async (words) => (await import('./convert-command.js')).runConvertCommand(words),
+  },
+  {
     name: 'create',
     usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
     summary: 'make an image, as qemu-img create does; -o help lists the options',
