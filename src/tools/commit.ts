@@ -91,10 +91,12 @@ async function openBase(
   index: number,
   { spec, write }: CommitRequest,
 ): Promise<OpenDisk> {
-  const { file, format } = top.description.layers[index]!;
+  const layer = top.description.layers[index]!;
+  const { file, format } = layer;
   let given: BackingSpec | null | undefined = spec;
   for (let depth = 0; depth < index; depth++) given = given?.backing;
   unlockImage(file.fd);
+  if (layer.format === 'qcow2' && layer.dataFile !== null) unlockImage(layer.dataFile.fd);
   const path = given?.path ?? file.path;
   const own = { ...given, path, filename: given?.filename || path, format };
   const options = { writable: true, write: { ...own.write, ...write } };

@@ -170,19 +170,23 @@ function lookAtBacking(
  * Makes the image. A file that is there is locked, and keeps what it holds until all is known to be in
  * order; then it is emptied. Where this throws (an ImageError, a system's error, Cancelled), there is no
  * image: a file that it made is gone, another one is empty or as it was.
+ *
+ * `unfinished`: it is to be filled, and no whole image before that: a qcow2 image has no magic (see
+ * `showHeader`), a raw file without its space is empty. It need not be durable.
  */
 export async function createImage(
   creation: Creation,
   progress: Progress = NO_PROGRESS,
+  { unfinished = false }: { readonly unfinished?: boolean } = {},
 ): Promise<void> {
   const { format, values } = creation;
   const advance = (fraction: number) => progress.advance(fraction);
-  if (format === 'qcow2') await createQcow2(creation, advance);
+  if (format === 'qcow2') await createQcow2(creation, advance, unfinished);
   else {
     const preallocation = filePreallocation(values);
     const size = alignUp(values.get('size')!.number!, SECTOR_SIZE);
     await withTarget(creation.path, (target) =>
-      createRaw(target, size, preallocation, values, advance),
+      createRaw(target, size, preallocation, values, advance, unfinished),
     );
   }
 }
@@ -220,6 +224,7 @@ async function createRaw(
   preallocation: Preallocation,
   values: OptionValues,
   advance: Advance,
+  unfinished = false,
 ): Promise<void> {
   const { storage } = target;
   if (target.isDevice) {
@@ -232,6 +237,7 @@ async function createRaw(
     throw invalid(`Unsupported preallocation mode: ${preallocation}`);
   }
   target.begin(hintsOf(values));
+  if (unfinished && preallocation === 'off') return;
   await fillRawFile(storage, size, preallocation, advance);
 }
 
@@ -242,14 +248,18 @@ function hintsOf(values: OptionValues) {
   };
 }
 
-async function createQcow2({ path, values }: Creation, advance: Advance): Promise<void> {
+async function createQcow2(
+  { path, values }: Creation,
+  advance: Advance,
+  unfinished: boolean,
+): Promise<void> {
   await withTarget(path, async (target) => {
     const dataFile = values.get('data_file')?.text;
     if (dataFile === undefined) {
-      await writeQcow2(target, values, advance);
+      await writeQcow2(target, values, advance, unfinished);
       return;
     }
-    const write = (data: CreateTarget) => writeQcow2(target, values, advance, data);
+    const write = (data: CreateTarget) => writeQcow2(target, values, advance, unfinished, data);
     await withTarget(pathOf(dataFile), write, target);
   });
 }
@@ -259,9 +269,11 @@ async function writeQcow2(
   target: CreateTarget,
   values: OptionValues,
   advance: Advance,
+  unfinished: boolean,
   data?: CreateTarget,
 ): Promise<void> {
-  const plan = planImage(qcow2OptionsOf(values));
+  // As QEMU: what the image names is the file, without its protocol.
+  const plan = planImage({ ...qcow2OptionsOf(values), dataFile: data?.storage.name });
   const { storage, isDevice } = target;
   if (isDevice && plan.layout.fileSize > storage.size()) {
     throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files');
@@ -273,7 +285,7 @@ async function writeQcow2(
     data.storage.flush();
   }
   target.begin(hintsOf(values));
-  await formatImage(storage, plan, { blank: !isDevice, advance });
+  await formatImage(storage, plan, { blank: !isDevice, advance, unfinished });
 }
 
 function invalid(message: string, hint?: string): ImageError {

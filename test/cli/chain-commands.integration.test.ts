@@ -297,17 +297,28 @@ describe('qemu-img rebase and commit', () => {
       // qemu-img cannot let version 2 grow over a longer backing file.
       const version = random.pick(old ? [...v3, 'compat=0.10'] : v3);
       const options = `${version},cluster_size=${random.pick(['16k', '64k', '128k'])}`;
+      const external = !raw && !version.startsWith('compat=0.10') && random.chance(0.2);
       const steps = Array.from({ length: 1 + random.below(5) }, (_, step) => {
         const start = random.below(size / KIB - 8);
         const length = 1 + random.below(size / KIB - start);
-        const what = random.pick([`write -P ${n * 16 + step + 1}`, 'write -z', 'discard']);
+        const fill = n * 16 + step + 1;
+        if (!external && step === 0 && random.chance(0.3)) {
+          return `write -c -P ${fill} ${random.below(Math.floor(size / KIB / 128)) * 128}k 128k`;
+        }
+        const what = random.pick([`write -P ${fill}`, 'write -z', 'discard']);
         return `${what} ${start}k ${length}k`;
       });
+      const snapshot = !raw && !external && random.chance(0.2);
       const base = names.at(-1);
       tools.make((folder) => {
-        const path = create(folder, name, size, raw ? '' : options, base);
+        const data = external ? `,data_file=${join(folder, `${name}.data`)}` : '';
+        const path = create(folder, name, size, raw ? '' : options + data, base);
         if (raw) writeFileSync(path, Buffer.alloc(size, 0xee));
         else qemuIo(path, ...steps);
+        if (snapshot) {
+          qemuImg('snapshot', '-c', 'one', path);
+          qemuIo(path, `write -P ${n + 200} 0 100k`);
+        }
       });
       names.push(name);
     }

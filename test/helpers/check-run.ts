@@ -11,6 +11,8 @@ import { withImage } from './read.js';
 
 /** Bytes of a disk that are looked at. */
 const MOST = 8 << 20;
+/** Clusters that are read at once. */
+const CHUNK = 64;
 
 /** What `check` says of the image at `path`, with its exit status. */
 export function ourCheck(path: string, fix: Fix = 'none'): ToolResult {
@@ -50,9 +52,10 @@ export function readableClusters(path: string, clusterSize: number): Map<string,
   const found = new Map<string, Buffer>();
   try {
     withImage(path, ({ image }) => {
-      addClusters(found, '', clusterSize, () => image.disk);
+      addClusters(found, '', clusterSize, image.disk);
       for (const { view, snapshot } of image.snapshots()) {
-        addClusters(found, `${snapshot.id} `, clusterSize, () => image.snapshotDisk(view));
+        const disk = orNull(() => image.snapshotDisk(view));
+        if (disk !== null) addClusters(found, `${snapshot.id} `, clusterSize, disk);
       }
     });
   } catch (error) {
@@ -61,24 +64,51 @@ export function readableClusters(path: string, clusterSize: number): Map<string,
   return found;
 }
 
+function orNull<T>(body: () => T): T | null {
+  try {
+    return body();
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    return null;
+  }
+}
+
+/** Many at once, and one by one where there is one among them that cannot be read. */
 function addClusters(
   found: Map<string, Buffer>,
   prefix: string,
   clusterSize: number,
-  open: () => Disk,
+  disk: Disk,
 ): void {
-  const buffer = new IoBuffer(clusterSize);
-  let size = 0;
-  for (let at = 0; at === 0 || at < size; at += clusterSize) {
-    try {
-      const disk = open();
-      size = Math.min(disk.size, MOST);
-      const length = Math.min(clusterSize, size - at);
-      disk.read(at, length, buffer, 0);
-      found.set(`${prefix}${at}`, Buffer.from(buffer.bytes.subarray(0, length)));
-    } catch (error) {
-      if (!isExpected(error)) throw error;
-      if (size === 0) return;
+  const size = Math.min(disk.size, MOST);
+  const buffer = new IoBuffer(CHUNK * clusterSize);
+  const read = (at: number, length: number): boolean =>
+    orNull(() => disk.read(at, length, buffer, 0) ?? true) !== null;
+  for (let start = 0; start < size; start += buffer.length) {
+    const end = Math.min(size, start + buffer.length);
+    const whole = read(start, end - start);
+    const bytes = Buffer.from(buffer.bytes);
+    for (let at = start; at < end; at += clusterSize) {
+      const length = Math.min(clusterSize, end - at);
+      if (whole) found.set(`${prefix}${at}`, bytes.subarray(at - start, at - start + length));
+      else if (read(at, length)) {
+        found.set(`${prefix}${at}`, Buffer.from(buffer.bytes.subarray(0, length)));
+      }
     }
   }
+}
+
+/**
+ * The clusters that could be read and cannot any more, or read as something else. Of those that the damage
+ * has led elsewhere all along nothing is promised: what they are is in `truth`.
+ */
+export function lostClusters(
+  before: ReadonlyMap<string, Buffer>,
+  truth: ReadonlyMap<string, Buffer>,
+  after: ReadonlyMap<string, Buffer>,
+): string[] {
+  return [...before]
+    .filter(([place, bytes]) => truth.get(place)?.equals(bytes) === true)
+    .filter(([place, bytes]) => after.get(place)?.equals(bytes) !== true)
+    .map(([place]) => place);
 }

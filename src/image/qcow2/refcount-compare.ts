@@ -4,11 +4,11 @@
  * A refcount block is one cluster of counts of 1 to 64 bits, the first cluster's first; counts
  * narrower than a byte fill each byte from its low bits up.
  */
-import { TWO_32 } from '../../codec/bits.js';
+import { alignDown, TWO_32 } from '../../codec/bits.js';
 import type { Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Geometry } from './geometry.js';
-import { countIn, hasWrongFlag, type ReferenceCounts } from './reference-counts.js';
+import { countIn, hasWrongFlag, PAGE_SIZE, type ReferenceCounts } from './reference-counts.js';
 import { isUnreadable } from './references.js';
 
 /** Clusters whose counts one refcount block holds. */
@@ -82,55 +82,96 @@ export interface StoredRefcounts {
   readonly end: number;
 }
 
-/**
- * Compares the stored refcounts of the first `end` clusters with `counts`. Calls `report` for each
- * difference, and answers what the count is then, as flags are compared with that.
- */
+/** Told of each difference: it answers what the count is then, as flags are compared with that. */
+export type ReportCount = (cluster: number, stored: number, counted: number) => number;
+
+/** Compares the stored refcounts of the first `end` clusters with `counts`. */
 export function compareRefcounts(
   storage: Storage,
   geometry: Geometry,
   { table, end }: StoredRefcounts,
   counts: ReferenceCounts,
-  report: (cluster: number, stored: number, counted: number) => number,
+  report: ReportCount,
   unknown?: ReportUnknown,
 ): RefcountComparison {
   const perBlock = countsPerBlock(geometry);
-  const { refcountBits } = geometry;
-  const found = {
-    leaks: 0,
-    corruptions: 0,
-    unknown: 0,
-    hasUncounted: false,
-    hasWrongFlags: false,
-    highest: 0,
-  };
+  const comparison = new Comparison(counts, report);
   const block = new IoBuffer(geometry.clusterSize);
+  const stored = new Float64Array(PAGE_SIZE);
   for (let first = 0; first < end; first += perBlock) {
     const last = Math.min(end, first + perBlock);
     const offset = table[first / perBlock] ?? 0;
     if (isUnreadable(offset, geometry)) {
       unknown?.block(first / perBlock, offset);
       for (let cluster = first; cluster < last; cluster++) unknown?.cluster(cluster);
-      found.unknown += last - first;
+      comparison.unknown += last - first;
       continue;
     }
     if (offset === 0 && !counts.hasAny(first, last)) continue;
     readBlock(storage, block, offset);
-    for (let cluster = first; cluster < last; cluster++) {
-      const word = counts.word(cluster);
-      const counted = countIn(word);
-      let stored = readCount(block.view, refcountBits, cluster - first);
-      if (stored !== 0 || counted !== 0) found.highest = cluster;
-      if (stored !== counted) {
-        if (stored > counted) found.leaks++;
-        else found.corruptions++;
-        if (stored === 0) found.hasUncounted = true;
-        stored = report(cluster, stored, counted);
-      }
-      if (hasWrongFlag(word, stored)) found.hasWrongFlags = true;
+    for (let at = first; at < last; ) {
+      const stop = Math.min(last, alignDown(at, PAGE_SIZE) + PAGE_SIZE);
+      readCounts(block.view, geometry.refcountBits, at - first, stop - at, stored);
+      comparison.compare(at, stop, stored);
+      at = stop;
     }
   }
-  return found;
+  return comparison;
+}
+
+class Comparison implements RefcountComparison {
+  leaks = 0;
+  corruptions = 0;
+  unknown = 0;
+  hasUncounted = false;
+  hasWrongFlags = false;
+  highest = 0;
+  readonly #counts: ReferenceCounts;
+  readonly #report: ReportCount;
+
+  constructor(counts: ReferenceCounts, report: ReportCount) {
+    this.#counts = counts;
+    this.#report = report;
+  }
+
+  /** Clusters of one page, with the counts that are stored. */
+  compare(first: number, end: number, stored: Float64Array): void {
+    const start = alignDown(first, PAGE_SIZE);
+    const page = this.#counts.page(start) ?? NO_REFERENCES;
+    for (let cluster = first; cluster < end; cluster++) {
+      const word = page[cluster - start]!;
+      const count = stored[cluster - first]!;
+      if (word === 0 && count === 0) continue;
+      this.highest = cluster;
+      if (countIn(word) !== count) this.#differ(cluster, count, word);
+      else if (hasWrongFlag(word, count)) this.hasWrongFlags = true;
+    }
+  }
+
+  #differ(cluster: number, count: number, word: number): void {
+    const counted = countIn(word);
+    if (count > counted) this.leaks++;
+    else this.corruptions++;
+    if (count === 0) this.hasUncounted = true;
+    if (hasWrongFlag(word, this.#report(cluster, count, counted))) this.hasWrongFlags = true;
+  }
+}
+
+const NO_REFERENCES = new Uint32Array(PAGE_SIZE);
+
+/** `length` counts of a block, from the one at `index` on. */
+function readCounts(
+  view: DataView,
+  refcountBits: number,
+  index: number,
+  length: number,
+  target: Float64Array,
+): void {
+  if (refcountBits === 16) {
+    for (let n = 0; n < length; n++) target[n] = view.getUint16((index + n) * 2);
+  } else {
+    for (let n = 0; n < length; n++) target[n] = readCount(view, refcountBits, index + n);
+  }
 }
 
 /** A block; 0: none, which counts nothing, as what lies past the end of the file. */

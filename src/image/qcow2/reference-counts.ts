@@ -53,7 +53,7 @@ export const OVERFLOW = 16;
 export const MAX_COUNT = 2 ** (32 - COUNT_SHIFT) - 1;
 
 /** Clusters of a page. */
-const PAGE_SIZE = 1 << 14;
+export const PAGE_SIZE = 1 << 14;
 
 /** 2 GiB of pages: 32 TiB in clusters of 64 KiB. */
 const MAX_PAGES = 1 << 15;
@@ -61,8 +61,8 @@ const MAX_PAGES = 1 << 15;
 export class ReferenceCounts {
   readonly #pages = new Map<number, Uint32Array>();
   readonly #largest: number;
-  /** The page that was looked at last. */
-  #number = -1;
+  /** The page that was looked at last, and its first cluster. */
+  #start = 0;
   #page: Uint32Array | undefined;
   #end = 0;
 
@@ -87,10 +87,14 @@ export class ReferenceCounts {
     n: number,
     seen: SeenFlag = SEEN.NOTHING,
   ): ClusterUse | typeof OVERFLOW {
-    const page = this.#find(cluster) ?? this.#addPage(cluster);
-    const at = cluster % PAGE_SIZE;
+    const page = this.#find(cluster) ?? this.#addPage();
+    const at = cluster - this.#start;
     const word = page[at]!;
     if (cluster >= this.#end) this.#end = cluster + 1;
+    if (word === 0 && n <= this.#largest) {
+      page[at] = Math.min(n, MAX_COUNT) * (1 << COUNT_SHIFT) + (seen | use);
+      return USE.NONE;
+    }
     const known = (word & USE_MASK) as ClusterUse;
     const count = (word >>> COUNT_SHIFT) + n;
     if (count > this.#largest) return OVERFLOW;
@@ -107,21 +111,43 @@ export class ReferenceCounts {
     return known;
   }
 
+  /**
+   * The same for a run of `length` clusters, as far as they have no references yet. Answers how many it
+   * has added to: none where the first has some.
+   */
+  addFresh(first: number, length: number, use: ClusterUse, n: number, seen: SeenFlag): number {
+    const page = this.#find(first) ?? this.#addPage();
+    if (n > this.#largest) return 0;
+    const word = Math.min(n, MAX_COUNT) * (1 << COUNT_SHIFT) + (seen | use);
+    const start = first - this.#start;
+    const end = Math.min(PAGE_SIZE, start + length);
+    let at = start;
+    for (; at < end && page[at] === 0; at++) page[at] = word;
+    const done = at - start;
+    if (first + done > this.#end) this.#end = first + done;
+    return done;
+  }
+
   /** Takes all references of the cluster away. */
   release(cluster: number): void {
     const page = this.#find(cluster);
-    if (page !== undefined) page[cluster % PAGE_SIZE] = 0;
+    if (page !== undefined) page[cluster - this.#start] = 0;
   }
 
   count(cluster: number): number {
     const page = this.#find(cluster);
-    return page === undefined ? 0 : page[cluster % PAGE_SIZE]! >>> COUNT_SHIFT;
+    return page === undefined ? 0 : page[cluster - this.#start]! >>> COUNT_SHIFT;
   }
 
   /** What is known of the cluster, for the functions below; 0 where it has no references. */
   word(cluster: number): number {
     const page = this.#find(cluster);
-    return page === undefined ? 0 : page[cluster % PAGE_SIZE]!;
+    return page === undefined ? 0 : page[cluster - this.#start]!;
+  }
+
+  /** The words of `PAGE_SIZE` clusters, `first` and those behind it; undefined where all are 0. */
+  page(first: number): Readonly<Uint32Array> | undefined {
+    return this.#pages.get(first / PAGE_SIZE);
   }
 
   /** Whether a cluster from `first` on and below `end` may have references. */
@@ -150,24 +176,25 @@ export class ReferenceCounts {
   }
 
   #find(cluster: number): Uint32Array | undefined {
-    const number = Math.floor(cluster / PAGE_SIZE);
-    if (number !== this.#number) {
-      this.#number = number;
+    const start = this.#start;
+    if (cluster < start || cluster >= start + PAGE_SIZE || this.#page === undefined) {
+      const number = Math.floor(cluster / PAGE_SIZE);
+      this.#start = number * PAGE_SIZE;
       this.#page = this.#pages.get(number);
     }
     return this.#page;
   }
 
-  #addPage(cluster: number): Uint32Array {
+  /** Makes the page that was looked for last. */
+  #addPage(): Uint32Array {
     if (this.#pages.size === MAX_PAGES) {
       throw new ImageError('unsupported', 'EFBIG', 'Too many clusters to count their references', {
         limit: `at most ${MAX_PAGES * PAGE_SIZE}`,
       });
     }
     const page = new Uint32Array(PAGE_SIZE);
-    this.#number = Math.floor(cluster / PAGE_SIZE);
     this.#page = page;
-    this.#pages.set(this.#number, page);
+    this.#pages.set(this.#start / PAGE_SIZE, page);
     return page;
   }
 }

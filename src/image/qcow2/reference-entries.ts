@@ -36,7 +36,8 @@ export interface EntryRepair {
 export interface DataCounter {
   /** Clusters in the file, the last one partial or not. */
   readonly fileClusters: number;
-  addData(cluster: number, n: number, seen: SeenFlag): void;
+  /** A run of clusters. */
+  addData(first: number, length: number, n: number, seen: SeenFlag): void;
   /** The clusters of a range, which can lie anywhere. */
   addDataRange(offset: number, size: number, n: number, seen: SeenFlag, exact?: bigint): void;
 }
@@ -89,38 +90,64 @@ export class EntryScan {
    * nothing was found in it.
    */
   scan(table: number, n: number, active: boolean): boolean {
-    const { clusterSize, clusterBits, l2EntrySize, extendedL2 } = this.#geometry;
-    const { fileClusters } = this.#counter;
-    const plain = plainMasks(this.#geometry);
-    const words = this.#words;
-    const counter = this.#counter;
-    const scale = 2 ** (32 - clusterBits);
-    const step = l2EntrySize / 4;
-    const simple = !this.#externalData;
     const before = this.#findings;
     this.#next = 0;
-    this.#reader.forEachBlock(table, clusterSize, (length, position) => {
+    this.#reader.forEachBlock(table, this.#geometry.clusterSize, (length, position) => {
       this.#reader.buffer.bytes.subarray(0, length).swap64();
-      const end = length / 4;
-      for (let at = 0; at < end; at += step) {
-        const low = words[at]!;
-        const high = words[at + 1]!;
-        if (low === 0 && high === 0 && (!extendedL2 || words[at + 2] === 0)) continue;
-        const cluster = (high & 0x00ff_ffff) * scale + (low >>> clusterBits);
-        const isPlain =
-          (low & plain.low) === 0 &&
-          (high & plain.high) === 0 &&
-          (!extendedL2 || (words[at + 2]! & words[at + 3]!) === 0);
-        if (!simple || !isPlain || cluster === 0 || cluster >= fileClusters) {
-          const index = (position - table + at * 4) / l2EntrySize;
-          this.#entry(at, { index, position: position + at * 4, table, n, active });
-          continue;
-        }
-        if (active) this.#allocate(cluster);
-        counter.addData(cluster, n, seenFlag(active, high));
-      }
+      this.#scanBlock(length / 4, { position, table, n, active });
     });
     return this.#findings === before;
+  }
+
+  /** Takes entries that are in order in runs of clusters, and the others one by one. */
+  #scanBlock(end: number, block: TablePart): void {
+    const { clusterBits, l2EntrySize, extendedL2 } = this.#geometry;
+    const { fileClusters } = this.#counter;
+    const { active } = block;
+    const plain = plainMasks(this.#geometry);
+    const scale = 2 ** (32 - clusterBits);
+    const simple = !this.#externalData;
+    const words = this.#words;
+    let first = 0;
+    let length = 0;
+    let seen: SeenFlag = SEEN.NOTHING;
+    for (let at = 0; at < end; at += l2EntrySize / 4) {
+      const low = words[at]!;
+      const high = words[at + 1]!;
+      if (low === 0 && high === 0 && (!extendedL2 || words[at + 2] === 0)) continue;
+      const cluster = (high & 0x00ff_ffff) * scale + (low >>> clusterBits);
+      const flag = seenFlag(active, high);
+      const isPlain =
+        simple &&
+        (low & plain.low) === 0 &&
+        (high & plain.high) === 0 &&
+        (!extendedL2 || (words[at + 2]! & words[at + 3]!) === 0);
+      const continues = length > 0 && cluster === first + length && flag === seen;
+      if (isPlain && continues && cluster < fileClusters) {
+        length++;
+        continue;
+      }
+      if (length > 0) this.#addRun(first, length, block, seen);
+      length = 0;
+      if (isPlain && cluster !== 0 && cluster < fileClusters) {
+        first = cluster;
+        length = 1;
+        seen = flag;
+      } else {
+        first = 0;
+        this.#entry(at, block);
+      }
+    }
+    if (length > 0) this.#addRun(first, length, block, seen);
+  }
+
+  #addRun(first: number, length: number, { n, active }: TablePart, seen: SeenFlag): void {
+    if (active) {
+      this.#allocate(first);
+      this.#allocated += length - 1;
+      this.#next += length - 1;
+    }
+    this.#counter.addData(first, length, n, seen);
   }
 
   #allocate(cluster: number): void {
@@ -130,13 +157,13 @@ export class EntryScan {
   }
 
   /** Any entry, with all that can be wrong with it. */
-  #entry(at: number, place: EntryPlace): void {
+  #entry(at: number, place: TablePart): void {
     const low = this.#words[at]!;
     const high = this.#words[at + 1]!;
     const allocatedMask = this.#geometry.extendedL2 ? this.#words[at + 2]! : 0;
     const zeroMask = this.#geometry.extendedL2 ? this.#words[at + 3]! : 0;
     if (isCompressed(high)) {
-      this.#compressedEntry(low, high, (allocatedMask | zeroMask) !== 0, place);
+      this.#compressedEntry(at, (allocatedMask | zeroMask) !== 0, place);
       return;
     }
     if (hasUnusedL2Bits(low, high)) {
@@ -151,7 +178,9 @@ export class EntryScan {
     }
     if ((allocatedMask & zeroMask) !== 0) this.#find({ kind: 'subclusters-both', offset: host });
     const hasData = this.#geometry.extendedL2 ? allocatedMask !== 0 : !zero;
-    if (host % this.#geometry.clusterSize !== 0 && this.#unaligned(host, hasData, place)) return;
+    if (host % this.#geometry.clusterSize !== 0) {
+      if (this.#unaligned(host, hasData, at, place)) return;
+    }
     if (place.active) this.#allocate(host / this.#geometry.clusterSize);
     if (this.#externalData) {
       // Clusters of a data file have one reference: an entry without the flag is wrong.
@@ -164,19 +193,23 @@ export class EntryScan {
   }
 
   /** Answers whether the entry will be repaired. */
-  #unaligned(offset: number, hasData: boolean, { position, table }: EntryPlace): boolean {
+  #unaligned(offset: number, hasData: boolean, at: number, block: TablePart): boolean {
+    const { position, table } = block;
     if (hasData) {
       this.#find({ kind: 'data-unaligned', offset });
       return false;
     }
     const repairing = this.#repairsZero && table % this.#geometry.clusterSize === 0;
     this.#find({ kind: 'zero-unaligned', offset, repairing });
-    if (repairing) this.repairs.push({ position, table });
+    if (repairing) this.repairs.push({ position: position + at * 4, table });
     return repairing;
   }
 
-  #compressedEntry(low: number, high: number, hasBitmap: boolean, place: EntryPlace): void {
-    const { index, active } = place;
+  #compressedEntry(at: number, hasBitmap: boolean, block: TablePart): void {
+    const { position, table, n, active } = block;
+    const low = this.#words[at]!;
+    const high = this.#words[at + 1]!;
+    const index = (position - table + at * 4) / this.#geometry.l2EntrySize;
     const entry = entryValue(low, high);
     const bits = this.#geometry.compressedOffsetBits;
     const offset = entry & ((1n << BigInt(bits)) - 1n);
@@ -198,7 +231,7 @@ export class EntryScan {
     }
     const sectors = Number((described & ((1n << 62n) - 1n)) >> BigInt(bits)) + 1;
     const size = sectors * 512 - Number(offset % 512n);
-    this.#counter.addDataRange(Number(offset), size, place.n, SEEN.NOTHING, offset);
+    this.#counter.addDataRange(Number(offset), size, n, SEEN.NOTHING, offset);
   }
 
   #find(finding: ScanFinding): void {
@@ -207,11 +240,11 @@ export class EntryScan {
   }
 }
 
-interface EntryPlace {
-  /** In its table. */
-  readonly index: number;
+/** A part of a table, as it was read. */
+interface TablePart {
   /** In the file. */
   readonly position: number;
+  /** The table's own place there. */
   readonly table: number;
   readonly n: number;
   readonly active: boolean;

@@ -139,8 +139,11 @@ export class ReferenceScan implements DataCounter {
     return isTable && offset % clusterSize === 0;
   }
 
-  addData(cluster: number, n: number, seen: SeenFlag): void {
-    this.#add(cluster, USE.DATA, n, seen);
+  addData(first: number, length: number, n: number, seen: SeenFlag): void {
+    for (let done = 0; done < length; ) {
+      done += this.counts.addFresh(first + done, length - done, USE.DATA, n, seen);
+      if (done < length) this.#add(first + done++, USE.DATA, n, seen);
+    }
   }
 
   addDataRange(offset: number, size: number, n: number, seen: SeenFlag, exact?: bigint): void {
