@@ -63,6 +63,13 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./create-command.js')).runCreateCommand(words),
   },
   {
+    name: 'dd',
+    usage: 'dd [-f FMT] [-O FMT] [-U] [--image-opts] [bs=SIZE] [count=N] [skip=N] if=IMAGE of=FILE',
+    summary: 'copy a part of a disk into a new image, by blocks',
+    image: true,
+    run: async (words) => (await import('./dd-command.js')).runDdCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +

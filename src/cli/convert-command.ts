@@ -2,13 +2,11 @@
 import { ImageError } from '../errors.js';
 import { withOption } from '../image/create-options.js';
 import type { ImageSpec } from '../image/spec.js';
-import type { WriteOptions } from '../image/write-options.js';
 import { type ConvertSource, convertDisks, sourceSize } from '../tools/convert.js';
-import { type ConvertTarget, openNewTarget, openTarget } from '../tools/convert-target.js';
+import { type ConvertTarget, openTarget } from '../tools/convert-target.js';
 import { CopyFailure } from '../tools/copy-failure.js';
-import { createImage, type Creation, planCreation } from '../tools/create.js';
+import { type Creation, planCreation } from '../tools/create.js';
 import { type OpenDisk, openDisk } from '../tools/open-disk.js';
-import { NO_PROGRESS } from '../tools/progress.js';
 import { type CommandProgress, commandProgress } from './command-progress.js';
 import {
   cacheWord,
@@ -22,6 +20,7 @@ import { imageSpec } from './image-options.js';
 import { ioProblem } from './io-problem.js';
 import { asksForHelp } from './option-lists.js';
 import type { Outcome } from './outcome.js';
+import { makeTarget } from './make-target.js';
 import { reportError, reportWarning } from './program.js';
 
 export async function runConvertCommand(words: string[]): Promise<Outcome> {
@@ -125,7 +124,9 @@ async function targetOf(
   if (args.has('c') && creation !== undefined) checkCompression(creation);
   const cache = cacheWord(args, 't', 'unsafe');
   if (args.has('bitmaps')) checkBitmaps(asked, sources);
-  if (creation !== undefined) return await make(creation, cache);
+  if (creation !== undefined) {
+    return await makeTarget(creation, cache, `error while converting ${asked.format}`);
+  }
   const target = await openTarget(targetSpec(asked), cache);
   try {
     if (args.has('c') && target.disk.description.layers[0].format !== 'qcow2') {
@@ -180,18 +181,6 @@ function checkBitmaps({ format }: ConvertWords, [disk]: readonly OpenDisk[]): vo
   if (format !== 'qcow2') throw invalid(`Format driver '${format}' does not support bitmaps`);
   if (top.bitmaps.length === 0) return;
   throw new ImageError('unsupported', 'ENOTSUP', 'Bitmaps cannot be copied by this version');
-}
-
-async function make(creation: Creation, cache: WriteOptions['cache']): Promise<ConvertTarget> {
-  try {
-    await createImage(creation, NO_PROGRESS, { unfinished: true });
-  } catch (error) {
-    if (!(error instanceof ImageError)) throw error;
-    const { filename, format } = creation;
-    const message = `${filename}: error while converting ${format}: ${error.message}`;
-    throw new ImageError(error.kind, error.code, message, error.context, error);
-  }
-  return openNewTarget(creation, cache);
 }
 
 function targetSpec({ args, target, format }: ConvertWords): ImageSpec {

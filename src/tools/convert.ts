@@ -29,6 +29,8 @@ export interface ConvertSource {
   readonly disk: OpenDisk;
   /** Its snapshot of that view number instead; the active disk where it is null. */
   readonly view: number | null;
+  /** The part that is copied; all of it where it is not given. Bytes, within the disk. */
+  readonly part?: { readonly offset: number; readonly size: number };
 }
 
 export interface ConvertOptions {
@@ -51,8 +53,9 @@ export interface ConvertOptions {
   readonly onProblem: (problem: CopyFailure) => void;
 }
 
-/** Bytes of the source's disk. */
-export function sourceSize({ disk, view }: ConvertSource): number {
+/** Bytes that are copied. */
+export function sourceSize({ disk, view, part }: ConvertSource): number {
+  if (part !== undefined) return part.size;
   return view === null ? disk.size : disk.image.snapshotDisk(view).size;
 }
 
@@ -112,7 +115,8 @@ async function copy(
 function partOf(source: ConvertSource, owners: number): SourcePart {
   const { description } = source.disk;
   const memory = allocateImageMemory(description, { cacheSize: CACHE_SIZE, owners });
-  return { description, memory, view: source.view, size: sourceSize(source) };
+  const offset = source.part?.offset ?? 0;
+  return { description, memory, view: source.view, offset, size: sourceSize(source) };
 }
 
 function compressionOf(target: ConvertTarget) {

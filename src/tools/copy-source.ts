@@ -15,7 +15,8 @@ export interface SourcePart {
   readonly memory: ImageMemory;
   /** Of a snapshot, by its view number; the active disk where it is null. */
   readonly view: number | null;
-  /** Bytes. */
+  /** The part of it that is copied, in bytes. */
+  readonly offset: number;
   readonly size: number;
 }
 
@@ -39,6 +40,8 @@ export interface SourceOptions {
 interface Part {
   readonly disk: Disk;
   readonly layers: readonly Layer[];
+  /** Of the disk: what is copied begins there. */
+  readonly offset: number;
   readonly start: number;
   readonly end: number;
 }
@@ -59,21 +62,21 @@ export class CopySource {
     this.#salvage = options.salvage;
     this.#knowsBacking = options.knowsBacking;
     let size = 0;
-    this.#parts = parts.map(({ description, memory, view, size: own }) => {
+    this.#parts = parts.map(({ description, memory, view, offset, size: own }) => {
       const image = new AttachedImage(description, memory, owner);
       const disk = view === null ? image.disk : image.snapshotDisk(view);
       const start = size;
       size += own;
-      return { disk, layers: layersOf({ description, disk }), start, end: size };
+      return { disk, layers: layersOf({ description, disk }), offset, start, end: size };
     });
     this.size = size;
   }
 
   /** What lies at `offset`, as far as one look tells. Throws a CopyFailure. */
   look(offset: number): Segment {
-    const { layers, start, end } = this.#partAt(offset);
+    const { layers, start, end, offset: first } = this.#partAt(offset);
     try {
-      const { zero, depth, length } = statusAt(layers, offset - start, end - offset);
+      const { zero, depth, length } = statusAt(layers, first + offset - start, end - offset);
       const content = this.#knowsBacking && depth > 0 ? 'backing' : zero ? 'zero' : 'data';
       return { content, start: offset, end: offset + length };
     } catch (error) {
@@ -134,7 +137,7 @@ export class CopySource {
     for (let offset = start; offset < end; ) {
       const part = this.#partAt(offset);
       const n = Math.min(end, part.end) - offset;
-      part.disk.read(offset - part.start, n, target, at + offset - start);
+      part.disk.read(part.offset + offset - part.start, n, target, at + offset - start);
       offset += n;
     }
   }

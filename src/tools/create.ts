@@ -15,7 +15,7 @@ import { SECTOR_SIZE } from '../image/extent.js';
 import { fullName, protocolOf } from '../image/file-names.js';
 import { closeImage, openImage } from '../image/open.js';
 import { formatImage, planImage } from '../image/qcow2/create.js';
-import { type FilePreallocation, fillRawFile } from '../image/raw-create.js';
+import { fillRawFile } from '../image/raw-create.js';
 import type { Preallocation } from '../image/writer.js';
 import { type Progress, NO_PROGRESS } from './progress.js';
 import { qcow2OptionsOf } from './qcow2-options.js';
@@ -241,6 +241,14 @@ async function createRaw(
   await fillRawFile(storage, size, preallocation, advance);
 }
 
+/** A device stays as large as it is. */
+function checkDevice({ storage }: CreateTarget, size: number): void {
+  if (size <= storage.size()) return;
+  throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files', {
+    limit: `${size} bytes are needed`,
+  });
+}
+
 function hintsOf(values: OptionValues) {
   return {
     noCow: values.get('nocow')?.flag,
@@ -275,13 +283,17 @@ async function writeQcow2(
   // As QEMU: what the image names is the file, without its protocol.
   const plan = planImage({ ...qcow2OptionsOf(values), dataFile: data?.storage.name });
   const { storage, isDevice } = target;
-  if (isDevice && plan.layout.fileSize > storage.size()) {
-    throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files');
+  const { preallocation } = plan.options;
+  const hasSpace = preallocation === 'falloc' || preallocation === 'full';
+  if (isDevice && hasSpace) {
+    const below = `Preallocation mode '${preallocation}' unsupported for this non-regular file`;
+    throw invalid(`Could not resize image: Failed to resize underlying file: ${below}`);
   }
+  if (isDevice) checkDevice(target, plan.layout.fileSize);
   if (data !== undefined) {
-    const { preallocation } = plan.options;
-    const space: FilePreallocation = preallocation === 'metadata' ? 'off' : preallocation;
-    await createRaw(data, plan.layout.size, data.isDevice ? 'off' : space, new Map(), advance);
+    if (data.isDevice) checkDevice(data, plan.layout.size);
+    const space = hasSpace && !data.isDevice ? preallocation : 'off';
+    await createRaw(data, plan.layout.size, space, new Map(), advance);
     data.storage.flush();
   }
   target.begin(hintsOf(values));
