@@ -46,11 +46,28 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./compare-command.js')).runCompareCommand(words),
   },
   {
+    name: 'convert',
+    usage:
+      'convert [-f FMT] [-O FMT] [-c] [-o OPTIONS] [-B FILE -F FMT] [-l SNAPSHOT] [-S SIZE] [-n] ' +
+      '[-m N] [-W] [-C] [-r RATE] [-p] [-q] [-t CACHE] [-T CACHE] [-U] [--image-opts] ' +
+      '[--target-image-opts] [--target-is-zero] [--salvage] IMAGE… TARGET',
+    summary: 'copy a disk, or several behind each other, into another image',
+    image: true,
+    run: async (words) => (await import('./convert-command.js')).runConvertCommand(words),
+  },
+  {
     name: 'create',
     usage: 'create [-q] [-f FMT] [-b BACKING_FILE [-F FMT]] [-u] [-o OPTIONS] IMAGE [SIZE]',
     summary: 'make an image, as qemu-img create does; -o help lists the options',
     image: true,
     run: async (words) => (await import('./create-command.js')).runCreateCommand(words),
+  },
+  {
+    name: 'dd',
+    usage: 'dd [-f FMT] [-O FMT] [-U] [--image-opts] [bs=SIZE] [count=N] [skip=N] if=IMAGE of=FILE',
+    summary: 'copy a part of a disk into a new image, by blocks',
+    image: true,
+    run: async (words) => (await import('./dd-command.js')).runDdCommand(words),
   },
   {
     name: 'info',
@@ -75,6 +92,15 @@ export const COMMANDS: readonly Command[] = [
     image: true,
     summary: 'show where the parts of a disk lie in files, as qemu-img map does',
     run: async (words) => (await import('./map-command.js')).runMapCommand(words),
+  },
+  {
+    name: 'measure',
+    usage:
+      'measure [--output=human|json] [-O FMT] [-o OPTIONS] ' +
+      '[--size SIZE | [-f FMT | --image-opts] [-l SNAPSHOT] [-U] IMAGE]',
+    summary: 'tell how large an image would become',
+    image: true,
+    run: async (words) => (await import('./measure-command.js')).runMeasureCommand(words),
   },
   {
     name: 'mount',

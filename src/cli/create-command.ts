@@ -64,7 +64,7 @@ async function create(
 }
 
 /** What the format takes; with a file, what can be said of that, too. */
-function createHelp(format: string, filename: string | undefined): string {
+export function createHelp(format: string, filename: string | undefined): string {
   if (filename !== undefined) {
     return `Supported options:\n${optionsHelp(planCreation(filename, format, []).table)}`;
   }

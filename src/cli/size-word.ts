@@ -1,7 +1,10 @@
 /** Sizes on the command line. */
 import { parseSize } from '../codec/size-text.js';
 import { ImageError } from '../errors.js';
-import { programName } from './program.js';
+import { programName, reportWarning } from './program.js';
+
+/** Can be told from a number by the unit alone. */
+const HEXADECIMAL_UNIT = /0x[0-9a-f]+[kmgtp]$/i;
 
 /** QEMU's sizes have a sign. */
 const MOST = 2n ** 63n - 1n;
@@ -25,6 +28,9 @@ export function sizeWord(what: string, text: string): number {
       'EINVAL',
       `Invalid ${what} specified. Must be between 0 and ${MOST}.`,
     );
+  }
+  if (HEXADECIMAL_UNIT.test(text)) {
+    reportWarning(`Using a multiplier suffix on hex numbers is deprecated: ${text}`);
   }
   return size;
 }

@@ -104,25 +104,36 @@ const TABLES: ReadonlyMap<string, OptionTable> = new Map([
   ['host_device', HOST_DEVICE],
 ]);
 
-/** QEMU's other drivers. */
-const FOREIGN_FORMATS = new Set(
-  (
-    'blkdebug blklogwrites blkverify bochs cloop compress copy-before-write copy-on-read dmg ftp ftps ' +
-    'gluster host_cdrom http https iscsi iser luks nbd nfs null-aio null-co nvme parallels preallocate ' +
-    'qcow qed quorum rbd replication snapshot-access ssh throttle vdi vhdx vmdk vpc vvfat'
-  ).split(' '),
+/** QEMU's other drivers: those that can make images. */
+const FOREIGN_CREATABLE = wordSet(
+  'gluster host_cdrom iscsi iser luks nbd nfs nvme parallels qcow qed rbd ssh vdi vhdx vmdk vpc',
 );
+
+/** And those that cannot. */
+const FOREIGN_OTHERS = wordSet(
+  'blkdebug blklogwrites blkverify bochs cloop compress copy-before-write copy-on-read dmg ftp ftps ' +
+    'http https null-aio null-co preallocate quorum replication snapshot-access throttle vvfat',
+);
+
+function wordSet(words: string): ReadonlySet<string> {
+  return new Set(words.split(' '));
+}
+
+/** Whether QEMU can make images of that format, be it that we cannot. */
+export function isCreatable(format: string): boolean {
+  return TABLES.has(format) || FOREIGN_CREATABLE.has(format);
+}
 
 /** Whether QEMU has a format or protocol of that name. */
 export function isKnownDriver(name: string): boolean {
-  return TABLES.has(name) || FOREIGN_FORMATS.has(name);
+  return isCreatable(name) || FOREIGN_OTHERS.has(name);
 }
 
 /** The options of a format alone. Throws an ImageError where there is none, or no images can be made. */
 export function formatOptionTable(format: string): OptionTable {
   const table = TABLES.get(format);
   if (table !== undefined) return table;
-  if (!FOREIGN_FORMATS.has(format)) throw invalid(`Unknown file format '${format}'`);
+  if (!isKnownDriver(format)) throw invalid(`Unknown file format '${format}'`);
   const message = `Format driver '${format}' does not support image creation`;
   throw new ImageError('unsupported', 'ENOTSUP', message, { limit: 'supported: qcow2, raw' });
 }

@@ -64,6 +64,8 @@ export interface OpenPolicy {
   readonly noBacking?: boolean | undefined;
   /** A folder: whatever an image names must lie in it, links followed. */
   readonly backingRoot?: string | undefined;
+  /** The image has no magic yet: it is being filled. */
+  readonly unfinished?: boolean | undefined;
   /** Open the image alone, as if it had no backing file; for looking at its header. */
   readonly alone?: boolean | undefined;
   /**
@@ -244,7 +246,8 @@ class Opening {
   ): LayerDescription {
     const writes = this.#writes(place);
     const isChecked = place.depth === 0 && this.#policy.check === true;
-    const header = readHeader(storage, isChecked ? 'check' : 'use');
+    const isUnfinished = place.depth === 0 && this.#policy.unfinished === true;
+    const header = readHeader(storage, isUnfinished ? 'fill' : isChecked ? 'check' : 'use');
     if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
       const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
       throw new ImageError(

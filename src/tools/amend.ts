@@ -110,10 +110,10 @@ class Amendment {
   /** Throws where any of it cannot be done, in the order and the words of QEMU. */
   check(request: AmendRequest): void {
     const header = this.#header;
-    const { refcountBits, lazyRefcounts, size } = request;
+    const { lazyRefcounts, size } = request;
     checkValues(header, request);
     const version = request.version ?? header.version;
-    if (version < 3 && (refcountBits ?? VERSION_2_REFCOUNT_BITS) !== VERSION_2_REFCOUNT_BITS) {
+    if (version < 3 && this.#asksForWidth(request)) {
       throw refusal(
         'Refcount widths other than 16 bits require compatibility level 1.1 or above ' +
           '(use compat=1.1 or greater)',
@@ -128,6 +128,12 @@ class Amendment {
     }
     if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
+  }
+
+  /** Whether another width is wanted, and one that version 2 has not. */
+  #asksForWidth({ refcountBits = VERSION_2_REFCOUNT_BITS }: AmendRequest): boolean {
+    const now = this.#header.geometry.refcountBits;
+    return refcountBits !== VERSION_2_REFCOUNT_BITS && refcountBits !== now;
   }
 
   #checkDowngrade({ refcountBits, size }: AmendRequest): void {

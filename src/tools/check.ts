@@ -8,6 +8,7 @@ import { type CheckResult, checkImage, type Fix } from '../image/qcow2/check.js'
 import type { CheckedImage } from '../image/qcow2/checked-image.js';
 import type { Report } from '../image/qcow2/check-findings.js';
 import { readHeader } from '../image/qcow2/header.js';
+import { prepareForWriting } from '../image/qcow2/header-edit.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
 import { openDescription } from './open-image.js';
 
@@ -39,6 +40,7 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
   try {
     const [layer] = description.layers;
     if (layer.format !== 'qcow2') throw noChecks();
+    if (writable) negotiate(layer);
     const first = checkImage(checkedImage(layer), fix, report);
     const { corruptionsFixed, leaksFixed } = first;
     if (corruptionsFixed + leaksFixed === 0) return first;
@@ -48,6 +50,12 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
   } finally {
     closeImage(description);
   }
+}
+
+/** As for every opening to write: what other programs have said of the image may no longer be true. */
+function negotiate({ file }: Qcow2Description): void {
+  const storage = storageOf(file);
+  prepareForWriting(storage, readHeader(storage, 'check'), true);
 }
 
 function noChecks(): ImageError {

@@ -91,18 +91,22 @@ async function openBase(
   index: number,
   { spec, write }: CommitRequest,
 ): Promise<OpenDisk> {
-  const { file, format } = top.description.layers[index]!;
+  const layer = top.description.layers[index]!;
+  const { file, format } = layer;
   let given: BackingSpec | null | undefined = spec;
   for (let depth = 0; depth < index; depth++) given = given?.backing;
   unlockImage(file.fd);
+  if (layer.format === 'qcow2' && layer.dataFile !== null) unlockImage(layer.dataFile.fd);
   const path = given?.path ?? file.path;
   const own = { ...given, path, filename: given?.filename || path, format };
   const options = { writable: true, write: { ...own.write, ...write } };
   try {
     return await openDisk({ ...own, readOnly: false }, options);
   } catch (error) {
-    if (!(error instanceof ImageError) || error.code !== 'EAGAIN') throw error;
+    if (!(error instanceof ImageError)) throw error;
     const message = error.message.replace(`Could not open '${own.filename}': `, '');
+    // As QEMU, which has the file open: what the host says of it, and nothing before that.
+    if (error.code !== 'EAGAIN' && !message.startsWith('Could not open')) throw error;
     throw new ImageError(error.kind, error.code, message, error.context, error);
   }
 }

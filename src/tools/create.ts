@@ -15,7 +15,7 @@ import { SECTOR_SIZE } from '../image/extent.js';
 import { fullName, protocolOf } from '../image/file-names.js';
 import { closeImage, openImage } from '../image/open.js';
 import { formatImage, planImage } from '../image/qcow2/create.js';
-import { type FilePreallocation, fillRawFile } from '../image/raw-create.js';
+import { fillRawFile } from '../image/raw-create.js';
 import type { Preallocation } from '../image/writer.js';
 import { type Progress, NO_PROGRESS } from './progress.js';
 import { qcow2OptionsOf } from './qcow2-options.js';
@@ -170,19 +170,23 @@ function lookAtBacking(
  * Makes the image. A file that is there is locked, and keeps what it holds until all is known to be in
  * order; then it is emptied. Where this throws (an ImageError, a system's error, Cancelled), there is no
  * image: a file that it made is gone, another one is empty or as it was.
+ *
+ * `unfinished`: it is to be filled, and no whole image before that: a qcow2 image has no magic (see
+ * `showHeader`), a raw file without its space is empty. It need not be durable.
  */
 export async function createImage(
   creation: Creation,
   progress: Progress = NO_PROGRESS,
+  { unfinished = false }: { readonly unfinished?: boolean } = {},
 ): Promise<void> {
   const { format, values } = creation;
   const advance = (fraction: number) => progress.advance(fraction);
-  if (format === 'qcow2') await createQcow2(creation, advance);
+  if (format === 'qcow2') await createQcow2(creation, advance, unfinished);
   else {
     const preallocation = filePreallocation(values);
     const size = alignUp(values.get('size')!.number!, SECTOR_SIZE);
     await withTarget(creation.path, (target) =>
-      createRaw(target, size, preallocation, values, advance),
+      createRaw(target, size, preallocation, values, advance, unfinished),
     );
   }
 }
@@ -220,6 +224,7 @@ async function createRaw(
   preallocation: Preallocation,
   values: OptionValues,
   advance: Advance,
+  unfinished = false,
 ): Promise<void> {
   const { storage } = target;
   if (target.isDevice) {
@@ -232,7 +237,16 @@ async function createRaw(
     throw invalid(`Unsupported preallocation mode: ${preallocation}`);
   }
   target.begin(hintsOf(values));
+  if (unfinished && preallocation === 'off') return;
   await fillRawFile(storage, size, preallocation, advance);
+}
+
+/** A device stays as large as it is. */
+function checkDevice({ storage }: CreateTarget, size: number): void {
+  if (size <= storage.size()) return;
+  throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files', {
+    limit: `${size} bytes are needed`,
+  });
 }
 
 function hintsOf(values: OptionValues) {
@@ -242,14 +256,18 @@ function hintsOf(values: OptionValues) {
   };
 }
 
-async function createQcow2({ path, values }: Creation, advance: Advance): Promise<void> {
+async function createQcow2(
+  { path, values }: Creation,
+  advance: Advance,
+  unfinished: boolean,
+): Promise<void> {
   await withTarget(path, async (target) => {
     const dataFile = values.get('data_file')?.text;
     if (dataFile === undefined) {
-      await writeQcow2(target, values, advance);
+      await writeQcow2(target, values, advance, unfinished);
       return;
     }
-    const write = (data: CreateTarget) => writeQcow2(target, values, advance, data);
+    const write = (data: CreateTarget) => writeQcow2(target, values, advance, unfinished, data);
     await withTarget(pathOf(dataFile), write, target);
   });
 }
@@ -259,21 +277,27 @@ async function writeQcow2(
   target: CreateTarget,
   values: OptionValues,
   advance: Advance,
+  unfinished: boolean,
   data?: CreateTarget,
 ): Promise<void> {
-  const plan = planImage(qcow2OptionsOf(values));
+  // As QEMU: what the image names is the file, without its protocol.
+  const plan = planImage({ ...qcow2OptionsOf(values), dataFile: data?.storage.name });
   const { storage, isDevice } = target;
-  if (isDevice && plan.layout.fileSize > storage.size()) {
-    throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files');
+  const { preallocation } = plan.options;
+  const hasSpace = preallocation === 'falloc' || preallocation === 'full';
+  if (isDevice && hasSpace) {
+    const below = `Preallocation mode '${preallocation}' unsupported for this non-regular file`;
+    throw invalid(`Could not resize image: Failed to resize underlying file: ${below}`);
   }
+  if (isDevice) checkDevice(target, plan.layout.fileSize);
   if (data !== undefined) {
-    const { preallocation } = plan.options;
-    const space: FilePreallocation = preallocation === 'metadata' ? 'off' : preallocation;
-    await createRaw(data, plan.layout.size, data.isDevice ? 'off' : space, new Map(), advance);
+    if (data.isDevice) checkDevice(data, plan.layout.size);
+    const space = hasSpace && !data.isDevice ? preallocation : 'off';
+    await createRaw(data, plan.layout.size, space, new Map(), advance);
     data.storage.flush();
   }
   target.begin(hintsOf(values));
-  await formatImage(storage, plan, { blank: !isDevice, advance });
+  await formatImage(storage, plan, { blank: !isDevice, advance, unfinished });
 }
 
 function invalid(message: string, hint?: string): ImageError {

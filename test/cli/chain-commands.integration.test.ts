@@ -78,6 +78,10 @@ describe('qemu-img rebase and commit', () => {
       ['-u', '-b', 'n'.repeat(1100), '-F', 'raw', TOP],
       ['--image-opts', '-b', 'other.qcow2', '-F', 'qcow2', 'driver=qcow2'],
       ['-p', '-b', 'nofile', '-F', 'qcow2', TOP],
+      ['-b', 'foo:bar', '-F', 'raw', TOP],
+      ['-b', 'other.qcow2', '-F', '', TOP],
+      ['-b', '.', '-F', 'raw', TOP],
+      ['--image-opts', '-u', `driver=qcow2,file.filename=${TOP},read-only=on`],
     ];
 
     it('refuses what qemu-img refuses, in its words, and changes nothing', () => {
@@ -188,6 +192,9 @@ describe('qemu-img rebase and commit', () => {
       ['-t', 'foo', TOP],
       ['-r', 'foo', TOP],
       ['-r', '-1', TOP],
+      ['-r', '8E', TOP],
+      ['-r', '20E', TOP],
+      ['--image-opts', `driver=qcow2,file.filename=${TOP},read-only=on`],
       ['-f', 'raw', TOP],
       ['-x', TOP],
       [TOP, 'more'],
@@ -297,17 +304,28 @@ describe('qemu-img rebase and commit', () => {
       // qemu-img cannot let version 2 grow over a longer backing file.
       const version = random.pick(old ? [...v3, 'compat=0.10'] : v3);
       const options = `${version},cluster_size=${random.pick(['16k', '64k', '128k'])}`;
+      const external = !raw && !version.startsWith('compat=0.10') && random.chance(0.2);
       const steps = Array.from({ length: 1 + random.below(5) }, (_, step) => {
         const start = random.below(size / KIB - 8);
         const length = 1 + random.below(size / KIB - start);
-        const what = random.pick([`write -P ${n * 16 + step + 1}`, 'write -z', 'discard']);
+        const fill = n * 16 + step + 1;
+        if (!external && step === 0 && random.chance(0.3)) {
+          return `write -c -P ${fill} ${random.below(Math.floor(size / KIB / 128)) * 128}k 128k`;
+        }
+        const what = random.pick([`write -P ${fill}`, 'write -z', 'discard']);
         return `${what} ${start}k ${length}k`;
       });
+      const snapshot = !raw && !external && random.chance(0.2);
       const base = names.at(-1);
       tools.make((folder) => {
-        const path = create(folder, name, size, raw ? '' : options, base);
+        const data = external ? `,data_file=${join(folder, `${name}.data`)}` : '';
+        const path = create(folder, name, size, raw ? '' : options + data, base);
         if (raw) writeFileSync(path, Buffer.alloc(size, 0xee));
         else qemuIo(path, ...steps);
+        if (snapshot) {
+          qemuImg('snapshot', '-c', 'one', path);
+          qemuIo(path, `write -P ${n + 200} 0 100k`);
+        }
       });
       names.push(name);
     }

@@ -33,6 +33,8 @@ export function makeImage(folder: string, random: Random): string {
     if (action === 0) tryQemuImg('snapshot', '-c', `s${round}`, path);
     if (action === 1) saveVm(path, `vm${round}`, random);
   }
+  // QEMU leaves errors of its own where counts have no room, and where it fails to write compressed.
+  tryQemuImg('check', '-q', '-r', 'all', path);
   return path;
 }
 

@@ -11,6 +11,18 @@ export function normaliseIo(text: string): string {
   );
 }
 
+/** QEMU's last hint comes without a line's end. */
+export function normaliseErrors(stderr: string): string {
+  return stderr.endsWith('\n') || stderr === '' ? stderr : `${stderr}\n`;
+}
+
+/** `qemu-img info --output=json`: how much of the host's disk an image takes is the file system's matter. */
+export function normaliseInfo(text: string): unknown {
+  const facts = JSON.parse(text) as Record<string, unknown>;
+  delete facts['actual-size'];
+  return facts;
+}
+
 /**
  * `qemu-img map --output=json`: where in the file things lie is each tool's own choice; and QEMU looks
  * for holes in data only where the file takes less space than its clusters, roughly.

@@ -14,7 +14,7 @@ import { qemuImg, tryQemuImg } from '../helpers/qemu.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
 import { useTempFolder } from '../helpers/temp.js';
 
-const IMAGES = 12;
+const IMAGES = 8;
 const AMENDMENTS = 5;
 const SIZES = [1 << 20, 1 << 20, 1 << 20, 3 << 19, 1 << 19, (1 << 20) + 1];
 

@@ -1,5 +1,6 @@
 /** The first cluster of a new image: header, extensions, the backing file's name. */
-import { ImageError } from '../../errors.js';
+import { ERRNO, ImageError } from '../../errors.js';
+import { strerror } from '../../sys/libc.js';
 import type { Qcow2Layout } from './create-layout.js';
 import type { Qcow2Options } from './create-options.js';
 import { type HeaderExtension, headerBytes } from './header-rewrite.js';
@@ -16,6 +17,9 @@ import {
   LIMIT,
   QCOW2_MAGIC,
 } from './layout.js';
+
+/** Bytes of a cluster. */
+const MOST_WITHOUT_NAMES = 4096;
 
 /** With the compression type and its padding. */
 const V3_LENGTH = 112;
@@ -47,21 +51,33 @@ export function encodeHeader(options: Qcow2Options, layout: Qcow2Layout): Buffer
   }
   const features = { type: EXTENSION_TYPE.FEATURE_TABLE, data: featureTable() };
   const parts = { fields, extensions, backingFile: name };
+  // As QEMU: small clusters have no room to spare for the names of features.
+  const wantsNames = version >= 3 && clusterSize > MOST_WITHOUT_NAMES;
   const full = headerBytes({ ...parts, extensions: [...extensions, features] });
-  // Without the names of features where there is no room for them, as QEMU.
-  const bytes = version >= 3 && full.length <= clusterSize ? full : headerBytes(parts);
-  const room = Math.min(LIMIT.MAX_BACKING_NAME, name.length + clusterSize - bytes.length);
-  if (name.length > room) {
-    throw new ImageError('invalid', 'EINVAL', 'Backing file name too long', {
-      limit: `${name.length} bytes, at most ${Math.max(0, room)}`,
-    });
-  }
-  if (bytes.length > clusterSize) {
-    throw new ImageError('invalid', 'ENOSPC', 'The name of the data file is too long', {
-      limit: `a header of at most ${clusterSize} bytes`,
-    });
-  }
+  const bytes = wantsNames && full.length <= clusterSize ? full : headerBytes(parts);
+  checkRoom(options, name, bytes.length, clusterSize);
   return bytes;
+}
+
+function checkRoom(
+  { backingFormat, backingFile }: Qcow2Options,
+  name: Buffer,
+  length: number,
+  clusterSize: number,
+): void {
+  const isLong = name.length > LIMIT.MAX_BACKING_NAME;
+  if (!isLong && length <= clusterSize) return;
+  const code = isLong ? 'EINVAL' : 'ENOSPC';
+  const problem = strerror(ERRNO[code]);
+  const message =
+    name.length === 0
+      ? `Could not create qcow2 header: ${problem}`
+      : `Could not assign backing file '${backingFile}' with format '${backingFormat}': ${problem}`;
+  throw new ImageError('invalid', code, message, {
+    limit: isLong
+      ? `a name of ${name.length} bytes, at most ${LIMIT.MAX_BACKING_NAME}`
+      : `a header of ${length} bytes, at most ${clusterSize}`,
+  });
 }
 
 function encodeFields(options: Qcow2Options, layout: Qcow2Layout): Buffer {

@@ -7,11 +7,13 @@ import { ImageError } from '../../errors.js';
 import { FileStorage } from '../../storage/file.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
+import { SECTOR_SIZE } from '../extent.js';
 import { fillSpace } from '../fill-space.js';
 import { encodeHeader } from './create-header.js';
 import { countsPerBlock, ENTRY_SIZE, layOutImage, type Qcow2Layout } from './create-layout.js';
 import { type CheckedOptions, checkOptions, type Qcow2Options } from './create-options.js';
 import { copiedHigh, hostLow } from './l2.js';
+import { HEADER, UNFINISHED_MAGIC } from './layout.js';
 
 /** An image that can be written: its options are in order. */
 export interface Qcow2Plan {
@@ -70,16 +72,18 @@ export interface FormatOptions {
   readonly blank: boolean;
   /** Is told the part done, from 0 to 1, and may throw. */
   readonly advance: (fraction: number) => Promise<void>;
+  /** The header begins with UNFINISHED_MAGIC: it is to be filled before it is an image. */
+  readonly unfinished?: boolean | undefined;
 }
 
 /**
- * Writes the image into `storage`, which begins with no header. Durable when it returns; where it
- * throws, there is no image.
+ * Writes the image into `storage`, which begins with no header. Durable when it returns, but for one that
+ * is to be filled; where it throws, there is no image.
  */
 export async function formatImage(
   storage: MutableStorage,
   plan: Qcow2Plan,
-  { blank, advance }: FormatOptions,
+  { blank, advance, unfinished = false }: FormatOptions,
 ): Promise<void> {
   const { layout, options } = plan;
   const { clusterSize } = layout.geometry;
@@ -93,7 +97,7 @@ export async function formatImage(
     const to = from + layout.dataClusters * clusterSize;
     await fillSpace(storage, from, to, preallocation, advance);
   }
-  writeHeader(storage, plan);
+  writeHeader(storage, plan, unfinished);
 }
 
 /** All but the header; what is zero is left to the file's growth. */
@@ -172,10 +176,18 @@ function clearCounts(block: IoBuffer, first: number, refcountBits: number): void
   block.bytes[whole] = rest;
 }
 
-function writeHeader(storage: MutableStorage, { header }: Qcow2Plan): void {
+/** The first sector comes last, by itself: a header that is half there must not look whole. */
+function writeHeader(storage: MutableStorage, { header }: Qcow2Plan, unfinished = false): void {
   const buffer = new IoBuffer(header.length);
   buffer.bytes.set(header);
+  if (unfinished) {
+    buffer.view.setUint32(HEADER.offsets.magic, UNFINISHED_MAGIC);
+    storage.write(buffer, 0, buffer.length, 0);
+    return;
+  }
+  const first = Math.min(header.length, SECTOR_SIZE);
+  if (header.length > first) storage.write(buffer, first, header.length - first, first);
   storage.flush();
-  storage.write(buffer, 0, buffer.length, 0);
+  storage.write(buffer, 0, first, 0);
   storage.flush();
 }

@@ -22,6 +22,7 @@ import {
   LIMIT,
   QCOW2_MAGIC,
   SNAPSHOT_HEADER,
+  UNFINISHED_MAGIC,
 } from './layout.js';
 
 const MAX_OFFSET = Number.MAX_SAFE_INTEGER;
@@ -50,12 +51,15 @@ export interface Qcow2Header {
 
 type FixedFields = ReturnType<typeof HEADER.read> & ReturnType<typeof HEADER_V3.read>;
 
-/** How much must be right: for use; or for a check, which looks at tables for itself. */
-export type HeaderUse = 'use' | 'check';
+/**
+ * How much must be right: for use; for a check, which looks at tables for itself; or for filling an image
+ * that has no magic yet.
+ */
+export type HeaderUse = 'use' | 'check' | 'fill';
 
 /** Reads the header of the image in `storage`. Throws an ImageError that names what is wrong. */
 export function readHeader(storage: Storage, use: HeaderUse = 'use'): Qcow2Header {
-  const fixed = readFixedFields(storage);
+  const fixed = readFixedFields(storage, use === 'fill' ? UNFINISHED_MAGIC : QCOW2_MAGIC);
   const clusterSize = 2 ** fixed.clusterBits;
   const cluster = readUpTo(storage, 0, clusterSize);
   const { view } = cluster;
@@ -83,9 +87,9 @@ export function readHeader(storage: Storage, use: HeaderUse = 'use'): Qcow2Heade
   };
 }
 
-function readFixedFields(storage: Storage): FixedFields {
+function readFixedFields(storage: Storage, magic: number): FixedFields {
   const { view, length } = readUpTo(storage, 0, HEADER_V3_LENGTH);
-  if (length < HEADER.size || HEADER.get(view, 0, 'magic') !== QCOW2_MAGIC) {
+  if (length < HEADER.size || HEADER.get(view, 0, 'magic') !== magic) {
     throw invalid('Image is not in qcow2 format');
   }
   const header = HEADER.read(view, 0);

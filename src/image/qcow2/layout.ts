@@ -6,6 +6,8 @@ import { bits64, bytes, struct, u16, u32, u64, u8 } from '../../codec/struct.js'
 
 /** 'QFI\xfb' */
 export const QCOW2_MAGIC = 0x514649fb;
+/** In its place while an image is being filled: nobody takes the file for one. */
+export const UNFINISHED_MAGIC = 0;
 
 /** The header's first 72 bytes: all of version 2's. */
 export const HEADER = struct('QCowHeader', 'big', {

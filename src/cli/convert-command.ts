@@ -1,0 +1,203 @@
+/** `convert`: words to a disk that is copied into another image. */
+import { ImageError } from '../errors.js';
+import { withOption } from '../image/create-options.js';
+import type { ImageSpec } from '../image/spec.js';
+import { type ConvertSource, convertDisks, sourceSize } from '../tools/convert.js';
+import { type ConvertTarget, openTarget } from '../tools/convert-target.js';
+import { CopyFailure } from '../tools/copy-failure.js';
+import { type Creation, planCreation } from '../tools/create.js';
+import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { type CommandProgress, commandProgress } from './command-progress.js';
+import {
+  cacheWord,
+  type ConvertWords,
+  convertWords,
+  invalid,
+  type SnapshotChoice,
+} from './convert-words.js';
+import { createHelp } from './create-command.js';
+import { imageSpec } from './image-options.js';
+import { ioProblem } from './io-problem.js';
+import { asksForHelp } from './option-lists.js';
+import type { Outcome } from './outcome.js';
+import { makeTarget } from './make-target.js';
+import { reportError, reportWarning } from './program.js';
+
+export async function runConvertCommand(words: string[]): Promise<Outcome> {
+  const asked = convertWords(words);
+  const { args, sources, target, format } = asked;
+  if (asksForHelp(asked.pairs)) {
+    process.stdout.write(createHelp(format, target === '' ? undefined : target));
+    return { status: 0 };
+  }
+  if (sources.length === 0) throw invalid('Must specify image file name');
+  cacheWord(args, 'T', 'writeback');
+  const progress = commandProgress(args, args.has('q'));
+  try {
+    await convert(asked, progress);
+    if (args.last('progress') === '' && !args.has('q')) {
+      process.stdout.write('    (100.00/100%)\r');
+    }
+    return { status: 0 };
+  } catch (error) {
+    if (!(error instanceof CopyFailure)) throw error;
+    reportError(failureText(error));
+    return { status: 1 };
+  } finally {
+    progress.finish();
+  }
+}
+
+async function convert(asked: ConvertWords, progress: CommandProgress): Promise<void> {
+  const { args } = asked;
+  const disks: OpenDisk[] = [];
+  try {
+    for (const word of asked.sources) {
+      const write = { cache: cacheWord(args, 'T', 'writeback') };
+      disks.push(await openDisk(imageSpec(word, args), { write }));
+    }
+    const sources = disks.map((disk): ConvertSource => ({ disk, view: null }));
+    if (asked.snapshot !== undefined) {
+      sources[0] = { disk: disks[0]!, view: findSnapshot(disks, asked.snapshot) };
+    }
+    const size = sources.reduce((sum, source) => sum + sourceSize(source), 0);
+    const target = await targetOf(asked, size, disks);
+    await convertDisks(sources, target, {
+      compressed: args.has('c'),
+      sparse: asked.sparse,
+      overBacking: overBacking(asked),
+      targetIsZero: args.has('target-is-zero'),
+      salvage: args.has('salvage'),
+      rate: asked.rate,
+      threads: asked.threads,
+      progress,
+      onProblem: (problem) => args.has('q') || reportWarning(problemText(problem)),
+    });
+  } finally {
+    for (const disk of disks) disk.abandon();
+  }
+}
+
+/** The view number of the snapshot that is asked for. */
+function findSnapshot(disks: readonly OpenDisk[], choice: SnapshotChoice): number {
+  const byOption = choice.any === undefined;
+  if (!byOption && disks.length > 1)
+    throw invalid('No support for concatenating multiple snapshot');
+  const [disk] = disks as [OpenDisk];
+  const failed = (why: string) => invalid(`Failed to load snapshot: ${why}`);
+  if (disk.description.layers[0].format !== 'qcow2') {
+    throw failed(
+      "Block format 'raw' used by device '' does not support temporarily loading internal snapshots",
+    );
+  }
+  const { id, name, any } = choice;
+  const found = byOption
+    ? disk.image.snapshots().find(({ snapshot }) => {
+        const fits = (wanted: string | undefined, has: string) =>
+          wanted === undefined || wanted === has;
+        return fits(id, snapshot.id) && fits(name, snapshot.name);
+      })
+    : disk.findSnapshot(any!);
+  if (found === undefined || (byOption && id === undefined && name === undefined)) {
+    throw failed("Can't find snapshot");
+  }
+  return found.view;
+}
+
+function overBacking({ args, pairs }: ConvertWords): boolean {
+  return args.has('B') || pairs.some(([key]) => key === 'backing_file');
+}
+
+/** Makes or opens it. Errors are QEMU's, in its order. */
+async function targetOf(
+  asked: ConvertWords,
+  size: number,
+  sources: readonly OpenDisk[],
+): Promise<ConvertTarget> {
+  const { args } = asked;
+  const creation = asked.creates ? creationOf(asked, size) : undefined;
+  if (overBacking(asked) && sources.length > 1) {
+    throw invalid(
+      'Having a backing file for the target makes no sense when concatenating multiple input images',
+    );
+  }
+  if (args.has('c') && creation !== undefined) checkCompression(creation);
+  const cache = cacheWord(args, 't', 'unsafe');
+  if (args.has('bitmaps')) checkBitmaps(asked, sources);
+  if (creation !== undefined) {
+    return await makeTarget(creation, cache, `error while converting ${asked.format}`);
+  }
+  const target = await openTarget(targetSpec(asked), cache);
+  try {
+    if (args.has('c') && target.disk.description.layers[0].format !== 'qcow2') {
+      throw invalid('Compression not supported for this file format');
+    }
+    if (target.disk.size < size) throw invalid('output file is smaller than input file');
+    if (overBacking(asked) && args.has('target-is-zero')) {
+      throw invalid('Cannot use --target-is-zero when the destination image has a backing file');
+    }
+    return target;
+  } catch (error) {
+    target.abandon();
+    throw error;
+  }
+}
+
+/** What is to be made, with its size and its backing file. */
+function creationOf({ args, target, format, pairs }: ConvertWords, size: number): Creation {
+  const creation = planCreation(target, format, pairs);
+  const { table } = creation;
+  let values = withOption(creation.values, table, 'size', String(size));
+  for (const [option, name, what] of [
+    ['B', 'backing_file', 'Backing file'],
+    ['F', 'backing_fmt', 'Backing file format'],
+  ] as const) {
+    const text = args.last(option);
+    if (text === undefined) continue;
+    if (!table.some((known) => known.name === name)) {
+      throw invalid(`${what} not supported for file format '${format}'`);
+    }
+    values = withOption(values, table, name, text);
+  }
+  if (values.has('backing_file') && !values.has('backing_fmt')) {
+    throw invalid('Use of backing file requires explicit backing format');
+  }
+  return { ...creation, values };
+}
+
+function checkCompression({ format, values }: Creation): void {
+  if (format !== 'qcow2') throw invalid('Compression not supported for this file format');
+  const conflict = (what: string) =>
+    invalid(`Compression and ${what} not supported at the same time`);
+  if (values.get('encryption')?.flag === true || values.has('encrypt.format')) {
+    throw conflict('encryption');
+  }
+  if ((values.get('preallocation')?.text ?? 'off') !== 'off') throw conflict('preallocation');
+}
+
+function checkBitmaps({ format }: ConvertWords, [disk]: readonly OpenDisk[]): void {
+  const [top] = disk!.description.layers;
+  if (top.format !== 'qcow2') throw invalid('Source lacks bitmap support');
+  if (format !== 'qcow2') throw invalid(`Format driver '${format}' does not support bitmaps`);
+  if (top.bitmaps.length === 0) return;
+  throw new ImageError('unsupported', 'ENOTSUP', 'Bitmaps cannot be copied by this version');
+}
+
+function targetSpec({ args, target, format }: ConvertWords): ImageSpec {
+  const imageOpts = args.has('target-image-opts');
+  const stated = imageOpts ? (args.last('O') ?? null) : format;
+  const { forceShare: _, ...spec } = imageSpec(target, args, { format: stated, imageOpts });
+  return spec;
+}
+
+function failureText(failure: CopyFailure): string {
+  const problem = ioProblem(failure.errno, failure.message);
+  const { stage, offset } = failure;
+  if (stage === 'status') return `error while reading block status at offset ${offset}: ${problem}`;
+  return `error while ${stage === 'read' ? 'reading' : 'writing'} at byte ${offset}: ${problem}`;
+}
+
+function problemText({ stage, offset, errno, message }: CopyFailure): string {
+  const what = stage === 'status' ? 'block status at ' : '';
+  return `error while reading ${what}offset ${offset}: ${ioProblem(errno, message)}`;
+}

@@ -1,0 +1,176 @@
+/** What the words of `convert` ask for, checked in qemu-img's order and in its words. */
+import { ImageError } from '../errors.js';
+import type { WriteOptions } from '../image/write-options.js';
+import { type Arguments, getopt } from './getopt.js';
+import {
+  CACHE,
+  cacheMode,
+  FORCE_SHARE,
+  FORMAT,
+  IMAGE_OPTS,
+  OBJECT,
+  PROGRESS,
+  QUIET,
+  SOURCE_CACHE,
+} from './image-options.js';
+import { parseKeyValues } from './key-values.js';
+import { checkObjects } from './objects.js';
+import { optionPairs } from './option-lists.js';
+import { programName } from './program.js';
+import { sizeWord } from './size-word.js';
+
+const OPTIONS = [
+  FORMAT,
+  IMAGE_OPTS,
+  FORCE_SHARE,
+  OBJECT,
+  PROGRESS,
+  QUIET,
+  CACHE,
+  SOURCE_CACHE,
+  { short: 'O', value: true },
+  { short: 'B', value: true },
+  { short: 'F', value: true },
+  { short: 'o', value: true },
+  { short: 'l', value: true },
+  { short: 'S', value: true },
+  { short: 'm', value: true },
+  { short: 'r', value: true },
+  { short: 'c' },
+  { short: 'n' },
+  // Ranges are laid out in order all the same, which costs nothing.
+  { short: 'W' },
+  { short: 'C' },
+  { long: 'target-image-opts' },
+  { long: 'target-is-zero' },
+  { long: 'salvage' },
+  { long: 'bitmaps' },
+  { long: 'skip-broken-bitmaps' },
+] as const;
+
+const SECTOR_SIZE = 512;
+const MOST_SPARSE = 16 << 20;
+const DEFAULT_SPARSE = 4096;
+const MOST_COROUTINES = 16;
+const DEFAULT_COROUTINES = 8;
+
+export interface SnapshotChoice {
+  /** Both must be true of it where both are given; `any`: its id or, where none has it, its name. */
+  readonly id?: string | undefined;
+  readonly name?: string | undefined;
+  readonly any?: string;
+}
+
+export interface ConvertWords {
+  readonly args: Arguments;
+  readonly sources: readonly string[];
+  readonly target: string;
+  readonly format: string;
+  readonly creates: boolean;
+  readonly snapshot: SnapshotChoice | undefined;
+  readonly sparse: number;
+  readonly threads: number;
+  readonly rate: number;
+  /** Of `-o`. */
+  readonly pairs: readonly [key: string, value: string | undefined][];
+}
+
+/** Throws an ImageError or a UsageError. */
+export function convertWords(words: readonly string[]): ConvertWords {
+  const args = getopt(words, OPTIONS);
+  const values = checkValues(args);
+  checkTogether(args);
+  const { operands } = args;
+  const target = operands.length < 2 ? undefined : operands.at(-1);
+  return {
+    args,
+    ...values,
+    sources: operands.slice(0, -1),
+    target: target ?? '',
+    format: args.last('O') ?? 'raw',
+    creates: !args.has('n'),
+    pairs: optionPairs(args.all('o')),
+  };
+}
+
+/** The values of single options, each checked where it stands. */
+function checkValues(args: Arguments) {
+  let snapshot: SnapshotChoice | undefined;
+  let sparse = args.has('C') ? 0 : DEFAULT_SPARSE;
+  let threads = DEFAULT_COROUTINES;
+  let rate = 0;
+  for (const { name, value } of args.given) {
+    if (name === 'o') optionPairs([value]);
+    if (name === 'object') checkObjects([value]);
+    if (name === 'l') snapshot = snapshotChoice(value);
+    if (name === 'S') sparse = sparseSize(value);
+    if (name === 'm') threads = coroutines(value);
+    if (name === 'r') rate = sizeWord('rate limit', value);
+  }
+  return { snapshot, sparse, threads, rate };
+}
+
+function snapshotChoice(text: string): SnapshotChoice {
+  if (!text.startsWith('snapshot.')) return { any: text };
+  const pairs = parseKeyValues(text);
+  for (const [key] of pairs) {
+    if (key === 'snapshot.id' || key === 'snapshot.name') continue;
+    throw invalid(
+      `Invalid parameter '${key}'`,
+      `${programName()}: Failed in parsing snapshot param '${text}'`,
+    );
+  }
+  const last = (name: string) => pairs.findLast(([key]) => key === `snapshot.${name}`)?.[1];
+  return { id: last('id'), name: last('name') };
+}
+
+function sparseSize(text: string): number {
+  const size = sizeWord('buffer size for sparse output', text);
+  if (size % SECTOR_SIZE === 0 && size <= MOST_SPARSE) return size;
+  throw invalid(
+    `Invalid buffer size for sparse output specified. Valid sizes are multiples of ` +
+      `${SECTOR_SIZE} up to ${MOST_SPARSE}. Select 0 to disable sparse detection (fully allocates output).`,
+  );
+}
+
+function coroutines(text: string): number {
+  const number = /^\s*[+-]?\d+$/.test(text) ? Number(text) : 0;
+  if (number >= 1 && number <= MOST_COROUTINES) return number;
+  throw invalid(
+    'Invalid number of coroutines. Allowed number of coroutines is between 1 and ' +
+      `${MOST_COROUTINES}`,
+  );
+}
+
+/** Options that do not go together. */
+function checkTogether(args: Arguments): void {
+  const refuse = (condition: boolean, message: string): void => {
+    if (condition) throw invalid(message);
+  };
+  const has = (name: string) => args.has(name);
+  const skipsBroken = has('skip-broken-bitmaps') && !has('bitmaps');
+  refuse(skipsBroken, 'Use of --skip-broken-bitmaps requires --bitmaps');
+  refuse(has('C') && has('c'), 'Cannot enable copy offloading when -c is used');
+  refuse(has('C') && has('S'), 'Cannot enable copy offloading when -S is used');
+  refuse(has('C') && has('salvage'), 'Cannot use copy offloading in salvaging mode');
+  const [creates, options] = [!has('n'), has('o')];
+  refuse(has('target-image-opts') && creates, '--target-image-opts requires use of -n flag');
+  refuse(!creates && options, '-o has no effect when skipping image creation');
+  refuse(has('target-is-zero') && creates, '--target-is-zero requires use of -n flag');
+}
+
+/** The mode of `-t` or `-T`; throws, with `what` in the message. */
+export function cacheWord(
+  args: Arguments,
+  option: 't' | 'T',
+  initial: WriteOptions['cache'],
+): WriteOptions['cache'] {
+  const text = args.last(option);
+  const mode = text === undefined ? initial : cacheMode(text);
+  if (mode !== undefined) return mode;
+  throw invalid(`Invalid ${option === 'T' ? 'source ' : ''}cache option: ${text}`);
+}
+
+export function invalid(message: string, hint?: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message, hint === undefined ? {} : { hint });
+}

@@ -1,0 +1,110 @@
+/** `measure`: words to the sizes of an image that is not there yet. */
+import type { JsonObject } from '../mount/json.js';
+import { formatJson } from '../mount/json.js';
+import {
+  createOptionTable,
+  isCreatable,
+  type OptionValues,
+  parseOptions,
+} from '../image/create-options.js';
+import { ImageError } from '../errors.js';
+import { type Measure, measure } from '../tools/measure.js';
+import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { type Arguments, getopt } from './getopt.js';
+import {
+  FORCE_SHARE,
+  FORMAT,
+  IMAGE_OPTS,
+  imageSpec,
+  OBJECT,
+  OUTPUT,
+  outputFormat,
+} from './image-options.js';
+import { checkObjects } from './objects.js';
+import { optionPairs } from './option-lists.js';
+import type { Outcome } from './outcome.js';
+import { programName } from './program.js';
+import { sizeWord } from './size-word.js';
+import { snapshotChoice } from './snapshot-word.js';
+
+const OPTIONS = [
+  FORMAT,
+  IMAGE_OPTS,
+  FORCE_SHARE,
+  OBJECT,
+  OUTPUT,
+  { short: 'O', value: true },
+  { short: 'o', value: true },
+  { short: 'l', value: true },
+  { long: 'size', value: true },
+] as const;
+
+export async function runMeasureCommand(words: string[]): Promise<Outcome> {
+  const args = getopt(words, OPTIONS);
+  checkObjects(args.all('object'));
+  const pairs = optionPairs(args.all('o'));
+  const sizes = args.all('size').map((text) => sizeWord('image size', text));
+  const choices = args.all('l').map(snapshotChoice);
+  const output = outputFormat(args);
+  const format = args.last('O') ?? 'raw';
+  const source = await sourceOf(args, sizes.at(-1));
+  try {
+    const values = targetValues(format, pairs);
+    const result = measure({ format, values, source, snapshot: choices.at(-1) });
+    process.stdout.write(output === 'json' ? jsonMeasure(result) : humanMeasure(result));
+    return { status: 0 };
+  } finally {
+    if (typeof source !== 'number') source.abandon();
+  }
+}
+
+/** What `-o` says of the target; nothing where its format's options are not known here. */
+function targetValues(format: string, pairs: ReturnType<typeof optionPairs>): OptionValues {
+  if (isCreatable(format) && !['qcow2', 'raw'].includes(format)) return new Map();
+  const table = createOptionTable(format);
+  try {
+    return parseOptions(pairs, table);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const said = `${programName()}: Invalid options for file format '${format}'`;
+    const hint = [error.context.hint, said].filter(Boolean).join('\n');
+    throw new ImageError('invalid', 'EINVAL', error.message, { ...error.context, hint }, error);
+  }
+}
+
+/** The image that is to be stored, opened, or the size of a disk that holds nothing. */
+async function sourceOf(args: Arguments, size: number | undefined): Promise<OpenDisk | number> {
+  const [file, ...others] = args.operands;
+  if (others.length > 0) throw invalid('At most one filename argument is allowed.');
+  if (file === undefined) {
+    if (args.has('image-opts') || args.has('f') || args.has('l')) {
+      throw invalid('--image-opts, -f, and -l require a filename argument.');
+    }
+    if (size === undefined) throw invalid('Either --size N or one filename must be specified.');
+    return size;
+  }
+  if (size !== undefined) throw invalid('--size N cannot be used together with a filename.');
+  return openDisk(imageSpec(file, args));
+}
+
+function humanMeasure({ required, fullyAllocated, bitmaps }: Measure): string {
+  const lines = [
+    `required size: ${BigInt(required)}`,
+    `fully allocated size: ${BigInt(fullyAllocated)}`,
+  ];
+  if (bitmaps !== undefined) lines.push(`bitmaps size: ${bitmaps}`);
+  return `${lines.join('\n')}\n`;
+}
+
+function jsonMeasure({ required, fullyAllocated, bitmaps }: Measure): string {
+  const object: JsonObject = {
+    ...(bitmaps !== undefined && { bitmaps }),
+    required: BigInt(required),
+    'fully-allocated': BigInt(fullyAllocated),
+  };
+  return `${formatJson(object)}\n`;
+}
+
+function invalid(message: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message);
+}

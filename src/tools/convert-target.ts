@@ -1,0 +1,221 @@
+/**
+ * What a conversion writes to: a new image, or one that is there. A new one is no whole image until it
+ * is finished, whatever ends the program: a qcow2 header lacks its magic, a raw file its end.
+ */
+import { fstatSync, readlinkSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { alignUp } from '../codec/bits.js';
+import { AttachedImage } from '../image/attach.js';
+import { SECTOR_SIZE } from '../image/extent.js';
+import { storageOf } from '../image/file-storage.js';
+import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
+import { BulkAllocator } from '../image/qcow2/bulk-allocator.js';
+import { BulkTables, showHeader } from '../image/qcow2/bulk-tables.js';
+import type { ImageSpec } from '../image/spec.js';
+import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/write-options.js';
+import type { MutableStorage } from '../storage/storage.js';
+import type { CopyReport, CopyTarget } from './copy-thread.js';
+import type { Creation } from './create.js';
+import { type OpenDisk, openDisk } from './open-disk.js';
+
+const CACHE_SIZE = 32 << 20;
+/** Of ranges of a raw file: as block devices and direct I/O have them. */
+const RAW_UNIT = 4096;
+
+export interface ConvertTarget {
+  readonly disk: OpenDisk;
+  /** Of its clusters, or what it is best written in. Bytes. */
+  readonly unit: number;
+  /** It is zeroes, but for what its backing file has. */
+  readonly isZero: boolean;
+  /** What the copying threads write to; `threads`: how many, numbered from 1. */
+  prepare(threads: number, layout: Float64Array): CopyTarget;
+  /** What has become of the next range. */
+  take(report: CopyReport): void;
+  /** Makes it whole, and durable where that is wanted; closes it. */
+  finish(): void;
+  /** Closes it; a new one is gone. */
+  abandon(): void;
+}
+
+/** Opens an image that is there. */
+export async function openTarget(
+  spec: ImageSpec,
+  cache: WriteOptions['cache'],
+): Promise<ConvertTarget> {
+  const disk = await openDisk(spec, { writable: true, write: { cache } });
+  return new WrittenTarget(disk, { ...DEFAULT_WRITE_OPTIONS, ...spec.write, cache }, false);
+}
+
+/** Opens an image that was just made for it, unfinished. It is gone where this throws. */
+export async function openNewTarget(
+  creation: Creation,
+  cache: WriteOptions['cache'],
+): Promise<ConvertTarget> {
+  const { path, filename, format } = creation;
+  let disk: OpenDisk;
+  try {
+    const policy = { unfinished: true };
+    disk = await openDisk({ path, filename, format }, { writable: true, write: { cache }, policy });
+  } catch (error) {
+    if (statSync(path).isFile()) rmSync(realpathSync(path), { force: true });
+    throw error;
+  }
+  const [top, ...below] = disk.description.layers;
+  const isFile = fstatSync(top.file.fd).isFile();
+  const preallocation = creation.values.get('preallocation')?.text ?? 'off';
+  const write = { ...DEFAULT_WRITE_OPTIONS, cache };
+  if (!isFile) return new WrittenTarget(disk, write, true);
+  if (top.format === 'raw') return new RawTarget(disk, cache, sizeOf(creation));
+  const isPlain = top.dataFile === null && below.length === 0 && preallocation === 'off';
+  return isPlain ? new BulkTarget(disk, cache) : new WrittenTarget(disk, write, true);
+}
+
+/** Whole sectors, as raw images have. */
+function sizeOf({ values }: Creation): number {
+  return alignUp(values.get('size')!.number!, SECTOR_SIZE);
+}
+
+abstract class NewTarget {
+  readonly isZero = true;
+  readonly disk: OpenDisk;
+  protected readonly storage: MutableStorage;
+  protected readonly cache: WriteOptions['cache'];
+
+  constructor(disk: OpenDisk, cache: WriteOptions['cache']) {
+    this.disk = disk;
+    this.cache = cache;
+    this.storage = storageOf(disk.description.layers[0].file);
+  }
+
+  abandon(): void {
+    removeFile(this.disk);
+    this.disk.abandon();
+  }
+
+  protected flush(): void {
+    if (this.cache !== 'unsafe') this.storage.flush();
+  }
+}
+
+/** A new file that is the disk. */
+class RawTarget extends NewTarget implements ConvertTarget {
+  readonly unit = RAW_UNIT;
+  readonly #size: number;
+
+  constructor(disk: OpenDisk, cache: WriteOptions['cache'], size: number) {
+    super(disk, cache);
+    this.#size = size;
+  }
+
+  prepare(): CopyTarget {
+    return { kind: 'raw', file: this.disk.description.layers[0].file };
+  }
+
+  take(): void {}
+
+  finish(): void {
+    if (this.storage.size() < this.#size) this.storage.truncate(this.#size);
+    this.flush();
+    this.disk.abandon();
+  }
+}
+
+/** A new qcow2 image in one file, over no other. */
+class BulkTarget extends NewTarget implements ConvertTarget {
+  readonly unit: number;
+  readonly #tables: BulkTables;
+  readonly #header;
+  #allocator: BulkAllocator | undefined;
+
+  constructor(disk: OpenDisk, cache: WriteOptions['cache']) {
+    super(disk, cache);
+    const [top] = disk.description.layers;
+    if (top.format !== 'qcow2') throw new TypeError('a qcow2 image is expected');
+    this.#header = top.header;
+    this.unit = top.header.geometry.clusterSize;
+    this.#tables = new BulkTables(this.storage, top.header);
+  }
+
+  prepare(_threads: number, layout: Float64Array): CopyTarget {
+    const { geometry } = this.#header;
+    this.#allocator = new BulkAllocator(layout, geometry);
+    this.#allocator.startAt(this.storage.size());
+    return { kind: 'bulk', file: this.disk.description.layers[0].file, geometry };
+  }
+
+  take({ layout, end }: CopyReport): void {
+    const { tables, clusters, compressed } = layout!;
+    for (let n = 0; n < tables.length; n += 2) this.#tables.addTable(tables[n]!, tables[n + 1]!);
+    for (let n = 0; n < clusters.length; n += 3) {
+      this.#tables.map(clusters[n]!, clusters[n + 1]!, clusters[n + 2]!);
+    }
+    for (let n = 0; n < compressed.length; n += 3) {
+      this.#tables.mapCompressed(compressed[n]!, compressed[n + 1]!, compressed[n + 2]!);
+    }
+    this.#tables.writeBelow(end);
+  }
+
+  finish(): void {
+    this.#tables.finish(this.#allocator!);
+    // All of it is durable before it is an image.
+    this.flush();
+    showHeader(this.storage);
+    this.flush();
+    this.disk.abandon();
+  }
+}
+
+/** An image, new or not, through its writer. */
+class WrittenTarget implements ConvertTarget {
+  readonly disk: OpenDisk;
+  readonly unit: number;
+  readonly #write: WriteOptions;
+  readonly #isNew: boolean;
+  readonly isZero: boolean;
+  readonly #hidden: MutableStorage | null;
+  #memory: ImageMemory | undefined;
+  #owner = 0;
+
+  constructor(disk: OpenDisk, write: WriteOptions, isNew: boolean) {
+    this.disk = disk;
+    this.#write = write;
+    this.#isNew = isNew;
+    const [top] = disk.description.layers;
+    this.unit = top.format === 'qcow2' ? top.header.geometry.clusterSize : RAW_UNIT;
+    // A device holds what it held before.
+    this.isZero = isNew && top.format === 'qcow2';
+    this.#hidden = isNew && top.format === 'qcow2' ? storageOf(top.file) : null;
+  }
+
+  prepare(threads: number): CopyTarget {
+    const { description } = this.disk;
+    this.#owner = threads + 1;
+    const owners = this.#owner;
+    const options = { cacheSize: CACHE_SIZE, owners, write: this.#write };
+    this.#memory = allocateImageMemory(description, options);
+    return { kind: 'writer', description, memory: this.#memory };
+  }
+
+  take(): void {}
+
+  finish(): void {
+    const image = new AttachedImage(this.disk.description, this.#memory!, this.#owner);
+    image.writer!.flushAll();
+    if (this.#hidden !== null) {
+      showHeader(this.#hidden);
+      if (this.#write.cache !== 'unsafe') this.#hidden.flush();
+    }
+    this.disk.abandon();
+  }
+
+  abandon(): void {
+    if (this.#isNew) removeFile(this.disk);
+    this.disk.abandon();
+  }
+}
+
+/** By the descriptor: a link leads where it led. A device stays what it is. */
+function removeFile({ description }: OpenDisk): void {
+  const { fd } = description.layers[0].file;
+  if (fstatSync(fd).isFile()) rmSync(readlinkSync(`/proc/self/fd/${fd}`), { force: true });
+}

@@ -1,0 +1,152 @@
+/** Copies a disk in worker threads, or in this one where it is too little for more. */
+import { Worker } from 'node:worker_threads';
+import { CopyState } from '../shared/copy-state.js';
+import { CopyFailure, type CopyFailureFacts } from './copy-failure.js';
+import { type CopyJob, type CopyReport, CopyThread } from './copy-thread.js';
+import type { CopyMessage, CopyWorkerData } from './copy-worker.js';
+import type { Progress } from './progress.js';
+
+/** How often it is told how far a copy is. */
+const PROGRESS_MS = 50;
+
+export interface CopyOptions {
+  /** Worker threads; 0 to copy in this one. */
+  readonly threads: number;
+  /** Bytes of the disk. */
+  readonly size: number;
+  readonly progress: Progress;
+  /** Called for each range, in the disk's order. */
+  readonly onReport: (report: CopyReport) => void;
+}
+
+/**
+ * Returns when all is copied and no thread runs any more. Throws a CopyFailure, Cancelled, and what
+ * `onReport` throws: the first that happens.
+ */
+export async function runCopy(job: CopyJob, options: CopyOptions): Promise<void> {
+  await options.progress.advance(0);
+  const reports = new ReportOrder(options.onReport);
+  if (options.threads === 0) await copyHere(job, options, reports);
+  else await new CopyCrew(job, options, reports).run();
+  await options.progress.advance(1);
+}
+
+/** Hands reports on in the order of their tickets. */
+class ReportOrder {
+  readonly #onReport: (report: CopyReport) => void;
+  readonly #waiting = new Map<number, CopyReport>();
+  #next = 0;
+  /** Up to there all is done. */
+  position = 0;
+
+  constructor(onReport: (report: CopyReport) => void) {
+    this.#onReport = onReport;
+  }
+
+  add(report: CopyReport): void {
+    this.#waiting.set(report.ticket, report);
+    for (;;) {
+      const next = this.#waiting.get(this.#next);
+      if (next === undefined) return;
+      this.#waiting.delete(this.#next++);
+      this.#onReport(next);
+      this.position = next.end;
+    }
+  }
+}
+
+async function copyHere(job: CopyJob, options: CopyOptions, reports: ReportOrder): Promise<void> {
+  const thread = await CopyThread.start(job, 1);
+  for (let report = thread.step(); report !== null; report = thread.step()) {
+    reports.add(report);
+    await options.progress.advance(reports.position / options.size);
+  }
+}
+
+/** The worker threads of one copy. */
+class CopyCrew {
+  readonly #job: CopyJob;
+  readonly #options: CopyOptions;
+  readonly #reports: ReportOrder;
+  readonly #state: CopyState;
+  #left = 0;
+  #error: unknown;
+  #wake: () => void = () => {};
+
+  constructor(job: CopyJob, options: CopyOptions, reports: ReportOrder) {
+    this.#job = job;
+    this.#options = options;
+    this.#reports = reports;
+    this.#state = new CopyState(job.state, options.threads + 1);
+  }
+
+  async run(): Promise<void> {
+    const { threads, progress, size } = this.#options;
+    const workers = Array.from({ length: threads }, (_, n) => this.#start(n + 1));
+    while (this.#left > 0) {
+      await this.#nap();
+      try {
+        if (this.#error === undefined) await progress.advance(this.#reports.position / size);
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+    await Promise.all(workers.map((worker) => worker.terminate()));
+    if (this.#error !== undefined) throw this.#error;
+  }
+
+  #start(owner: number): Worker {
+    const workerData: CopyWorkerData = { job: this.#job, owner };
+    const worker = new Worker(new URL('./copy-worker.js', import.meta.url), { workerData });
+    this.#left++;
+    let ended = false;
+    const end = (): void => {
+      if (!ended) this.#left--;
+      ended = true;
+      this.#wake();
+    };
+    worker.on('message', (message: CopyMessage) => {
+      if ('report' in message) this.#take(message.report);
+      else if ('failure' in message) this.#fail(failureOf(message.failure));
+      if (!('report' in message)) end();
+    });
+    worker.on('error', (error) => this.#fail(error));
+    worker.on('exit', () => {
+      // Others may wait for what it held.
+      if (!ended) this.#fail(new Error('a thread of the copy has died'));
+      end();
+    });
+    return worker;
+  }
+
+  #take(report: CopyReport): void {
+    if (this.#error !== undefined) return;
+    try {
+      this.#reports.add(report);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** The first error counts; all threads are told to stop. */
+  #fail(error: unknown): void {
+    this.#error ??= error;
+    this.#state.stop();
+    this.#wake();
+  }
+
+  /** Until something ends, or it is time to tell how far it is. */
+  #nap(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, PROGRESS_MS);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+function failureOf(facts: CopyFailureFacts): CopyFailure {
+  return new CopyFailure(facts);
+}

@@ -1,0 +1,170 @@
+/** `measure`: how large an image would become, before there is one. */
+import { alignUp, divCeil } from '../codec/bits.js';
+import { ImageError } from '../errors.js';
+import { isCreatable, type OptionValues } from '../image/create-options.js';
+import type { Bitmap } from '../image/qcow2/bitmaps.js';
+import { ENTRY_SIZE, refcountsFor } from '../image/qcow2/create-layout.js';
+import {
+  checkClusterSize,
+  checkExtendedL2,
+  checkRefcountBits,
+} from '../image/qcow2/create-options.js';
+import { type Geometry, geometryOf } from '../image/qcow2/geometry.js';
+import { BITMAP_DIRECTORY_ENTRY, LIMIT } from '../image/qcow2/layout.js';
+import { SECTOR_SIZE } from '../image/extent.js';
+import { blockStatus, type MappedDisk } from './block-status.js';
+import type { OpenDisk } from './open-disk.js';
+import { refuseEncryption } from './qcow2-options.js';
+import { chosenSnapshot, type SnapshotChoice } from './snapshot-choice.js';
+
+/** Bytes of the file. */
+export interface Measure {
+  /** For what the source holds. */
+  readonly required: number;
+  /** With everything written. */
+  readonly fullyAllocated: number;
+  /** What its bitmaps would add; where source and target both can have some. */
+  readonly bitmaps?: number;
+}
+
+/** What would be stored: an image, or a disk of so many bytes that holds nothing. */
+export interface MeasureRequest {
+  /** Of the target. */
+  readonly format: string;
+  readonly values: OptionValues;
+  readonly source: OpenDisk | number;
+  readonly snapshot?: SnapshotChoice | undefined;
+}
+
+/** Throws an ImageError in QEMU's words. */
+export function measure({ format, values, source, snapshot }: MeasureRequest): Measure {
+  if (format !== 'qcow2' && format !== 'raw' && isCreatable(format)) {
+    throw new ImageError(
+      'unsupported',
+      'ENOTSUP',
+      `Block driver '${format}' does not support size measurement`,
+    );
+  }
+  const content = contentOf(source, snapshot);
+  if (format === 'raw') {
+    const size = alignUp(content.size, SECTOR_SIZE);
+    return { required: size, fullyAllocated: size };
+  }
+  return measureQcow2(values, content);
+}
+
+/** What is to be stored. */
+interface Content {
+  /** Bytes of the disk. */
+  readonly size: number;
+  readonly disk: MappedDisk | null;
+  /** Null where the source can have none. */
+  readonly bitmaps: readonly Bitmap[] | null;
+}
+
+function contentOf(source: OpenDisk | number, snapshot: SnapshotChoice | undefined): Content {
+  if (typeof source === 'number') return { size: source, disk: null, bitmaps: null };
+  const { description, size } = source;
+  const disk =
+    snapshot === undefined
+      ? source.disk
+      : source.image.snapshotDisk(chosenSnapshot(source, snapshot).view);
+  const [top] = description.layers;
+  const hasBitmaps = top.format === 'qcow2' && top.header.version >= 3;
+  // As QEMU: a snapshot is taken for as large as the disk is now.
+  return { size, disk: { description, disk }, bitmaps: hasBitmaps ? top.bitmaps : null };
+}
+
+function measureQcow2(values: OptionValues, content: Content): Measure {
+  const { geometry, preallocation } = measuredOptions(values);
+  const { clusterSize } = geometry;
+  const size = alignUp(content.size, clusterSize);
+  const tables = divCeil(size / clusterSize, geometry.l2Entries);
+  if (tables * ENTRY_SIZE > LIMIT.MAX_L1_SIZE) {
+    const message = 'The image size is too large (try using a larger cluster size)';
+    throw new ImageError('invalid', 'EFBIG', message);
+  }
+  const whole = preallocation === 'falloc' || preallocation === 'full';
+  // With a backing file, zeroes are stored like anything else.
+  const stored =
+    whole || (content.disk !== null && values.has('backing_file'))
+      ? size
+      : storedBytes(content, clusterSize);
+  const fullyAllocated = size + metadataSize(geometry, size);
+  const result = { required: fullyAllocated - size + stored, fullyAllocated };
+  if (geometry.version < 3 || content.bitmaps === null) return result;
+  return { ...result, bitmaps: bitmapsSize(content.bitmaps, content.size, clusterSize) };
+}
+
+/** The rules that are checked here are fewer than those for making an image, and in other words. */
+function measuredOptions(values: OptionValues): { geometry: Geometry; preallocation: string } {
+  const clusterSize = values.get('cluster_size')!.number!;
+  checkClusterSize(clusterSize);
+  const extendedL2 = values.get('extended_l2')!.flag!;
+  if (extendedL2) checkExtendedL2(undefined, clusterSize);
+  const compat = values.get('compat')?.text ?? '1.1';
+  if (compat !== '0.10' && compat !== '1.1') {
+    throw invalid(`Invalid compatibility level: '${compat}'`);
+  }
+  const version = compat === '0.10' ? 2 : 3;
+  const refcountBits = values.get('refcount_bits')!.number!;
+  checkRefcountBits(version, refcountBits, '(use compat=1.1 or greater)');
+  const preallocation = values.get('preallocation')?.text ?? 'off';
+  if (!['off', 'metadata', 'falloc', 'full'].includes(preallocation)) {
+    throw invalid(`invalid parameter value: ${preallocation}`);
+  }
+  if (values.get('encrypt.format')?.text === 'luks') refuseEncryption(values);
+  const geometry = geometryOf({
+    version,
+    clusterBits: Math.log2(clusterSize),
+    extendedL2,
+    refcountOrder: Math.log2(refcountBits),
+  });
+  return { geometry, preallocation };
+}
+
+/** Bytes of the clusters of which a part is data. */
+function storedBytes({ disk, size }: Content, clusterSize: number): number {
+  if (disk === null) return 0;
+  const end = Math.min(disk.disk.size, size);
+  let stored = 0;
+  /** Clusters before this place are counted. */
+  let counted = 0;
+  for (const { start, length, zero, data } of blockStatus(disk, 0, end)) {
+    if (zero || !data) continue;
+    const from = Math.max(counted, start - (start % clusterSize));
+    const to = alignUp(start + length, clusterSize);
+    if (to <= from) continue;
+    stored += to - from;
+    counted = to;
+  }
+  return stored;
+}
+
+/** Of a disk of `size` bytes, whole clusters, that is written everywhere. */
+function metadataSize(geometry: Geometry, size: number): number {
+  const { clusterSize, l2Entries } = geometry;
+  const clusters = size / clusterSize;
+  const l2Clusters = divCeil(clusters, l2Entries);
+  const l1Clusters = divCeil(l2Clusters * ENTRY_SIZE, clusterSize);
+  const others = 1 + l1Clusters + l2Clusters;
+  const { blocks, tableClusters } = refcountsFor(others + clusters, geometry);
+  return (others + blocks + tableClusters) * clusterSize;
+}
+
+/** Each bitmap with its table, and the directory; all bits are stored. */
+function bitmapsSize(bitmaps: readonly Bitmap[], diskSize: number, clusterSize: number): number {
+  let size = 0;
+  let directory = 0;
+  for (const { name, granularity } of bitmaps) {
+    const bytes = divCeil(divCeil(diskSize, granularity), 8);
+    const clusters = divCeil(bytes, clusterSize);
+    size += clusters * clusterSize + alignUp(clusters * ENTRY_SIZE, clusterSize);
+    directory += alignUp(BITMAP_DIRECTORY_ENTRY.size + Buffer.byteLength(name), 8);
+  }
+  return size + alignUp(directory, clusterSize);
+}
+
+function invalid(message: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message);
+}
