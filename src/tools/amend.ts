@@ -204,7 +204,8 @@ class Amendment {
   }
 
   *#downgrade(): Generator<number> {
-    const backed = this.#description.layers.length > 1;
+    // Also where the image was opened without what it names.
+    const backed = this.#header.backingFile !== null || this.#description.layers.length > 1;
     yield* this.#writer.amender().expandZeroes(backed);
     yield* this.#edit(downgradeHeader);
   }
