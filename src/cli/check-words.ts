@@ -122,6 +122,8 @@ function tableText(finding: Finding, verb: string): string {
       );
     case 'snapshot-incomplete':
       return `${verb} snapshot table entry ${finding.index} is incomplete`;
+    case 'bitmap-entry':
+      return `ERROR bitmap '${finding.name}': invalid table entry ${hex(finding.entry)}`;
     case 'block-reserved':
       return `ERROR refcount table entry ${finding.index} has reserved bits set`;
     case 'block-unaligned':

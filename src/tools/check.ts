@@ -7,6 +7,7 @@ import { closeImage, type OpenPolicy } from '../image/open.js';
 import { type CheckResult, checkImage, type Fix } from '../image/qcow2/check.js';
 import type { CheckedImage } from '../image/qcow2/checked-image.js';
 import type { Report } from '../image/qcow2/check-findings.js';
+import { BITMAP_FLAG, isBitmapTable } from '../image/qcow2/bitmaps.js';
 import { readHeader } from '../image/qcow2/header.js';
 import { prepareForWriting } from '../image/qcow2/header-edit.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
@@ -48,6 +49,7 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
     const [layer] = description.layers;
     if (layer.format !== 'qcow2') throw noChecks();
     if (writable) negotiate(layer);
+    refuseBitmapTables(spec, layer);
     const first = checkImage(checkedImage(layer), fix, report);
     const { corruptionsFixed, leaksFixed } = first;
     if (corruptionsFixed + leaksFixed === 0) return first;
@@ -63,6 +65,20 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
 function negotiate({ file }: Qcow2Description): void {
   const storage = storageOf(file);
   prepareForWriting(storage, readHeader(storage, 'check'), true);
+}
+
+/** QEMU opens no image with a bitmap that it cannot load, but where it is marked as not in order. */
+function refuseBitmapTables(
+  { filename }: ImageSpec,
+  { file, header, bitmaps }: Qcow2Description,
+): void {
+  for (const bitmap of bitmaps) {
+    if ((bitmap.flags & BITMAP_FLAG.IN_USE) !== 0) continue;
+    if (isBitmapTable(storageOf(file), header.geometry, bitmap)) continue;
+    const what = `Could not read bitmap_table table from image for bitmap '${bitmap.name}'`;
+    const message = `Could not open '${filename}': ${what}: Invalid argument`;
+    throw new ImageError('invalid', 'EINVAL', message);
+  }
 }
 
 function noChecks(): ImageError {

@@ -271,6 +271,31 @@ const tables: DamageCase[] = [
   },
 ];
 
+const bitmapped = { snapshots: [], bitmaps: [{ name: 'b' }] };
+
+function bitmapTable(image: Damage): number {
+  return Number(image.get(image.places.bitmapDirectory));
+}
+
+const bitmaps: DamageCase[] = [
+  { name: 'nothing beside a bitmap', spec: bitmapped, damage: () => {} },
+  {
+    name: 'reserved bits in the table of a bitmap',
+    spec: bitmapped,
+    damage: (i) => i.put(bitmapTable(i), 2n),
+  },
+  {
+    name: 'an unaligned cluster of a bitmap',
+    spec: bitmapped,
+    damage: (i) => i.put(bitmapTable(i), 0x5200n),
+  },
+  {
+    name: 'a leak beside a bitmap',
+    spec: bitmapped,
+    damage: (i) => i.count(i.clusterAt(2), 3),
+  },
+];
+
 const snapshots: DamageCase[] = [
   {
     name: 'an unaligned L1 table of a snapshot',
@@ -313,7 +338,13 @@ const snapshots: DamageCase[] = [
   { name: 'a snapshot table past the end', all: 'moves', damage: (i) => i.put(64, 1n << 30n) },
 ];
 
-export const DAMAGES: readonly DamageCase[] = [...references, ...entries, ...tables, ...snapshots];
+export const DAMAGES: readonly DamageCase[] = [
+  ...references,
+  ...entries,
+  ...tables,
+  ...bitmaps,
+  ...snapshots,
+];
 
 /** The image, and the same undamaged. */
 export function damaged({ spec, damage, cut }: DamageCase): { whole: Buffer; bytes: Buffer } {

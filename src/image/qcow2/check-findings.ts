@@ -39,6 +39,8 @@ export type ScanFinding =
       /** Entries. */
       readonly l1Size: number;
     }
+  /** An entry of the table of a bitmap. */
+  | { readonly kind: 'bitmap-entry'; readonly name: string; readonly entry: bigint }
   /** `index`: in the refcount table. */
   | { readonly kind: 'block-reserved'; readonly index: number }
   | { readonly kind: 'block-unaligned'; readonly index: number }

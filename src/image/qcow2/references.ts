@@ -5,7 +5,7 @@
  */
 import { TWO_32 } from '../../codec/bits.js';
 import type { Storage } from '../../storage/storage.js';
-import type { Bitmap } from './bitmaps.js';
+import { type Bitmap, bitmapEntryProblem } from './bitmaps.js';
 import type { Report, ScanFinding } from './check-findings.js';
 import { hasBit } from './features.js';
 import type { Geometry } from './geometry.js';
@@ -210,11 +210,14 @@ export class ReferenceScan implements DataCounter {
     if (extension === null || !hasBit(header.autoclearFeatures, AUTOCLEAR.BITMAPS)) return;
     const { bitmapDirectoryOffset, bitmapDirectorySize } = extension;
     this.#range(USE.BITMAP, bitmapDirectoryOffset, bitmapDirectorySize);
-    for (const { tableOffset, tableSize } of bitmaps) {
+    for (const { name, tableOffset, tableSize } of bitmaps) {
       this.#range(USE.BITMAP, tableOffset, tableSize * ENTRY_SIZE);
       this.#forEachEntry(tableOffset, tableSize * ENTRY_SIZE, (low, high) => {
         const host = hostOffsetOf(low, high);
-        if (host !== 0) this.#range(USE.BITMAP, host, this.#geometry.clusterSize);
+        const isWrong = host % this.#geometry.clusterSize !== 0;
+        if (isWrong || bitmapEntryProblem(low, high, host) !== null) {
+          this.#options.report({ kind: 'bitmap-entry', name, entry: entryValue(low, high) });
+        } else if (host !== 0) this.#range(USE.BITMAP, host, this.#geometry.clusterSize);
       });
     }
   }
