@@ -158,7 +158,9 @@ function lookAtBacking(
     if (!(error instanceof ImageError) || error.message.startsWith('Error: ')) throw error;
     const hint = [error.context.hint, 'Could not open backing image.'].filter(Boolean).join('\n');
     // As QEMU: the file is named where it cannot be opened, not where its content is wrong.
-    const start = error.context.operation === 'open' ? '' : `Could not open '${name}': `;
+    const { operation, path: failed } = error.context;
+    const isOwn = operation === 'open' && failed === pathOf(name);
+    const start = isOwn ? '' : `Could not open '${name}': `;
     const message = error.message.startsWith(start)
       ? error.message.slice(start.length)
       : error.message;

@@ -104,6 +104,20 @@ describe('amendImage()', () => {
     await keeps(path, { version: 3 });
   });
 
+  it('hides the backing file by zeroes, also where it was not opened', async () => {
+    const base = folder.write('base.raw', pattern(7, SIZE));
+    const path = folder.at('image.qcow2');
+    qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', path);
+    qemuIo(path, 'write -z -u 0 128k');
+    const before = contentsOf(path);
+    const spec = { path, filename: path, backing: null };
+    const disk = await openDisk(spec, { writable: true });
+    await amendImage(disk, { version: 2 }, NO_PROGRESS);
+    disk.abandon();
+    expectClean(path);
+    expect(difference(before, contentsOf(path), SIZE)).to.equal(null);
+  });
+
   it('completes the entries of snapshots on the way to version 3', async () => {
     const bytes = pattern(1, 4096);
     const path = build({

@@ -54,7 +54,7 @@ export type RefcountFinding =
       readonly repairing: boolean;
     }
   /** A block that cannot be read; told once, before its clusters. */
-  | { readonly kind: 'block-unreadable'; readonly index: number; readonly offset: number }
+  | { readonly kind: 'block-unreadable'; readonly index: number; readonly offset: bigint }
   | { readonly kind: 'refcount-unknown'; readonly cluster: number }
   | { readonly kind: 'rebuilding' }
   /** The refcounts can be repaired only by a rebuild, which was not asked for. */
