@@ -277,8 +277,8 @@ function bitmapTable(image: Damage): number {
   return Number(image.get(image.places.bitmapDirectory));
 }
 
+/** Others cannot be held against QEMU: it writes bitmaps anew when it repairs. */
 const bitmaps: DamageCase[] = [
-  { name: 'nothing beside a bitmap', spec: bitmapped, damage: () => {} },
   {
     name: 'reserved bits in the table of a bitmap',
     spec: bitmapped,
@@ -288,11 +288,6 @@ const bitmaps: DamageCase[] = [
     name: 'an unaligned cluster of a bitmap',
     spec: bitmapped,
     damage: (i) => i.put(bitmapTable(i), 0x5200n),
-  },
-  {
-    name: 'a leak beside a bitmap',
-    spec: bitmapped,
-    damage: (i) => i.count(i.clusterAt(2), 3),
   },
 ];
 
