@@ -19,6 +19,7 @@ import {
   SOURCE_CACHE,
 } from './image-options.js';
 import type { Outcome } from './outcome.js';
+import { warnOfProbing } from './probing.js';
 import { problemText, reportError, UsageError } from './program.js';
 
 const FORMAT: Option = { long: 'format', short: 'f', value: true };
@@ -49,6 +50,7 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
   try {
     result = check(spec, {
       fix: fixes.at(-1) ?? 'none',
+      opened: (description) => warnOfProbing({ description }),
       report: (finding) => findings.add(finding),
       repaired: (first) => {
         findings.flush();

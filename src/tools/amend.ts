@@ -119,7 +119,7 @@ class Amendment {
   /** Throws where any of it cannot be done, in the order and the words of QEMU. */
   check(request: AmendRequest): void {
     const header = this.#header;
-    const { lazyRefcounts, size } = request;
+    const { lazyRefcounts, refcountBits, size } = request;
     checkValues(header, request);
     const version = request.version ?? header.version;
     if (version < 3 && this.#asksForWidth(request)) {
@@ -137,6 +137,10 @@ class Amendment {
     }
     if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
+    // Else the change of the width, the first step, refuses.
+    if (version > header.version && refcountBits !== undefined) {
+      this.#writer.amender().checkRefcountWidth(refcountBits);
+    }
   }
 
   /** Whether another width is wanted, and one that version 2 has not. */

@@ -1,7 +1,7 @@
 /** Checks an image and repairs it: what is found is told one by one, and counted. */
 import { fstatSync } from 'node:fs';
 import { ImageError } from '../errors.js';
-import type { Qcow2Description } from '../image/description.js';
+import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
 import { closeImage, type OpenPolicy } from '../image/open.js';
 import { type CheckResult, checkImage, type Fix } from '../image/qcow2/check.js';
@@ -15,6 +15,8 @@ import { openDescription } from './open-image.js';
 export interface CheckOptions {
   readonly fix?: Fix;
   readonly policy?: OpenPolicy;
+  /** Told of the image as it was opened, before it is checked. */
+  readonly opened?: (description: ImageDescription) => void;
   readonly report?: Report;
   /** Told what a fix has put right, before the image is checked again. */
   readonly repaired?: (result: CheckResult) => void;
@@ -29,6 +31,10 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
   const { fix = 'none', report = () => {}, repaired, policy } = options;
   const spec = specOf(image);
   const writable = fix !== 'none';
+  if (writable && spec.forceShare === true) {
+    const why = 'force-share=on can only be used with read-only images';
+    throw new ImageError('policy', 'EINVAL', `Could not open '${spec.filename}': ${why}`);
+  }
   const { description } = openDescription(spec, {
     lock: writable ? 'write' : 'read',
     writable,
@@ -38,6 +44,7 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
     ...policy,
   });
   try {
+    options.opened?.(description);
     const [layer] = description.layers;
     if (layer.format !== 'qcow2') throw noChecks();
     if (writable) negotiate(layer);

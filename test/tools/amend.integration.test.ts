@@ -195,6 +195,20 @@ describe('amendImage()', () => {
     }
   });
 
+  it('changes nothing where a count does not fit, not the version either', async () => {
+    const path = folder.at('image.qcow2');
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', path, '1M');
+    qemuIo(path, 'write -P 1 0 64k');
+    qemuImg('snapshot', '-c', 'one', path);
+    const before = readFileSync(path);
+    let message = '';
+    await amend(path, { version: 3, refcountBits: 1 }).catch((error: Error) => {
+      message = error.message;
+    });
+    expect(message).to.match(/^Cannot decrease refcount entry width to 1 bits/);
+    expect(readFileSync(path).equals(before)).to.equal(true);
+  });
+
   it('names another data file, and what is read of it stays', async () => {
     const path = folder.at('image.qcow2');
     const [data, moved] = [folder.at('data.raw'), folder.at('moved.raw')];
