@@ -1,5 +1,4 @@
 /** `qcow2fs commit`, as `qemu-img commit`. */
-import { parseSize } from '../codec/size-text.js';
 import { commitDisk } from '../tools/commit.js';
 import { closeAfter } from '../tools/open-disk.js';
 import { commandProgress } from './command-progress.js';
@@ -16,26 +15,17 @@ import {
 } from './image-options.js';
 import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
-import { reportError, UsageError } from './program.js';
+import { UsageError } from './program.js';
+import { sizeWord } from './size-word.js';
 
 const OPTIONS = [
   ...[OBJECT, IMAGE_OPTS, QUIET, FORMAT, CACHE, PROGRESS],
   ...[{ short: 'b', value: true as const }, { short: 'r', value: true as const }, { short: 'd' }],
 ];
-const MOST_PER_SECOND = 2n ** 63n - 1n;
 
 export async function runCommitCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
-  const bytesPerSecond = parseSize(args.last('r') ?? '0');
-  if (bytesPerSecond === 'invalid') {
-    reportError('Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for');
-    reportError('kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.');
-    return { status: 1 };
-  }
-  if (bytesPerSecond === 'range' || bytesPerSecond > MOST_PER_SECOND) {
-    reportError(`Invalid rate limit specified. Must be between 0 and ${MOST_PER_SECOND}.`);
-    return { status: 1 };
-  }
+  const bytesPerSecond = sizeWord('rate limit', args.last('r') ?? '0');
   const [filename] = args.operands;
   if (filename === undefined || args.operands.length !== 1) {
     throw new UsageError('Expecting one image file name');
