@@ -1,76 +1,100 @@
 #!/usr/bin/env bash
-# Runs the public qemu-iotests of a QEMU source folder twice: with the machine's own qemu-img and qemu-io, and
-# with this program in their place. Sums up, and lists what passes with QEMU's own alone.
+# Runs the public qemu-iotests, from a QEMU source folder, with this program as qemu-img and qemu-io, and
+# sums up. Needs python3, and a build (npm run build).
 #
-#   scripts/iotests.sh QEMU_SOURCE_DIR [TEST…]
+#   scripts/iotests.sh [--qemu] [--format FORMAT]... QEMU_SOURCE_DIR [TEST…]
 #
-# Without TESTs, all are run that need only these two programs. FORMAT=raw runs those of raw images (qcow2),
-# BASELINE=no leaves QEMU's own out, KEEP=DIR keeps the tests' output there.
+#   --qemu            with the qemu-img and qemu-io that are installed, to compare
+#   --format FORMAT   qcow2 or raw; both, where none is given
+#   TEST              their names; all that need no other program of QEMU, where none is given
+#
+# IOTESTS_JOBS tests run at once (1). Where QEMU_PROG names a qemu-system-…, tests that need one are run, too.
 set -euo pipefail
+
+usage() {
+  sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+}
+
 here=$(cd "$(dirname "$0")/.." && pwd)
-source_dir=$(cd "${1:?usage: scripts/iotests.sh QEMU_SOURCE_DIR [TEST…]}" && pwd)/tests/qemu-iotests
+own=yes
+formats=()
+while [[ ${1-} == --* ]]; do
+  case $1 in
+    --qemu) own=no ;;
+    --format) formats+=("${2-}"); shift ;;
+    *) usage ;;
+  esac
+  shift
+done
+[ $# -ge 1 ] || usage
+source=$(cd "$1" && pwd)/tests/qemu-iotests
 shift
-[ -x "$source_dir/check" ] || { echo "$source_dir/check: not found" >&2; exit 1; }
-format=${FORMAT:-qcow2}
-cd "$here"
-# shellcheck source=scripts/prepare.sh
-. scripts/prepare.sh
-need_commands qemu-img=qemu-utils python3=python3
-need_node
-need_build
+[ -f "$source/check" ] || { echo "$source: no qemu-iotests here" >&2; exit 2; }
+[ ${#formats[@]} -gt 0 ] || formats=(qcow2 raw)
 
-scratch=${KEEP:-$(mktemp -d)}
-mkdir -p "$scratch"
-[ -n "${KEEP:-}" ] || trap 'rm -rf "$scratch"' EXIT
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+bin=$scratch/bin
+# The test runner knows a build by a link to itself in it.
+build=$scratch/build/tests/qemu-iotests
+mkdir -p "$bin" "$build"
+ln -s "$source/check" "$build/check"
 
-# What else `check` asks for: the machine's, or a stand-in that is never used by the tests chosen here.
-stand_in() {
-  command -v "$1" && return
-  printf '#!/bin/sh\necho "none (default)"\n' >"$scratch/$1"
-  chmod +x "$scratch/$1"
-  echo "$scratch/$1"
-}
-QEMU_PROG=$(stand_in "qemu-system-$(uname -m)")
-QEMU_NBD_PROG=$(stand_in qemu-nbd)
-QSD_PROG=$(stand_in qemu-storage-daemon)
-export QEMU_PROG QEMU_NBD_PROG QSD_PROG
+for name in qemu-img qemu-io; do
+  if [ $own = yes ]; then
+    ln -s "$here/dist/cli/main.js" "$bin/$name"
+  else
+    ln -s "$(command -v $name)" "$bin/$name"
+  fi
+done
 
-# The tests that mention no other program.
-others='_launch_qemu|\$QEMU |\$QEMU_PROG|"\$QEMU"|QEMU_NBD|nbd_server|iotests\.VM|QMPTestCase|qemu_nbd|QSD|qsd|common\.qemu|run_qemu|iotests\.qemu_nbd|QEMU_STORAGE'
-tests=("$@")
-if [ $# = 0 ]; then
-  for file in "$source_dir"/[0-9][0-9][0-9] "$source_dir"/tests/*; do
-    case $file in *.out*) continue ;; esac
-    [ -f "$file.out" ] || [ -f "$file.out.$format" ] || continue
-    grep -qE "$others" "$file" || tests+=("$(basename "$file")")
+# The runner asks for programs that most tests do not use.
+for name in qemu-nbd qemu-storage-daemon qemu-system; do
+  found=$(command -v $name || true)
+  if [ -n "$found" ]; then
+    ln -s "$found" "$bin/$name"
+    continue
+  fi
+  cat > "$bin/$name" <<'END'
+#!/bin/sh
+case "$*" in
+  *-machine*help*) echo 'none (default)' ;;
+  *format=help*) printf 'Supported formats: raw qcow2\nSupported read-only formats:\n' ;;
+  *) exit 1 ;;
+esac
+END
+  chmod +x "$bin/$name"
+done
+
+export QEMU_IMG_PROG=$bin/qemu-img QEMU_IO_PROG=$bin/qemu-io QEMU_NBD_PROG=$bin/qemu-nbd
+export QSD_PROG=$bin/qemu-storage-daemon TEST_DIR=$scratch/test SOCK_DIR=$scratch/sock
+needed='_launch_qemu|run_qemu|qemu_comm|iotests\.VM|VM\(|QMPTestCase|\$QEMU([ "]|$)|QEMU_NBD|qemu_nbd|_NBD|nbd_server'
+needed="$needed|QSD|QemuStorageDaemon|storage_daemon|_require_devices|blkdebug|blkverify|quorum|throttle|luks|encrypt"
+with_machine=no
+if [ -n "${QEMU_PROG-}" ]; then with_machine=yes; else export QEMU_PROG=$bin/qemu-system; fi
+
+# Those that need nothing else.
+own_tests() {
+  (cd "$build" && ./check "-$1" -n) | while read -r name; do
+    [ $with_machine = no ] && grep -qE "$needed" "$source/$name" && continue
+    echo "$name"
   done
-fi
-
-# run NAME QEMU_IMG QEMU_IO: leaves NAME.failed and NAME.log in the scratch folder.
-run() {
-  local folder=$scratch/$1
-  mkdir -p "$folder/tests/qemu-iotests" "$folder/tests/scratch"
-  ln -sf "$source_dir/check" "$folder/tests/qemu-iotests/check"
-  (
-    cd "$folder/tests/qemu-iotests"
-    QEMU_IMG_PROG=$2 QEMU_IO_PROG=$3 TEST_DIR=$folder/tests/scratch SOCK_DIR=$folder/tests/scratch \
-      ./check "-$format" --color off "${tests[@]}"
-  ) >"$scratch/$1.log" 2>&1 || true
-  sed -n 's/^Failures: //p' "$scratch/$1.log" | tr ' ' '\n' | sort >"$scratch/$1.failed"
-  local failed notrun
-  failed=$(grep -c . "$scratch/$1.failed" || true)
-  notrun=$(sed -n 's/^Not run: //p' "$scratch/$1.log" | wc -w)
-  echo "$1: $((${#tests[@]} - failed - notrun)) passed, $failed failed, $notrun not run"
 }
 
-mkdir -p "$scratch/bin"
-ln -sf "$here/dist/cli/main.js" "$scratch/bin/qemu-img"
-ln -sf "$here/dist/cli/main.js" "$scratch/bin/qemu-io"
-: >"$scratch/qemu.failed"
-if [ "${BASELINE:-yes}" != no ]; then
-  run qemu "$(command -v qemu-img)" "$(command -v qemu-io)"
-fi
-run qcow2fs "$scratch/bin/qemu-img" "$scratch/bin/qemu-io"
-only=$(comm -13 "$scratch/qemu.failed" "$scratch/qcow2fs.failed" | tr '\n' ' ')
-echo "fails with qcow2fs alone: ${only:-nothing}"
-[ -z "$only" ]
+status=0
+for format in "${formats[@]}"; do
+  if [ $# -gt 0 ]; then tests=("$@"); else mapfile -t tests < <(own_tests "$format"); fi
+  log=$scratch/$format.log
+  (cd "$build" && ./check "-$format" -j "${IOTESTS_JOBS-1}" --color off "${tests[@]}") 2>&1 | tee "$log" || true
+  ran=$(sed -nE 's/^(Failed [0-9]+ of|Passed all) ([0-9]+) iotests$/\2/p' "$log")
+  failed=$(sed -n 's/^Failures: //p' "$log")
+  left=$(sed -n 's/^Not run: //p' "$log" | wc -w)
+  count=$(wc -w <<< "$failed")
+  echo "$format: $((${ran:-0} - count)) passed, $count failed, $left not run"
+  if [ -n "$failed" ]; then
+    echo "$format failed: $failed"
+    status=1
+  fi
+done
+exit $status

@@ -2,14 +2,16 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { type CommandSuite, commandSuites, isCommandSuite } from './command-suites.js';
+import { commandTools, runCommandRounds } from './commands.js';
 import { CLUSTER_SIZE, type Image, type ImageKind, type KeptKind, prepareImage } from './images.js';
 import { type BenchOptions, parseOptions, select, usage } from './options.js';
 import { type Peer, type PeerContext, peers } from './peers.js';
 import { isInstalled } from './process.js';
-import { saveRecord } from './record.js';
+import { saveRecord, type Versioned } from './record.js';
 import { formatReport, formatSkips, judgeAll, type Skip, summarize } from './report.js';
 import { type RoundsResult, runRounds } from './rounds.js';
-import { suites, type Workload } from './workloads.js';
+import { type SuiteName, suites, type Target } from './workloads.js';
 
 const log = (line: string): void => {
   process.stderr.write(`${line}\n`);
@@ -27,12 +29,12 @@ function keptKind(kind: ImageKind): KeptKind[] {
 
 async function prepareImages(
   directory: string,
-  chosen: Workload[],
+  kinds: KeptKind[],
   size: number,
   signal: AbortSignal,
 ): Promise<Map<KeptKind, Image>> {
   const images = new Map<KeptKind, Image>();
-  for (const kind of new Set(chosen.flatMap(({ image }) => keptKind(image)))) {
+  for (const kind of new Set(kinds)) {
     signal.throwIfAborted();
     log(`image ${kind}`);
     images.set(kind, await prepareImage(directory, kind, size));
@@ -43,13 +45,14 @@ async function prepareImages(
 /** Prints the tables and writes the record. */
 async function publish(
   options: BenchOptions,
-  measuredPeers: Peer[],
+  targets: Target[],
+  measuredPeers: readonly Versioned[],
   { samples, skips }: RoundsResult,
 ): Promise<void> {
   const summaries = summarize(samples);
-  const verdicts = judgeAll(suites[options.suite].targets, summaries);
+  const verdicts = judgeAll(targets, summaries);
   if (samples.length > 0) {
-    const names = peers.map(({ name }) => name);
+    const names = measuredPeers.map(({ name }) => name);
     print(formatReport(summaries, verdicts, skips, names));
   } else {
     print(`nothing was measured\n${formatSkips(skips)}`);
@@ -74,11 +77,15 @@ async function availablePeers(
   return available;
 }
 
-async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
+async function benchMounts(
+  options: BenchOptions,
+  suite: SuiteName,
+  signal: AbortSignal,
+): Promise<void> {
   const chosenPeers = select('peers', peers, options.peers).filter(
-    ({ canWrite }) => canWrite || options.suite === 'read',
+    ({ canWrite }) => canWrite || suite === 'read',
   );
-  const chosenWorkloads = select('workloads', suites[options.suite].workloads, options.workloads);
+  const chosenWorkloads = select('workloads', suites[suite].workloads, options.workloads);
   if (!(await isInstalled('fio'))) throw new Error('fio is needed to measure');
   const scratch = mkdtempSync(join(tmpdir(), 'qcow2fs-bench-'));
   const imageDir = options.imageDir ? resolve(options.imageDir) : join(scratch, 'images');
@@ -87,7 +94,8 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> 
   const skips: Skip[] = [];
   try {
     const available = await availablePeers(chosenPeers, context, skips);
-    const images = await prepareImages(imageDir, chosenWorkloads, options.size, signal);
+    const kinds = chosenWorkloads.flatMap(({ image }) => keptKind(image));
+    const images = await prepareImages(imageDir, kinds, options.size, signal);
     const { rounds, seconds } = options;
     const result = await runRounds({
       peers: available,
@@ -105,9 +113,32 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> 
       signal,
       log,
     });
-    await publish(options, available, { ...result, skips: [...skips, ...result.skips] });
+    const { targets } = suites[suite];
+    await publish(options, targets, available, { ...result, skips: [...skips, ...result.skips] });
   } finally {
     rmSync(stageDir, { recursive: true, force: true });
+    if (options.keep && !options.imageDir) log(`images: ${imageDir}`);
+    else rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+async function benchCommands(
+  options: BenchOptions,
+  { workloads, targets }: CommandSuite,
+  signal: AbortSignal,
+): Promise<void> {
+  const chosen = select('workloads', workloads, options.workloads);
+  const tools = select('peers', [...commandTools], options.peers);
+  const scratch = mkdtempSync(join(tmpdir(), 'qcow2fs-bench-'));
+  const imageDir = options.imageDir ? resolve(options.imageDir) : join(scratch, 'images');
+  try {
+    const kinds = chosen.map(({ image }) => image);
+    const images = await prepareImages(imageDir, kinds, options.size, signal);
+    const { rounds } = options;
+    const input = { workloads: chosen, tools, images, rounds, signal, log };
+    const samples = await runCommandRounds(input);
+    await publish(options, targets, tools, { samples, skips: [] });
+  } finally {
     if (options.keep && !options.imageDir) log(`images: ${imageDir}`);
     else rmSync(scratch, { recursive: true, force: true });
   }
@@ -118,7 +149,8 @@ async function main(): Promise<void> {
   if (options.help) return print(usage);
   if (options.list) {
     print(`peers:\n${peers.map((peer) => `  ${peer.name}: ${peer.description}`).join('\n')}`);
-    for (const [suite, { workloads }] of Object.entries(suites)) {
+    const all = { ...suites, ...commandSuites };
+    for (const [suite, { workloads }] of Object.entries(all)) {
       print(`${suite} workloads:\n${workloads.map(({ name }) => `  ${name}`).join('\n')}`);
     }
     return;
@@ -126,7 +158,9 @@ async function main(): Promise<void> {
   const abort = new AbortController();
   // The run ends at its next step, and each finally on the way unmounts what it mounted.
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => abort.abort());
-  await bench(options, abort.signal);
+  const { suite } = options;
+  if (isCommandSuite(suite)) await benchCommands(options, commandSuites[suite], abort.signal);
+  else await benchMounts(options, suite, abort.signal);
 }
 
 main().catch((error: Error) => {

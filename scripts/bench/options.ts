@@ -1,10 +1,11 @@
 /** The command line of the benchmark. */
 import { parseArgs } from 'node:util';
 import { MIB } from './images.js';
+import { type CommandSuiteName, isCommandSuite } from './command-suites.js';
 import { type SuiteName, suites } from './workloads.js';
 
 export const usage = `usage: npm run bench -- [OPTION ...]
-  --suite NAME       what is measured: read or write (read)
+  --suite NAME       what is measured: read or write, of mounts (read); tools, of commands
   --quick            a smoke run: one round, short fio runs, small images
   --peers A,B        only these (this project is qcow2fs)
   --workloads X,Y    only these of the suite
@@ -23,7 +24,7 @@ export const usage = `usage: npm run bench -- [OPTION ...]
   --help`;
 
 export interface BenchOptions {
-  suite: SuiteName;
+  suite: SuiteName | CommandSuiteName;
   peers: string[] | undefined;
   workloads: string[] | undefined;
   rounds: number;
@@ -58,13 +59,14 @@ function parseSize(text: string): number {
 const list = (text: string | undefined): string[] | undefined =>
   text?.split(',').filter((name) => name !== '');
 
-function parseSuite(text: string): SuiteName {
-  if (!Object.hasOwn(suites, text)) throw new Error(`--suite: '${text}' is neither read nor write`);
+function parseSuite(text: string): BenchOptions['suite'] {
+  if (isCommandSuite(text)) return text;
+  if (!Object.hasOwn(suites, text)) throw new Error(`--suite: there is none named '${text}'`);
   return text as SuiteName;
 }
 
 /** What holds where the command line says nothing. */
-function defaultsFor(suite: SuiteName, isQuick: boolean) {
+function defaultsFor(suite: BenchOptions['suite'], isQuick: boolean) {
   if (isQuick) return { rounds: '1', seconds: '1', size: '256M' };
   // Writing takes twice the time: disks are made and removed, and written data goes to the host's.
   if (suite === 'write') return { rounds: '3', seconds: '3', size: '1G' };

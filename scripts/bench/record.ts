@@ -23,7 +23,7 @@ interface MachineFacts {
   peers: Record<string, string>;
 }
 
-async function machineFacts(peers: Peer[]): Promise<MachineFacts> {
+async function machineFacts(peers: readonly Versioned[]): Promise<MachineFacts> {
   const versions: Record<string, string> = {};
   for (const peer of peers) versions[peer.name] = await peer.version().catch(() => 'unknown');
   return {
@@ -32,10 +32,13 @@ async function machineFacts(peers: Peer[]): Promise<MachineFacts> {
     memoryGib: Math.round(totalmem() / GIB),
     kernel: /^[\d.]+/.exec(release())?.[0] ?? 'unknown',
     node: process.versions.node,
-    fio: (await run('fio', ['--version'])).trim(),
+    fio: (await run('fio', ['--version']).catch(() => 'none')).trim(),
     peers: versions,
   };
 }
+
+/** What was measured, by name. */
+export type Versioned = Pick<Peer, 'name' | 'version'>;
 
 export interface Results {
   summaries: Summary[];
@@ -55,7 +58,7 @@ function recordPath({ out, name }: BenchOptions): string {
 /** Writes the record and returns where. */
 export async function saveRecord(
   options: BenchOptions,
-  peers: Peer[],
+  peers: readonly Versioned[],
   results: Results,
 ): Promise<string> {
   const { suite, rounds, seconds, size, workers } = options;

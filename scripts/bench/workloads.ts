@@ -1,10 +1,11 @@
 /** The form of a workload and of a promise, and the suites that hold them. */
+import { commandUnitOf } from './command-suites.js';
 import type { FioJob } from './fio.js';
 import type { ImageKind } from './images.js';
 import { readTargets, readWorkloads } from './read-workloads.js';
 import { writeTargets, writeWorkloads } from './write-workloads.js';
 
-export type Unit = 'IOPS' | 'MB/s' | 'ms' | 'MiB';
+export type Unit = 'IOPS' | 'MB/s' | 's' | 'ms' | 'MiB';
 
 /** One fio run on a mount. The host file takes part only where it is asked to. */
 export interface FioStep {
@@ -69,6 +70,8 @@ export function unitOf(metric: string): Unit {
     const step = workload.steps.find((candidate) => candidate.metric === metric);
     if (step) return 'job' in step && step.job.blockSize === 4096 ? 'IOPS' : 'MB/s';
   }
+  const unit = commandUnitOf(metric);
+  if (unit !== undefined) return unit;
   throw new Error(`No workload has the metric ${metric}`);
 }
 

@@ -77,10 +77,10 @@ async function amend(disk: OpenDisk, options: string, args: Arguments): Promise<
   try {
     const { format } = disk.description.layers[0];
     await amendImage(disk, parseAmendOptions(options, format), progress);
-    await progress.advance(1);
+    progress.complete();
   } catch (error) {
     // As QEMU: whatever came of it, that was all.
-    if (isExpected(error)) await progress.advance(1);
+    if (isExpected(error)) progress.complete();
     throw error;
   } finally {
     progress.finish();

@@ -1,7 +1,10 @@
 /** `qcow2fs check`: an image's consistency, in qemu-img's words. */
 import { ERRNO, ImageError, isExpected } from '../errors.js';
+import type { ImageDescription } from '../image/description.js';
 import type { CheckResult, Fix } from '../image/qcow2/check.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
+import { hasBit } from '../image/qcow2/features.js';
+import { AUTOCLEAR } from '../image/qcow2/layout.js';
 import { strerror } from '../sys/libc.js';
 import { printableLines } from '../sys/log.js';
 import { check } from '../tools/check.js';
@@ -19,7 +22,8 @@ import {
   SOURCE_CACHE,
 } from './image-options.js';
 import type { Outcome } from './outcome.js';
-import { problemText, reportError, UsageError } from './program.js';
+import { warnOfProbing } from './probing.js';
+import { problemText, reportError, reportWarning, UsageError } from './program.js';
 
 const FORMAT: Option = { long: 'format', short: 'f', value: true };
 const REPAIR: Option = { long: 'repair', short: 'r', value: true };
@@ -49,6 +53,10 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
   try {
     result = check(spec, {
       fix: fixes.at(-1) ?? 'none',
+      opened: (description) => {
+        warnOfProbing({ description });
+        warnOfBitmaps(description);
+      },
       report: (finding) => findings.add(finding),
       repaired: (first) => {
         findings.flush();
@@ -76,6 +84,15 @@ function statusOf({ checkErrors, corruptions, leaks }: CheckResult): number {
   }
   if (corruptions > 0) return STATUS.CORRUPT;
   return leaks > 0 ? STATUS.LEAKS : STATUS.OK;
+}
+
+function warnOfBitmaps({ layers: [top] }: ImageDescription): void {
+  if (top.format !== 'qcow2' || top.header.extensions.bitmaps === null) return;
+  if (hasBit(top.header.autoclearFeatures, AUTOCLEAR.BITMAPS)) return;
+  reportWarning(
+    'a program lacking bitmap support modified this file, so all bitmaps are now considered ' +
+      "inconsistent\nSome clusters may be leaked, run 'qemu-img check -r' on the image file to fix.",
+  );
 }
 
 /** Errors of opening stand for themselves; a check that came to no end says so. */

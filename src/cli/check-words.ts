@@ -122,6 +122,8 @@ function tableText(finding: Finding, verb: string): string {
       );
     case 'snapshot-incomplete':
       return `${verb} snapshot table entry ${finding.index} is incomplete`;
+    case 'bitmap-entry':
+      return `ERROR bitmap '${finding.name}': invalid table entry ${hex(finding.entry)}`;
     case 'block-reserved':
       return `ERROR refcount table entry ${finding.index} has reserved bits set`;
     case 'block-unaligned':
@@ -191,12 +193,19 @@ export function humanResult(result: CheckResult): string {
 function fragmentationText(result: CheckResult): string {
   const { totalClusters, allocatedClusters, fragmentedClusters, compressedClusters } = result;
   if (totalClusters === 0 || allocatedClusters === 0) return '';
-  const percent = (part: number, whole: number) => `${((part * 100) / whole).toFixed(2)}%`;
   return (
     `${allocatedClusters}/${totalClusters} = ${percent(allocatedClusters, totalClusters)} ` +
     `allocated, ${percent(fragmentedClusters, allocatedClusters)} fragmented, ` +
     `${percent(compressedClusters, allocatedClusters)} compressed clusters\n`
   );
+}
+
+/** As C prints it with two digits: what lies just between two goes to the even one. */
+function percent(part: number, whole: number): string {
+  const value = (part * 100) / whole;
+  const isTie = Number.isInteger(value * 8) && !Number.isInteger(value * 4);
+  const below = Math.floor(value * 100);
+  return `${(isTie ? (below + (below % 2)) / 100 : value).toFixed(2)}%`;
 }
 
 /** The same as JSON: what is 0 is left out, but for what must be there. */

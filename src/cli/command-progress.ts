@@ -12,6 +12,8 @@ const LEAST_STEP = 0.01;
 const PAUSE_MS = 50;
 
 export interface CommandProgress extends Progress {
+  /** Says that all is done, though that may have been said: some of QEMU's commands do. */
+  complete(): void;
   /** To be called in the end, however it ends. */
   finish(): void;
 }
@@ -66,6 +68,12 @@ class ShownProgress implements CommandProgress {
       this.#paused = Date.now();
     }
     if (this.#stopped) throw new Cancelled();
+  }
+
+  complete(): void {
+    if (this.#style === 'json' && this.#shown === 1) return;
+    this.#fraction = 1;
+    this.#show();
   }
 
   finish(): void {

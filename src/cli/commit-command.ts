@@ -1,7 +1,6 @@
 /** `qcow2fs commit`, as `qemu-img commit`. */
-import { parseSize } from '../codec/size-text.js';
 import { commitDisk } from '../tools/commit.js';
-import { closeAfter, openDisk } from '../tools/open-disk.js';
+import { closeAfter } from '../tools/open-disk.js';
 import { commandProgress } from './command-progress.js';
 import { getopt } from './getopt.js';
 import {
@@ -14,9 +13,10 @@ import {
   PROGRESS,
   QUIET,
 } from './image-options.js';
+import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
-import { warnOfProbing } from './probing.js';
-import { reportError, UsageError } from './program.js';
+import { UsageError } from './program.js';
+import { sizeWord } from './size-word.js';
 
 const OPTIONS = [
   ...[OBJECT, IMAGE_OPTS, QUIET, FORMAT, CACHE, PROGRESS],
@@ -25,12 +25,7 @@ const OPTIONS = [
 
 export async function runCommitCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
-  const bytesPerSecond = parseSize(args.last('r') ?? '0');
-  if (typeof bytesPerSecond === 'string') {
-    reportError('Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for');
-    reportError('kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.');
-    return { status: 1 };
-  }
+  const bytesPerSecond = sizeWord('rate limit', args.last('r') ?? '0');
   const [filename] = args.operands;
   if (filename === undefined || args.operands.length !== 1) {
     throw new UsageError('Expecting one image file name');
@@ -41,9 +36,8 @@ export async function runCommitCommand(words: string[]): Promise<Outcome> {
   // As QEMU: what lies between the image and a base that is named may be needed still.
   const keep = args.has('d') || base !== undefined;
   const quiet = args.has('q');
-  const top = await openDisk(spec, { writable: true, write });
+  const top = await openWritable(spec, write);
   await closeAfter(top, async () => {
-    warnOfProbing(top);
     const progress = commandProgress(args, quiet);
     try {
       await commitDisk(top, { spec, base, keep, bytesPerSecond, write }, progress);

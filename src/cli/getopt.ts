@@ -1,6 +1,6 @@
 /** Command words as GNU's getopt_long takes them, which QEMU's tools use. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import { UsageError } from './program.js';
+import { HelpWanted, UsageError } from './program.js';
 
 /** An option has a long name, a short one, or both: the long one, where there is one, is its name. */
 export interface Option {
@@ -9,6 +9,8 @@ export interface Option {
   /** It takes a value: in the same word (`-oVALUE`, `--long=VALUE`) or the next one. */
   readonly value?: true | 'optional';
 }
+
+const HELP: Option = { long: 'help', short: 'h' };
 
 export interface GivenOption {
   readonly name: string;
@@ -28,9 +30,10 @@ export interface Arguments {
 
 /**
  * Options may stand anywhere before `--`; short ones in one word (`-rq`); long names can be shortened
- * as far as they stay unique. Throws a UsageError.
+ * as far as they stay unique. Throws a UsageError, or HelpWanted: every command knows `--help` and `-h`.
  */
-export function getopt(words: readonly string[], options: readonly Option[]): Arguments {
+export function getopt(words: readonly string[], own: readonly Option[]): Arguments {
+  const options = [...own, HELP];
   const known = new Map(options.map((option) => [nameOf(option), option]));
   const given: GivenOption[] = [];
   const operands: string[] = [];
@@ -43,6 +46,7 @@ export function getopt(words: readonly string[], options: readonly Option[]): Ar
     if (option.value === true && token.value === undefined) {
       throw new UsageError(`missing argument for option '${words.at(-1)}'`);
     }
+    if (option === HELP) throw new HelpWanted();
     given.push({ name: token.name, value: token.value ?? '' });
   }
   return {

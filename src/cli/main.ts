@@ -8,8 +8,7 @@ import { exitNow } from '../sys/process.js';
 import { Cancelled } from '../tools/progress.js';
 import { type Command, findCommand } from './commands.js';
 import type { Outcome } from './outcome.js';
-import { problemText, programName, reportError, UsageError } from './program.js';
-import { optionWords } from './words.js';
+import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
 
 /** As the shell says it of a process that SIGINT ended. */
 const CANCELLED = 130;
@@ -41,11 +40,28 @@ function imageCommand(word: string | undefined): Command {
 }
 
 async function runCommand(command: Command, words: string[]): Promise<Outcome> {
-  if (optionWords(words).some((word) => word === '--help' || word === '-h')) {
-    process.stdout.write((await import('./help.js')).commandHelp(command));
-    return { status: 0 };
+  const asked = asksForHelp(words);
+  // Words of qemu-img's commands can be values, as in `-c --help`: they know themselves.
+  if (asked && command.image !== true) return help(command);
+  try {
+    return await command.run(words, command.usage);
+  } catch (error) {
+    // Who asks for help gets it, whatever else is wrong.
+    if (error instanceof HelpWanted || (asked && error instanceof UsageError)) return help(command);
+    throw error;
   }
-  return command.run(words, command.usage);
+}
+
+/** Whether `--help` stands before a `--`. */
+function asksForHelp(words: readonly string[]): boolean {
+  const end = words.indexOf('--');
+  const options = end < 0 ? words : words.slice(0, end);
+  return options.some((word) => word === '--help' || word === '-h');
+}
+
+async function help(command: Command): Promise<Outcome> {
+  process.stdout.write((await import('./help.js')).commandHelp(command));
+  return { status: 0 };
 }
 
 function version(): string {

@@ -1,6 +1,5 @@
 /** `map`: words to the map of a disk. */
 import { setImmediate } from 'node:timers/promises';
-import { parseSize } from '../codec/size-text.js';
 import {
   describeError,
   type ErrnoName,
@@ -25,7 +24,8 @@ import {
 import { humanMap, jsonMap } from './map.js';
 import { checkObjects } from './objects.js';
 import type { Outcome } from './outcome.js';
-import { reportError, UsageError } from './program.js';
+import { UsageError } from './program.js';
+import { sizeWord } from './size-word.js';
 
 const START: Option = { long: 'start-offset', short: 's', value: true };
 const MOST: Option = { long: 'max-length', short: 'l', value: true };
@@ -44,9 +44,9 @@ const PIECE_SIZE = 1 << 16;
 
 export async function runMapCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
-  const start = bytesOf(args.last('start-offset') ?? '0', 'start offset');
-  const most = bytesOf(args.last('max-length') ?? String(MOST_BYTES), 'max length');
-  if (start === undefined || most === undefined) return { status: 1 };
+  const start = sizeWord('start offset', args.last('start-offset') ?? '0');
+  const length = args.last('max-length');
+  const most = length === undefined ? Number.POSITIVE_INFINITY : sizeWord('max length', length);
   checkObjects(args.all('object'));
   const [file, ...others] = args.operands;
   if (file === undefined || others.length > 0) {
@@ -61,24 +61,6 @@ export async function runMapCommand(words: string[]): Promise<Outcome> {
   } finally {
     opened.abandon();
   }
-}
-
-/** The largest offset that QEMU knows. */
-const MOST_BYTES = 2n ** 63n - 1n;
-
-/** Undefined where the text is none, which is told. */
-function bytesOf(text: string, name: string): number | undefined {
-  const bytes = parseSize(text);
-  if (bytes === 'invalid') {
-    reportError(`Invalid ${name} specified. You may use k, M, G, T, P or E suffixes for`);
-    reportError('kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.');
-    return undefined;
-  }
-  if (text !== String(MOST_BYTES) && (bytes === 'range' || bytes > MOST_BYTES)) {
-    reportError(`Invalid ${name} specified. Must be between 0 and ${MOST_BYTES}.`);
-    return undefined;
-  }
-  return Number(bytes);
 }
 
 /** Tables that cannot be read, in QEMU's words. */

@@ -7,12 +7,13 @@ const COLUMN = 16;
 
 /** A line of JSON for each run, as one list. An empty disk has one run of no length. */
 export function* jsonMap(runs: Iterable<BlockStatus>, start: number): Generator<string> {
-  let before = '[';
+  yield '[';
+  let before = '';
   for (const run of runs) {
     yield before + jsonRun(run);
     before = ',\n';
   }
-  if (before === '[') yield before + jsonRun({ ...NO_RUN, start });
+  if (before === '') yield jsonRun({ ...NO_RUN, start });
   yield ']\n';
 }
 

@@ -17,6 +17,9 @@ export function programName(): ProgramName {
 /** The command line is wrong: behind the message the user is told where help is. */
 export class UsageError extends Error {}
 
+/** `--help` is among the words, as an option. */
+export class HelpWanted extends Error {}
+
 /** A line on standard error; what could steer a terminal is escaped. */
 export function reportError(message: string): void {
   process.stderr.write(`${programName()}: ${printableLines(message)}\n`);

@@ -21,8 +21,8 @@ import {
   SOURCE_CACHE,
   sourceCacheOption,
 } from './image-options.js';
+import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
-import { warnOfProbing } from './probing.js';
 import { UsageError } from './program.js';
 
 const OPTIONS = [
@@ -58,9 +58,8 @@ async function rebase(filename: string, args: Arguments, progress: Progress): Pr
   sourceCacheOption(args);
   const spec = { ...imageSpec(filename, args), forceShare: undefined };
   const alone = args.has('u') ? { backing: null } : {};
-  const overlay = await openDisk({ ...spec, ...alone }, { writable: true, write });
+  const overlay = await openWritable({ ...spec, ...alone }, write);
   await closeAfter(overlay, async () => {
-    warnOfProbing(overlay);
     const format = args.last('F');
     if (format !== undefined && !FORMATS.includes(format)) {
       throw new ImageError('invalid', 'EINVAL', `Invalid format name: '${format}'`);
@@ -97,12 +96,12 @@ async function takeAll(
 }
 
 async function openNext(path: string, file: string, args: Arguments): Promise<OpenDisk> {
-  const spec = imageSpec(path, args, { format: args.last('F'), imageOpts: false });
   try {
+    const spec = imageSpec(path, args, { format: args.last('F'), imageOpts: false });
     return await openDisk(spec, { write: sourceCacheOption(args) });
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
-    const why = error.message.replace(`Could not open '${spec.filename}': `, '');
+    const why = error.message.replace(`Could not open '${path}': `, '');
     const message = `Could not open new backing file '${file}': ${why}`;
     throw new ImageError(error.kind, error.code, message, error.context, error);
   }

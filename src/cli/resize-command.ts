@@ -2,11 +2,11 @@
 import { ImageError } from '../errors.js';
 import { parseSize } from '../codec/size-text.js';
 import type { Preallocation } from '../image/writer.js';
-import { closeAfter, type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
 import { type NewSize, newSize, resizeDisk } from '../tools/resize.js';
 import { type Arguments, getopt } from './getopt.js';
 import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-options.js';
-import { warnOfProbing } from './probing.js';
+import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
 import { reportError, reportWarning, UsageError } from './program.js';
 
@@ -32,9 +32,8 @@ export async function runResizeCommand(words: string[]): Promise<Outcome> {
     throw new UsageError('Expecting image file name and size');
   }
   const wanted = sizeOf(words.at(-1)!);
-  const disk = await openDisk(imageSpec(filename, args), { writable: true });
+  const disk = await openWritable(imageSpec(filename, args));
   const resized = await closeAfter(disk, () => {
-    warnOfProbing(disk);
     return resize(disk, wanted, preallocation, args.has('shrink'));
   });
   if (resized && !args.has('q')) process.stdout.write('Image resized.\n');

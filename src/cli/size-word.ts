@@ -1,7 +1,7 @@
 /** Sizes on the command line. */
 import { parseSize } from '../codec/size-text.js';
 import { ImageError } from '../errors.js';
-import { programName, reportWarning } from './program.js';
+import { reportError, reportWarning } from './program.js';
 
 /** Can be told from a number by the unit alone. */
 const HEXADECIMAL_UNIT = /0x[0-9a-f]+[kmgtp]$/i;
@@ -13,24 +13,19 @@ const MOST = 2n ** 63n - 1n;
 export function sizeWord(what: string, text: string): number {
   const size = parseSize(text);
   if (size === 'invalid') {
-    throw new ImageError(
-      'invalid',
-      'EINVAL',
-      `Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for`,
-      {
-        hint: `${programName()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.`,
-      },
-    );
+    // Two lines, and each has the program's name.
+    reportError(`Invalid ${what} specified. You may use k, M, G, T, P or E suffixes for`);
+    throw invalid('kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.');
   }
-  if (size === 'range' || size >= Number(MOST)) {
-    throw new ImageError(
-      'invalid',
-      'EINVAL',
-      `Invalid ${what} specified. Must be between 0 and ${MOST}.`,
-    );
+  if (size === 'range' || (size >= Number(MOST) && text !== String(MOST))) {
+    throw invalid(`Invalid ${what} specified. Must be between 0 and ${MOST}.`);
   }
   if (HEXADECIMAL_UNIT.test(text)) {
     reportWarning(`Using a multiplier suffix on hex numbers is deprecated: ${text}`);
   }
   return size;
+}
+
+function invalid(message: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message);
 }

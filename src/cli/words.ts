@@ -56,7 +56,7 @@ function checkLongOption(word: string, spec: WordsSpec, fail: (problem: string) 
 }
 
 /** The words that can be options: those before `--`. */
-export function optionWords(words: readonly string[]): readonly string[] {
+function optionWords(words: readonly string[]): readonly string[] {
   const end = words.indexOf('--');
   return end < 0 ? words : words.slice(0, end);
 }

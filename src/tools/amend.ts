@@ -70,18 +70,27 @@ export function* amendSteps(target: AmendTarget, request: AmendRequest): Generat
   const amendment = new Amendment(target);
   amendment.check(request);
   const steps = [...amendment.steps(request)];
+  const long = steps.filter((step) => step.long === true).length;
   let done = 0;
+  let ended = false;
   try {
     for (const step of steps) {
-      for (const fraction of step()) yield (done + fraction) / steps.length;
-      done++;
+      for (const fraction of step.run()) {
+        if (step.long === true) yield (done + fraction) / long;
+      }
+      if (step.long === true) done++;
     }
+    ended = true;
   } finally {
-    if (done < steps.length) amendment.leave();
+    if (!ended) amendment.leave();
   }
 }
 
-type Step = () => Generator<number>;
+interface Step {
+  readonly run: () => Generator<number>;
+  /** It counts in how far all is, as QEMU counts. */
+  readonly long?: true;
+}
 
 class Amendment {
   readonly #target: AmendTarget;
@@ -110,7 +119,7 @@ class Amendment {
   /** Throws where any of it cannot be done, in the order and the words of QEMU. */
   check(request: AmendRequest): void {
     const header = this.#header;
-    const { lazyRefcounts, size } = request;
+    const { lazyRefcounts, refcountBits, size } = request;
     checkValues(header, request);
     const version = request.version ?? header.version;
     if (version < 3 && this.#asksForWidth(request)) {
@@ -128,6 +137,10 @@ class Amendment {
     }
     if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
+    // Else the change of the width, the first step, refuses.
+    if (version > header.version && refcountBits !== undefined) {
+      this.#writer.amender().checkRefcountWidth(refcountBits);
+    }
   }
 
   /** Whether another width is wanted, and one that version 2 has not. */
@@ -168,34 +181,35 @@ class Amendment {
   *steps(request: AmendRequest): Generator<Step> {
     const header = this.#header;
     const { version = header.version, refcountBits, lazyRefcounts, size, dataFile } = request;
-    if (version > header.version) yield () => this.#upgrade();
+    if (version > header.version) yield { run: () => this.#upgrade(), long: true };
     if (refcountBits !== undefined && refcountBits !== header.geometry.refcountBits) {
-      yield () => this.#changeRefcountWidth(refcountBits);
+      yield { run: () => this.#changeRefcountWidth(refcountBits), long: true };
     }
     if (
       request.dataFileRaw === false &&
       hasBit(header.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW)
     ) {
-      yield () => this.#edit(clearAutoclear(AUTOCLEAR.DATA_FILE_RAW));
+      yield { run: () => this.#edit(clearAutoclear(AUTOCLEAR.DATA_FILE_RAW)) };
     }
     if (lazyRefcounts !== undefined && lazyRefcounts !== isLazy(header)) {
-      yield () => this.#edit((storage, now) => setLazy(storage, now, lazyRefcounts));
+      yield { run: () => this.#edit((storage, now) => setLazy(storage, now, lazyRefcounts)) };
     }
-    if (size !== undefined && size !== header.size) yield () => this.#resize(size);
-    if (version < header.version) yield () => this.#downgrade();
+    if (size !== undefined && size !== header.size) yield { run: () => this.#resize(size) };
+    if (version < header.version) yield { run: () => this.#downgrade(), long: true };
     // Last: under its new name the file may be anywhere.
     if (dataFile !== undefined && dataFile !== header.extensions.dataFile) {
-      yield () => this.#edit((storage) => setDataFileName(storage, dataFile));
+      yield { run: () => this.#edit((storage) => setDataFileName(storage, dataFile)) };
     }
   }
 
   *#upgrade(): Generator<number> {
-    yield* this.#writer.amender().completeSnapshots();
+    for (const _ of this.#writer.amender().completeSnapshots()) yield 0.5;
     yield* this.#edit(upgradeHeader);
   }
 
   *#downgrade(): Generator<number> {
-    const backed = this.#description.layers.length > 1;
+    // Also where the image was opened without what it names.
+    const backed = this.#header.backingFile !== null || this.#description.layers.length > 1;
     yield* this.#writer.amender().expandZeroes(backed);
     yield* this.#edit(downgradeHeader);
   }

@@ -1,19 +1,23 @@
 /** Checks an image and repairs it: what is found is told one by one, and counted. */
 import { fstatSync } from 'node:fs';
 import { ImageError } from '../errors.js';
-import type { Qcow2Description } from '../image/description.js';
+import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
 import { closeImage, type OpenPolicy } from '../image/open.js';
 import { type CheckResult, checkImage, type Fix } from '../image/qcow2/check.js';
 import type { CheckedImage } from '../image/qcow2/checked-image.js';
 import type { Report } from '../image/qcow2/check-findings.js';
+import { BITMAP_FLAG, isBitmapTable } from '../image/qcow2/bitmaps.js';
 import { readHeader } from '../image/qcow2/header.js';
+import { prepareForWriting } from '../image/qcow2/header-edit.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
 import { openDescription } from './open-image.js';
 
 export interface CheckOptions {
   readonly fix?: Fix;
   readonly policy?: OpenPolicy;
+  /** Told of the image as it was opened, before it is checked. */
+  readonly opened?: (description: ImageDescription) => void;
   readonly report?: Report;
   /** Told what a fix has put right, before the image is checked again. */
   readonly repaired?: (result: CheckResult) => void;
@@ -28,6 +32,10 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
   const { fix = 'none', report = () => {}, repaired, policy } = options;
   const spec = specOf(image);
   const writable = fix !== 'none';
+  if (writable && spec.forceShare === true) {
+    const why = 'force-share=on can only be used with read-only images';
+    throw new ImageError('policy', 'EINVAL', `Could not open '${spec.filename}': ${why}`);
+  }
   const { description } = openDescription(spec, {
     lock: writable ? 'write' : 'read',
     writable,
@@ -37,8 +45,11 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
     ...policy,
   });
   try {
+    options.opened?.(description);
     const [layer] = description.layers;
     if (layer.format !== 'qcow2') throw noChecks();
+    if (writable) negotiate(layer);
+    refuseBitmapTables(spec, layer);
     const first = checkImage(checkedImage(layer), fix, report);
     const { corruptionsFixed, leaksFixed } = first;
     if (corruptionsFixed + leaksFixed === 0) return first;
@@ -47,6 +58,26 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
     return { ...second, corruptionsFixed, leaksFixed };
   } finally {
     closeImage(description);
+  }
+}
+
+/** As for every opening to write: what other programs have said of the image may no longer be true. */
+function negotiate({ file }: Qcow2Description): void {
+  const storage = storageOf(file);
+  prepareForWriting(storage, readHeader(storage, 'check'), true);
+}
+
+/** QEMU opens no image with a bitmap that it cannot load, but where it is marked as not in order. */
+function refuseBitmapTables(
+  { filename }: ImageSpec,
+  { file, header, bitmaps }: Qcow2Description,
+): void {
+  for (const bitmap of bitmaps) {
+    if ((bitmap.flags & BITMAP_FLAG.IN_USE) !== 0) continue;
+    if (isBitmapTable(storageOf(file), header.geometry, bitmap)) continue;
+    const what = `Could not read bitmap_table table from image for bitmap '${bitmap.name}'`;
+    const message = `Could not open '${filename}': ${what}: Invalid argument`;
+    throw new ImageError('invalid', 'EINVAL', message);
   }
 }
 

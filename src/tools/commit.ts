@@ -103,8 +103,10 @@ async function openBase(
   try {
     return await openDisk({ ...own, readOnly: false }, options);
   } catch (error) {
-    if (!(error instanceof ImageError) || error.code !== 'EAGAIN') throw error;
+    if (!(error instanceof ImageError)) throw error;
     const message = error.message.replace(`Could not open '${own.filename}': `, '');
+    // As QEMU, which has the file open: what the host says of it, and nothing before that.
+    if (error.code !== 'EAGAIN' && !message.startsWith('Could not open')) throw error;
     throw new ImageError(error.kind, error.code, message, error.context, error);
   }
 }

@@ -15,7 +15,7 @@ import { SECTOR_SIZE } from '../image/extent.js';
 import { fullName, protocolOf } from '../image/file-names.js';
 import { closeImage, openImage } from '../image/open.js';
 import { formatImage, planImage } from '../image/qcow2/create.js';
-import { type FilePreallocation, fillRawFile } from '../image/raw-create.js';
+import { fillRawFile } from '../image/raw-create.js';
 import type { Preallocation } from '../image/writer.js';
 import { type Progress, NO_PROGRESS } from './progress.js';
 import { qcow2OptionsOf } from './qcow2-options.js';
@@ -158,7 +158,9 @@ function lookAtBacking(
     if (!(error instanceof ImageError) || error.message.startsWith('Error: ')) throw error;
     const hint = [error.context.hint, 'Could not open backing image.'].filter(Boolean).join('\n');
     // As QEMU: the file is named where it cannot be opened, not where its content is wrong.
-    const start = error.context.operation === 'open' ? '' : `Could not open '${name}': `;
+    const { operation, path: failed } = error.context;
+    const isOwn = operation === 'open' && failed === pathOf(name);
+    const start = isOwn ? '' : `Could not open '${name}': `;
     const message = error.message.startsWith(start)
       ? error.message.slice(start.length)
       : error.message;
@@ -241,6 +243,14 @@ async function createRaw(
   await fillRawFile(storage, size, preallocation, advance);
 }
 
+/** A device stays as large as it is. */
+function checkDevice({ storage }: CreateTarget, size: number): void {
+  if (size <= storage.size()) return;
+  throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files', {
+    limit: `${size} bytes are needed`,
+  });
+}
+
 function hintsOf(values: OptionValues) {
   return {
     noCow: values.get('nocow')?.flag,
@@ -275,13 +285,17 @@ async function writeQcow2(
   // As QEMU: what the image names is the file, without its protocol.
   const plan = planImage({ ...qcow2OptionsOf(values), dataFile: data?.storage.name });
   const { storage, isDevice } = target;
-  if (isDevice && plan.layout.fileSize > storage.size()) {
-    throw new ImageError('invalid', 'ENOSPC', 'Could not resize image: Cannot grow device files');
+  const { preallocation } = plan.options;
+  const hasSpace = preallocation === 'falloc' || preallocation === 'full';
+  if (isDevice && hasSpace) {
+    const below = `Preallocation mode '${preallocation}' unsupported for this non-regular file`;
+    throw invalid(`Could not resize image: Failed to resize underlying file: ${below}`);
   }
+  if (isDevice) checkDevice(target, plan.layout.fileSize);
   if (data !== undefined) {
-    const { preallocation } = plan.options;
-    const space: FilePreallocation = preallocation === 'metadata' ? 'off' : preallocation;
-    await createRaw(data, plan.layout.size, data.isDevice ? 'off' : space, new Map(), advance);
+    if (data.isDevice) checkDevice(data, plan.layout.size);
+    const space = hasSpace && !data.isDevice ? preallocation : 'off';
+    await createRaw(data, plan.layout.size, space, new Map(), advance);
     data.storage.flush();
   }
   target.begin(hintsOf(values));

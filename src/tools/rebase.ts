@@ -9,7 +9,6 @@ import type { LayerDescription } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
 import type { BackingName } from '../image/writer.js';
 import { compressCluster } from '../image/qcow2/compression.js';
-import { isZero } from '../image/zeroes.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { strerror } from '../sys/libc.js';
 import { heldAbove } from './held.js';
@@ -164,7 +163,8 @@ class Taker {
     const end = this.#endOfUnit(offset, at, length);
     const old = this.#oldBytes;
     if (old.bytes.compare(this.#newBytes.bytes, at, end, at, end) === 0) return 'same';
-    return isZero(old, at, end - at) ? 'zero' : 'data';
+    // As QEMU: zeroes that the old one has are written, those behind its end are marked.
+    return offset + at >= (this.#old?.size ?? 0) ? 'zero' : 'data';
   }
 
   /** Zeroes that hide what is to come below them. */

@@ -8,7 +8,7 @@ import { amendImage } from '#src/tools/amend.js';
 import { openDisk } from '#src/tools/open-disk.js';
 import { NO_PROGRESS } from '#src/tools/progress.js';
 import { BothTools } from '../helpers/both-tools.js';
-import { qemuImg, qemuIo } from '../helpers/qemu.js';
+import { qemuImg, qemuIo, tryQemuIo } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
 
 const NAME = 'disk.qcow2';
@@ -188,6 +188,35 @@ describe('qemu-img amend', () => {
       const { status } = tools.same(['amend', ...words], { disks: [NAME] });
       expect(status, words.join(' ')).to.equal(0);
     }
+  });
+
+  it('tells how far it is as QEMU does, L1 entry by L1 entry', () => {
+    const zeroes = [0, 1, 2, 3].map((at) => `write -z ${at}G 64k`);
+    tools.make((folder) => {
+      const path = join(folder, NAME);
+      qemuImg('create', '-q', '-f', 'qcow2', path, '4G');
+      qemuIo(path, ...zeroes);
+    });
+    tools.same(['amend', '-p', ...o('compat=0.10')]);
+    tools.same(['amend', ...o('compat=1.1')]);
+    tools.make((folder) => {
+      qemuIo(join(folder, NAME), ...zeroes);
+      qemuImg('snapshot', '-c', 'one', join(folder, NAME));
+    });
+    tools.same(['amend', '-p', ...o('compat=0.10')], { disks: [NAME] });
+  });
+
+  it('amends an image that was not closed', () => {
+    tools.make((folder) => {
+      const path = join(folder, NAME);
+      qemuImg('create', '-q', '-f', 'qcow2', '-o', 'lazy_refcounts=on', path, '1M');
+      tryQemuIo('-c', 'write -P 42 0 128k', '-c', 'flush', '-c', 'abort', path);
+    });
+    // What QEMU says of the repair is no matter.
+    for (const side of ['qemu', 'ours'] as const) {
+      expect(tools.run(side, ['amend', ...o('compat=0.10')]).status).to.equal(0);
+    }
+    tools.sameDisk(NAME);
   });
 
   /** The same without a process: what the command would print on standard error. */

@@ -78,6 +78,10 @@ describe('qemu-img rebase and commit', () => {
       ['-u', '-b', 'n'.repeat(1100), '-F', 'raw', TOP],
       ['--image-opts', '-b', 'other.qcow2', '-F', 'qcow2', 'driver=qcow2'],
       ['-p', '-b', 'nofile', '-F', 'qcow2', TOP],
+      ['-b', 'foo:bar', '-F', 'raw', TOP],
+      ['-b', 'other.qcow2', '-F', '', TOP],
+      ['-b', '.', '-F', 'raw', TOP],
+      ['--image-opts', '-u', `driver=qcow2,file.filename=${TOP},read-only=on`],
     ];
 
     it('refuses what qemu-img refuses, in its words, and changes nothing', () => {
@@ -188,6 +192,9 @@ describe('qemu-img rebase and commit', () => {
       ['-t', 'foo', TOP],
       ['-r', 'foo', TOP],
       ['-r', '-1', TOP],
+      ['-r', '8E', TOP],
+      ['-r', '20E', TOP],
+      ['--image-opts', `driver=qcow2,file.filename=${TOP},read-only=on`],
       ['-f', 'raw', TOP],
       ['-x', TOP],
       [TOP, 'more'],

@@ -504,6 +504,17 @@ export const IO_CASES: readonly IoCase[] = [
     commands: ['write 0 512', 'sigraise 9'],
   },
   {
+    title: 'an image that is dirty',
+    make: once(
+      all(
+        img('create -q -f qcow2 -o lazy_refcounts=on a.qcow2 1M'),
+        io('a.qcow2', 'write 0 512', 'write 64k 512', 'sigraise 9'),
+      ),
+    ),
+    words: ['-r', 'a.qcow2'],
+    commands: ['read 0 512', 'close', 'open a.qcow2', 'write 64k 512', 'reopen', 'info'],
+  },
+  {
     title: 'a clean end with lazy refcounts',
     make: img('create -q -f qcow2 -o lazy_refcounts=on a.qcow2 1M'),
     words: ['a.qcow2'],

@@ -309,6 +309,8 @@ describe('map, info, snapshot by the words of qemu-img', () => {
       snapshot -d '' work.qcow2
       snapshot -c -d work.qcow2
       snapshot -d -d work.qcow2
+      snapshot -c --help work.qcow2
+      snapshot -d --help work.qcow2
       snapshot -a 2 work.qcow2
       snapshot -c last work.qcow2
       snapshot --image-opts -l driver=qcow2,file.filename=work.qcow2

@@ -69,6 +69,7 @@ describe('qemu-img resize', () => {
     ['--image-opts', NAME, '+1M'],
     ['--image-opts', '-f', 'qcow2', `driver=qcow2,file.filename=${NAME}`, '+1M'],
     ['--object', 'foo', NAME, '+1M'],
+    ['--image-opts', `driver=qcow2,file.filename=${NAME},read-only=on`, '+1M'],
     ['--shrink', NAME, '1000'],
   ];
 

@@ -102,7 +102,7 @@ function factsOf(path: string) {
   const map = spawnSync('qemu-img', ['map', '-U', '--output=json', path], { cwd });
   const check = spawnSync('qemu-img', ['check', '-U', path], { cwd });
   const shown = map.status === 0 ? normaliseMap(String(map.stdout)) : String(map.stderr);
-  return { map: shown, check: check.status };
+  return { map: shown, check: check.status, problems: String(check.stderr) };
 }
 
 function contentOf(path: string): Buffer {

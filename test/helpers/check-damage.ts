@@ -271,6 +271,26 @@ const tables: DamageCase[] = [
   },
 ];
 
+const bitmapped = { snapshots: [], bitmaps: [{ name: 'b' }] };
+
+function bitmapTable(image: Damage): number {
+  return Number(image.get(image.places.bitmapDirectory));
+}
+
+/** Others cannot be held against QEMU: it writes bitmaps anew when it repairs. */
+const bitmaps: DamageCase[] = [
+  {
+    name: 'reserved bits in the table of a bitmap',
+    spec: bitmapped,
+    damage: (i) => i.put(bitmapTable(i), 2n),
+  },
+  {
+    name: 'an unaligned cluster of a bitmap',
+    spec: bitmapped,
+    damage: (i) => i.put(bitmapTable(i), 0x5200n),
+  },
+];
+
 const snapshots: DamageCase[] = [
   {
     name: 'an unaligned L1 table of a snapshot',
@@ -313,7 +333,13 @@ const snapshots: DamageCase[] = [
   { name: 'a snapshot table past the end', all: 'moves', damage: (i) => i.put(64, 1n << 30n) },
 ];
 
-export const DAMAGES: readonly DamageCase[] = [...references, ...entries, ...tables, ...snapshots];
+export const DAMAGES: readonly DamageCase[] = [
+  ...references,
+  ...entries,
+  ...tables,
+  ...bitmaps,
+  ...snapshots,
+];
 
 /** The image, and the same undamaged. */
 export function damaged({ spec, damage, cut }: DamageCase): { whole: Buffer; bytes: Buffer } {

@@ -20,6 +20,9 @@ import { markSectors, SECTOR_SIZE, vmStateGeneration, ZEROES } from './sector-ma
 /** The calls that workloads make, so that stand-ins for the writer can be tried. */
 export type WriterCalls = Pick<ImageWriter, 'write' | 'flush'> & Partial<ImageWriter>;
 
+/** Amends the image. Answers the writer to go on with, and what was thrown. */
+export type Amend = (request: AmendRequest) => { writer: WriterCalls; error: unknown };
+
 export class CrashDriver {
   /** What the disk is now, as the guest sees it. */
   state: DiskState;
@@ -29,7 +32,7 @@ export class CrashDriver {
   /** Calls that the image refused. */
   readonly refused: string[] = [];
   #writer: WriterCalls;
-  readonly #amend: (request: AmendRequest) => WriterCalls;
+  readonly #amend: Amend;
   readonly #storage: RecordingStorage;
   /** The writer's number of the snapshot that is at `index` of the table. */
   readonly #viewAt: (index: number) => number;
@@ -43,7 +46,7 @@ export class CrashDriver {
     clusterSize: number,
     viewAt: (index: number) => number = (index) => index,
     compressionType = 0,
-    amend: (request: AmendRequest) => WriterCalls = () => writer,
+    amend: Amend = () => ({ writer, error: undefined }),
   ) {
     this.#amend = amend;
     this.#compressionType = compressionType;
@@ -189,7 +192,9 @@ export class CrashDriver {
     const label = `amend ${JSON.stringify(request)}`;
     this.flushAll();
     this.#try(label, this.state, () => {
-      this.#writer = this.#amend(request);
+      const { writer, error } = this.#amend(request);
+      this.#writer = writer;
+      if (error !== undefined) throw error;
     });
     this.#acknowledge();
   }

@@ -133,12 +133,15 @@ export function recordOn(
       const { description } = image;
       const target = { storage: storage!, description };
       const now = { ...target, description: describeAnew(target), attach };
+      let error: unknown;
       try {
         for (const _ of amendSteps(now, request));
-      } finally {
-        image = attach(describeAnew(target));
+      } catch (thrown) {
+        error = thrown;
       }
-      return image.writer!;
+      // Some steps may be done, also where a later one was refused.
+      image = attach(describeAnew(target));
+      return { writer: image.writer!, error };
     };
     const { header } = image.description.layers[0] as Qcow2Description;
     const driver = new CrashDriver(

@@ -114,6 +114,11 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
     plant: unordered('refcount table', 'header: refcount table'),
   },
   {
+    name: 'refcounts of another width after the header that names them',
+    workloads: ['refcount-widths/v3/4k', 'refcount-widths/v3/512'],
+    plant: unordered('refcount block', 'header: refcount table'),
+  },
+  {
     name: 'snapshot table after the header that names it',
     workloads: ['snapshots/v3/4k', 'snapshots/v2/512'],
     plant: unordered('snapshot table', 'header: snapshots'),

@@ -11,8 +11,15 @@ export interface ToolResult {
   readonly stderr: string;
 }
 
+/** Bytes of output. */
+const MOST_OUTPUT = 64 << 20;
+
 function run(tool: string, words: readonly string[]): ToolResult {
-  const result = spawnSync(tool, words, { encoding: 'utf8', timeout: TIMEOUT_MS });
+  const result = spawnSync(tool, words, {
+    encoding: 'utf8',
+    timeout: TIMEOUT_MS,
+    maxBuffer: MOST_OUTPUT,
+  });
   if (result.error !== undefined) {
     throw new Error(`${tool} (package qemu-utils) cannot be run: ${result.error.message}`);
   }

@@ -104,6 +104,20 @@ describe('amendImage()', () => {
     await keeps(path, { version: 3 });
   });
 
+  it('hides the backing file by zeroes, also where it was not opened', async () => {
+    const base = folder.write('base.raw', pattern(7, SIZE));
+    const path = folder.at('image.qcow2');
+    qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', path);
+    qemuIo(path, 'write -z -u 0 128k');
+    const before = contentsOf(path);
+    const spec = { path, filename: path, backing: null };
+    const disk = await openDisk(spec, { writable: true });
+    await amendImage(disk, { version: 2 }, NO_PROGRESS);
+    disk.abandon();
+    expectClean(path);
+    expect(difference(before, contentsOf(path), SIZE)).to.equal(null);
+  });
+
   it('completes the entries of snapshots on the way to version 3', async () => {
     const bytes = pattern(1, 4096);
     const path = build({
@@ -179,6 +193,20 @@ describe('amendImage()', () => {
       expect(headerOf(path).geometry.refcountBits).to.equal(16);
       expect(readFileSync(path).length).to.be.at.least(before);
     }
+  });
+
+  it('changes nothing where a count does not fit, not the version either', async () => {
+    const path = folder.at('image.qcow2');
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', path, '1M');
+    qemuIo(path, 'write -P 1 0 64k');
+    qemuImg('snapshot', '-c', 'one', path);
+    const before = readFileSync(path);
+    let message = '';
+    await amend(path, { version: 3, refcountBits: 1 }).catch((error: Error) => {
+      message = error.message;
+    });
+    expect(message).to.match(/^Cannot decrease refcount entry width to 1 bits/);
+    expect(readFileSync(path).equals(before)).to.equal(true);
   });
 
   it('names another data file, and what is read of it stays', async () => {

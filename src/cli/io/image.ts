@@ -1,10 +1,15 @@
 /** The image that qemu-io's commands work on: how it is opened, and opened anew with other options. */
-import { ImageError } from '../../errors.js';
+import { ImageError, isExpected } from '../../errors.js';
+import { closeImage } from '../../image/open.js';
 import type { ImageSpec } from '../../image/spec.js';
 import type { WriteOptions } from '../../image/write-options.js';
+import { printableLines } from '../../sys/log.js';
+import { check } from '../../tools/check.js';
 import { DiskRequests } from '../../tools/disk-requests.js';
 import { type OpenDisk, openDisk } from '../../tools/open-disk.js';
+import { openDescription } from '../../tools/open-image.js';
 import { openThrowAway } from '../../tools/throw-away.js';
+import { findingText } from '../check-words.js';
 
 /** What the options of the command line and of `open` say. */
 export interface OpenFlags {
@@ -58,6 +63,7 @@ export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<Io
   const { readOnly, forceShare, discard, detectZeroes, write } = settingsOf(spec, flags);
   const options = { writable: !readOnly, write };
   const opened = { ...spec, readOnly, forceShare, write };
+  if (!readOnly && !flags.snapshot) repairDirty(opened);
   const disk = flags.snapshot
     ? await openThrowAway(opened, options)
     : await openDisk(opened, options);
@@ -71,6 +77,29 @@ export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<Io
   });
   if (guessedRaw) warnOfGuess(spec.filename);
   return { disk, requests, writable: !readOnly, spec, flags };
+}
+
+/** An image that was not closed cleanly is repaired, and what was wrong is told. */
+function repairDirty(spec: ImageSpec): void {
+  if (!isDirty(spec)) return;
+  check(spec, {
+    fix: 'all',
+    report: (finding) => process.stderr.write(`${printableLines(findingText(finding))}\n`),
+  });
+}
+
+function isDirty(spec: ImageSpec): boolean {
+  try {
+    const policy = { alone: true, noDataFiles: true } as const;
+    const { description } = openDescription({ ...spec, forceShare: true }, policy);
+    closeImage(description);
+    const [top] = description.layers;
+    return top.format === 'qcow2' && top.needsRepair;
+  } catch (error) {
+    // What is wrong is told by who opens it in earnest.
+    if (!isExpected(error)) throw error;
+    return false;
+  }
 }
 
 function warnOfGuess(filename: string): void {

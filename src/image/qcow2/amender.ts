@@ -46,6 +46,11 @@ export class Amender {
     return snapshots.map(({ l1TableOffset, l1Size }) => ({ offset: l1TableOffset, size: l1Size }));
   }
 
+  /** Throws where a count does not fit that width; nothing is held back when it is asked. */
+  checkRefcountWidth(bits: number): void {
+    this.#parts.width.check(bits);
+  }
+
   /** Makes refcounts `bits` wide. The image must be attached anew before anything else is done. */
   changeRefcountWidth(bits: number): Generator<number> {
     const { width, alone } = this.#parts;

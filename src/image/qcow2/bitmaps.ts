@@ -2,9 +2,11 @@
 import { alignUp, isAligned } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
-import { readExactly } from '../read-bytes.js';
+import { readExactly, readUpTo } from '../read-bytes.js';
 import { hasBit } from './features.js';
+import type { Geometry } from './geometry.js';
 import type { Qcow2Header } from './header.js';
+import { hostOffsetOf } from './l2.js';
 import { AUTOCLEAR, BITMAP_DIRECTORY_ENTRY, LIMIT } from './layout.js';
 
 /** Bits of a directory entry's `flags`. */
@@ -62,6 +64,22 @@ export function readBitmaps(storage: Storage, header: Qcow2Header): Bitmap[] {
 export function bitmapEntryProblem(low: number, high: number, host: number): string | null {
   if ((low & RESERVED_LOW) !== 0 || (high & RESERVED_HIGH) !== 0) return 'reserved bits set';
   return (low & 1) !== 0 && host !== 0 ? 'both a cluster and all ones' : null;
+}
+
+/** Whether all entries of the bitmap's table are valid, as far as the file has them. */
+export function isBitmapTable(
+  storage: Storage,
+  { clusterSize }: Geometry,
+  bitmap: Bitmap,
+): boolean {
+  const { view, length } = readUpTo(storage, bitmap.tableOffset, bitmap.tableSize * 8);
+  for (let at = 0; at + 8 <= length; at += 8) {
+    const high = view.getUint32(at);
+    const low = view.getUint32(at + 4);
+    const host = hostOffsetOf(low, high);
+    if (host % clusterSize !== 0 || bitmapEntryProblem(low, high, host) !== null) return false;
+  }
+  return true;
 }
 
 function readDirectory(directory: DataView, nbBitmaps: number, clusterSize: number): Bitmap[] {

@@ -39,6 +39,8 @@ export type ScanFinding =
       /** Entries. */
       readonly l1Size: number;
     }
+  /** An entry of the table of a bitmap. */
+  | { readonly kind: 'bitmap-entry'; readonly name: string; readonly entry: bigint }
   /** `index`: in the refcount table. */
   | { readonly kind: 'block-reserved'; readonly index: number }
   | { readonly kind: 'block-unaligned'; readonly index: number }
@@ -54,7 +56,7 @@ export type RefcountFinding =
       readonly repairing: boolean;
     }
   /** A block that cannot be read; told once, before its clusters. */
-  | { readonly kind: 'block-unreadable'; readonly index: number; readonly offset: number }
+  | { readonly kind: 'block-unreadable'; readonly index: number; readonly offset: bigint }
   | { readonly kind: 'refcount-unknown'; readonly cluster: number }
   | { readonly kind: 'rebuilding' }
   /** The refcounts can be repaired only by a rebuild, which was not asked for. */

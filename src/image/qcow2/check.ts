@@ -82,6 +82,8 @@ class Check {
       repairsEntries: this.#fix === 'all',
       report: (finding) => this.#countFinding(finding),
     });
+    this.#counters.corruptionsFixed -= scan.entries.refused;
+    this.#counters.corruptions += scan.entries.refused;
     const hasProblems = this.#counters.corruptions > 0;
     const compared = this.#compare(scan, 'none');
     const differs = compared.leaks + compared.corruptions > 0;
@@ -134,7 +136,10 @@ class Check {
         return references;
       },
       {
-        block: (index, offset) => report({ kind: 'block-unreadable', index, offset }),
+        block: (index) => {
+          const offset = scan.unaligned.get(index);
+          if (offset !== undefined) report({ kind: 'block-unreadable', index, offset });
+        },
         cluster: (cluster) => report({ kind: 'refcount-unknown', cluster }),
       },
     );

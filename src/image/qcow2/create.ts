@@ -7,6 +7,7 @@ import { ImageError } from '../../errors.js';
 import { FileStorage } from '../../storage/file.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
+import { SECTOR_SIZE } from '../extent.js';
 import { fillSpace } from '../fill-space.js';
 import { encodeHeader } from './create-header.js';
 import { countsPerBlock, ENTRY_SIZE, layOutImage, type Qcow2Layout } from './create-layout.js';
@@ -175,6 +176,7 @@ function clearCounts(block: IoBuffer, first: number, refcountBits: number): void
   block.bytes[whole] = rest;
 }
 
+/** The first sector comes last, by itself: a header that is half there must not look whole. */
 function writeHeader(storage: MutableStorage, { header }: Qcow2Plan, unfinished = false): void {
   const buffer = new IoBuffer(header.length);
   buffer.bytes.set(header);
@@ -183,7 +185,9 @@ function writeHeader(storage: MutableStorage, { header }: Qcow2Plan, unfinished 
     storage.write(buffer, 0, buffer.length, 0);
     return;
   }
+  const first = Math.min(header.length, SECTOR_SIZE);
+  if (header.length > first) storage.write(buffer, first, header.length - first, first);
   storage.flush();
-  storage.write(buffer, 0, buffer.length, 0);
+  storage.write(buffer, 0, first, 0);
   storage.flush();
 }

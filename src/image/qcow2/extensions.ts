@@ -100,8 +100,12 @@ function textOf(data: DataView): string {
 
 function featureNamesOf(data: DataView): FeatureName[] {
   const names: FeatureName[] = [];
-  for (let at = 0; at + FEATURE_NAME.size <= data.byteLength; at += FEATURE_NAME.size) {
-    const { type, bit, name } = FEATURE_NAME.read(data, at);
+  // As QEMU: an entry that is cut off goes on with zeroes.
+  const whole = new Uint8Array(alignUp(data.byteLength, FEATURE_NAME.size));
+  whole.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  const view = new DataView(whole.buffer);
+  for (let at = 0; at < whole.length; at += FEATURE_NAME.size) {
+    const { type, bit, name } = FEATURE_NAME.read(view, at);
     names.push({ type, bit, name: Buffer.from(name).toString().replace(/\0.*$/s, '') });
   }
   return names;

@@ -61,7 +61,15 @@ export class Flusher {
     while (this.#isDirty(RANK.REFCOUNT_BLOCK)) this.#writeBack(true);
   }
 
-  /** The same, and the dirty bit is clear. */
+  /**
+   * Writes the counts that are known, without making them durable: for lazy refcounts, where they wait
+   * otherwise. As in QEMU, a process that is killed leaves its L2 tables counted.
+   */
+  writeCounts(): void {
+    this.#write(RANK.REFCOUNT_BLOCK);
+  }
+
+  /** As `flushCounts`, and the dirty bit is clear. */
   flushAll(): void {
     this.flushCounts();
     this.#dirtyBit.clear();

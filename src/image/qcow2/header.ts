@@ -215,7 +215,8 @@ export function checkTable(
   use: HeaderUse = 'use',
 ): void {
   if (size > limit) throw tooLarge(`${name} too large`, `${size} bytes, at most ${limit}`);
-  const isPlace = isAligned(offset, geometry.clusterSize) && offset + size <= MAX_OFFSET;
+  const end = use === 'check' ? 2 ** 63 - 1024 : MAX_OFFSET;
+  const isPlace = isAligned(offset, geometry.clusterSize) && offset + size <= end;
   if (!isPlace || (offset === 0 && use !== 'check')) {
     throw invalid(
       `${name} offset invalid`,

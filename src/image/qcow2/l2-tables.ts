@@ -94,6 +94,7 @@ export class L2Tables {
       storage.read(table, 0, clusterSize, found);
       this.#tables.writeTable(place, table, clusterSize);
     });
+    this.#tables.countsTables();
     const at = state.l1TableOffset + l1Index * L1_ENTRY_SIZE;
     this.#allocator.makeRoomToFree();
     this.#tables.write(at, hostLow(offset), copiedHigh(offset), RANK.L1);

@@ -82,6 +82,8 @@ function describeFinding(finding: ScanFinding): string {
     case 'data-unaligned':
     case 'zero-unaligned':
       return `cluster at unaligned offset ${hex(finding.offset)}`;
+    case 'bitmap-entry':
+      return `bitmap '${finding.name}': table entry ${hex(finding.entry)} is invalid`;
     case 'block-outside':
       return `refcount block ${finding.index} is past the end of file`;
     case 'block-unaligned':

@@ -9,7 +9,7 @@ import type { Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Geometry } from './geometry.js';
 import { countIn, hasWrongFlag, PAGE_SIZE, type ReferenceCounts } from './reference-counts.js';
-import { isUnreadable } from './references.js';
+import { UNREADABLE } from './references.js';
 
 /** Clusters whose counts one refcount block holds. */
 export function countsPerBlock(geometry: Geometry): number {
@@ -71,7 +71,7 @@ export interface RefcountComparison {
 
 /** Told of what cannot be read: a block, and then each of its clusters. */
 export interface ReportUnknown {
-  block(index: number, offset: number): void;
+  block(index: number): void;
   cluster(cluster: number): void;
 }
 
@@ -101,8 +101,8 @@ export function compareRefcounts(
   for (let first = 0; first < end; first += perBlock) {
     const last = Math.min(end, first + perBlock);
     const offset = table[first / perBlock] ?? 0;
-    if (isUnreadable(offset, geometry)) {
-      unknown?.block(first / perBlock, offset);
+    if (offset === UNREADABLE) {
+      unknown?.block(first / perBlock);
       for (let cluster = first; cluster < last; cluster++) unknown?.cluster(cluster);
       comparison.unknown += last - first;
       continue;
@@ -176,6 +176,7 @@ function readCounts(
 
 /** A block; 0: none, which counts nothing, as what lies past the end of the file. */
 export function readBlock(storage: Storage, block: IoBuffer, offset: number): void {
-  const n = offset === 0 ? 0 : storage.read(block, 0, block.length, offset);
+  const isThere = offset !== 0 && offset <= Number.MAX_SAFE_INTEGER;
+  const n = isThere ? storage.read(block, 0, block.length, offset) : 0;
   block.bytes.fill(0, n);
 }

@@ -4,7 +4,7 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Geometry } from './geometry.js';
 import { countsPerBlock, readBlock, readCount, writeCount } from './refcount-compare.js';
 import type { ReferenceCounts } from './reference-counts.js';
-import { isUnreadable } from './references.js';
+import { UNREADABLE } from './references.js';
 
 /** What the count of a cluster is to be, that is `stored` now. */
 export type TargetCount = (cluster: number, stored: number) => number;
@@ -18,7 +18,7 @@ export function correctCounts(
 ): void {
   const block = new IoBuffer(geometry.clusterSize);
   for (const [index, offset] of table.entries()) {
-    if (offset === 0 || isUnreadable(offset, geometry)) continue;
+    if (offset === 0 || offset === UNREADABLE) continue;
     readBlock(storage, block, offset);
     if (correctBlock(block, geometry, index, target)) {
       storage.write(block, 0, block.length, offset);

@@ -3,7 +3,7 @@ import type { Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Geometry } from './geometry.js';
 import { countsPerBlock, readBlock, readCount } from './refcount-compare.js';
-import { isUnreadable } from './references.js';
+import { UNREADABLE } from './references.js';
 
 /** Bytes of blocks that are kept. */
 const CACHE_SIZE = 8 << 20;
@@ -30,7 +30,7 @@ export class RefcountReader {
   get(cluster: number): number | null {
     const index = Math.floor(cluster / this.#perBlock);
     const offset = this.#table[index] ?? 0;
-    if (isUnreadable(offset, this.#geometry)) return null;
+    if (offset === UNREADABLE) return null;
     if (offset === 0) return 0;
     if (index !== this.#index) {
       this.#block = this.#load(index, offset);

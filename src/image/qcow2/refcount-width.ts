@@ -72,6 +72,14 @@ export class RefcountWidth {
     }
   }
 
+  /** Throws where a count of the file does not fit that width. */
+  check(bits: number): void {
+    const refuseTooLarge = (cluster: number, count: number) => {
+      if (count > largestCount(bits)) throw this.#tooLarge(bits, cluster, count);
+    };
+    for (const _ of this.#eachCount(refuseTooLarge));
+  }
+
   /** Allocates until all clusters that are counted, the new ones too, have a new block. */
   *#allocate(made: NewRefcounts): Generator<number> {
     this.#flusher.flushCounts();

@@ -63,7 +63,7 @@ export class Refcounts {
 
   /**
    * Adds `delta` to the count of each of `count` clusters. Throws where one would leave its range:
-   * EFBIG above, corrupt below 0; those before it are changed then.
+   * EINVAL above, corrupt below 0; those before it are changed then.
    */
   add(first: number, count: number, delta: number): void {
     const end = first + count;
@@ -334,7 +334,7 @@ export class Refcounts {
   #overflow(cluster: number): ImageError {
     return new ImageError(
       'invalid',
-      'EFBIG',
+      'EINVAL',
       `${this.#tables.storage.name}: cluster ${cluster} has all the references it can have`,
       { limit: `refcounts of ${this.#bits} bits: at most ${this.max}` },
     );

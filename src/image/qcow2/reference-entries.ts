@@ -30,6 +30,8 @@ export interface EntryRepair {
   readonly position: number;
   /** Of the L2 table. */
   readonly table: number;
+  /** The host cluster that it names now. */
+  readonly offset: number;
 }
 
 /** Where the references go. Both take `n` references at once. */
@@ -44,7 +46,9 @@ export interface DataCounter {
 
 export class EntryScan {
   /** Entries that are passed over, as they will be repaired. */
-  readonly repairs: EntryRepair[] = [];
+  repairs: readonly EntryRepair[] = [];
+  /** How many were not passed over in the end. */
+  refused = 0;
   /** There are COPIED flags that are wrong whatever the counts are. */
   suspectsFlags = false;
   readonly #geometry: Geometry;
@@ -55,6 +59,7 @@ export class EntryScan {
   readonly #counter: DataCounter;
   readonly #report: Report<ScanFinding>;
   readonly #repairsZero: boolean;
+  readonly #passedOver: EntryRepair[] = [];
   #findings = 0;
   #allocated = 0;
   #fragmented = 0;
@@ -150,6 +155,16 @@ export class EntryScan {
     this.#counter.addData(first, length, n, seen);
   }
 
+  /** Decides at the end what is repaired: entries of tables that are nothing else, too. */
+  settleRepairs(isTable: (offset: number) => boolean): void {
+    this.repairs = this.#passedOver.filter(({ table }) => isTable(table));
+    for (const { table, offset } of this.#passedOver) {
+      if (isTable(table)) continue;
+      this.refused++;
+      this.#counter.addDataRange(offset, this.#geometry.clusterSize, 1, SEEN.NOTHING);
+    }
+  }
+
   #allocate(cluster: number): void {
     this.#allocated++;
     if (this.#next !== 0 && this.#next !== cluster) this.#fragmented++;
@@ -201,7 +216,7 @@ export class EntryScan {
     }
     const repairing = this.#repairsZero && table % this.#geometry.clusterSize === 0;
     this.#find({ kind: 'zero-unaligned', offset, repairing });
-    if (repairing) this.repairs.push({ position: position + at * 4, table });
+    if (repairing) this.#passedOver.push({ position: position + at * 4, table, offset });
     return repairing;
   }
 

@@ -5,7 +5,7 @@
  */
 import { TWO_32 } from '../../codec/bits.js';
 import type { Storage } from '../../storage/storage.js';
-import type { Bitmap } from './bitmaps.js';
+import { type Bitmap, bitmapEntryProblem } from './bitmaps.js';
 import type { Report, ScanFinding } from './check-findings.js';
 import { hasBit } from './features.js';
 import type { Geometry } from './geometry.js';
@@ -61,10 +61,10 @@ export interface ScanOptions {
   readonly countsPastEnd?: boolean;
 }
 
-/** Whether a block of a refcount table, by its offset, is where none can be: it is not read. */
-export function isUnreadable(offset: number, { clusterSize }: Geometry): boolean {
-  return offset % clusterSize !== 0;
-}
+/** Instead of the offset of a refcount block that is where none can be: it is not read. */
+export const UNREADABLE = -1;
+/** QEMU takes offsets for signed numbers. */
+const NO_OFFSET = 2 ** 63;
 
 /** Walks everything. Memory: 4 bytes for each cluster of the file, holes left out. */
 export function scanReferences(
@@ -80,13 +80,15 @@ export function scanReferences(
 export class ReferenceScan implements DataCounter {
   readonly counts: ReferenceCounts;
   readonly entries: EntryScan;
-  /** Offsets of the refcount blocks by index; 0: there is none. See `isUnreadable`. */
+  /** Offsets of the refcount blocks by index; 0: there is none; or UNREADABLE. */
   refcountTable = new Float64Array(0);
+  /** Of the unreadable blocks, those that are not aligned: their offsets. */
+  readonly unaligned = new Map<number, bigint>();
   /** The refcounts can be made right only by new refcount blocks. */
   needsRebuild = false;
   readonly fileClusters: number;
-  /** Clusters in the file of ranges that were not counted, as they reach past its end. */
-  readonly protected: { readonly first: number; readonly end: number }[] = [];
+  /** From here on lie ranges that were not counted, as they reach past the end of the file. */
+  protectedFrom = Number.POSITIVE_INFINITY;
   readonly #source: ScanSource;
   readonly #options: ScanOptions;
   readonly #geometry: Geometry;
@@ -123,20 +125,20 @@ export class ReferenceScan implements DataCounter {
     for (const [table, times] of this.#known) {
       if (times > 0) this.entries.scan(table, times, false);
     }
+    this.entries.settleRepairs((table) => this.isOwnTable(table));
     this.#countRefcountBlocks(refcountTableOffset, size);
   }
 
-  /** Whether a table that reaches past the end of the file, and was not counted, lies there in part. */
+  /** Whether part of a table or of data that reaches past the end of the file may lie there. */
   isProtected(cluster: number): boolean {
-    return this.protected.some(({ first, end }) => cluster >= first && cluster < end);
+    return cluster >= this.protectedFrom;
   }
 
-  /** Whether an L1 or L2 table lies there, and no other metadata. */
+  /** Whether an L1 or L2 table lies there and nothing else: writing to it changes no data. */
   isOwnTable(offset: number): boolean {
     const { clusterSize } = this.#geometry;
     const use = useIn(this.counts.word(Math.floor(offset / clusterSize)));
-    const isTable = use === USE.L2_TABLE || use === USE.L1_TABLE || use === USE.DATA_AND_L2;
-    return isTable && offset % clusterSize === 0;
+    return (use === USE.L2_TABLE || use === USE.L1_TABLE) && offset % clusterSize === 0;
   }
 
   addData(first: number, length: number, n: number, seen: SeenFlag): void {
@@ -208,22 +210,30 @@ export class ReferenceScan implements DataCounter {
     if (extension === null || !hasBit(header.autoclearFeatures, AUTOCLEAR.BITMAPS)) return;
     const { bitmapDirectoryOffset, bitmapDirectorySize } = extension;
     this.#range(USE.BITMAP, bitmapDirectoryOffset, bitmapDirectorySize);
-    for (const { tableOffset, tableSize } of bitmaps) {
+    for (const { name, tableOffset, tableSize } of bitmaps) {
       this.#range(USE.BITMAP, tableOffset, tableSize * ENTRY_SIZE);
       this.#forEachEntry(tableOffset, tableSize * ENTRY_SIZE, (low, high) => {
         const host = hostOffsetOf(low, high);
-        if (host !== 0) this.#range(USE.BITMAP, host, this.#geometry.clusterSize);
+        const isWrong = host % this.#geometry.clusterSize !== 0;
+        if (isWrong || bitmapEntryProblem(low, high, host) !== null) {
+          this.#options.report({ kind: 'bitmap-entry', name, entry: entryValue(low, high) });
+        } else if (host !== 0) this.#range(USE.BITMAP, host, this.#geometry.clusterSize);
       });
     }
   }
 
   #countRefcountBlocks(offset: number, size: number): void {
+    const { clusterSize } = this.#geometry;
     const table = new Float64Array(size / ENTRY_SIZE);
     this.refcountTable = table;
     this.#forEachEntry(offset, size, (low, high, position) => {
       const index = (position - offset) / ENTRY_SIZE;
-      const place = high * TWO_32 + ((low & ~0x1ff) >>> 0);
-      table[index] = place;
+      const lowPlace = (low & ~0x1ff) >>> 0;
+      const place = high * TWO_32 + lowPlace;
+      // By its low half: the whole may not be exact.
+      const isAligned = lowPlace % clusterSize === 0;
+      table[index] = isAligned && place < NO_OFFSET ? place : UNREADABLE;
+      if (!isAligned) this.unaligned.set(index, entryValue(lowPlace, high));
       this.#countRefcountBlock(index, place, (low & 0x1ff) !== 0);
     });
   }
@@ -235,7 +245,7 @@ export class ReferenceScan implements DataCounter {
     const end = Math.max(this.fileClusters, this.counts.end);
     if (reserved) {
       report({ kind: 'block-reserved', index });
-    } else if (place % clusterSize !== 0) {
+    } else if (this.unaligned.has(index)) {
       report({ kind: 'block-unaligned', index });
     } else if (cluster >= end) {
       report({ kind: 'block-outside', index, repairing: repairsEntries });
@@ -295,7 +305,7 @@ export class ReferenceScan implements DataCounter {
     const first = Math.floor(offset / this.#geometry.clusterSize);
     const isNeeded = use === USE.L1_TABLE || use === USE.DATA;
     if (isNeeded && first < this.fileClusters) {
-      this.protected.push({ first, end: this.fileClusters });
+      this.protectedFrom = Math.min(this.protectedFrom, first);
     }
   }
 

@@ -22,7 +22,7 @@ import { LIMIT } from './layout.js';
 import { countsPerBlock, largestCount } from './refcount-compare.js';
 import { correctCounts, writeNewBlocks, writeNewTable } from './refcount-correct.js';
 import { type ReferenceCounts, USE } from './reference-counts.js';
-import { type ReferenceScan, type ScanSource, scanReferences, isUnreadable } from './references.js';
+import { type ReferenceScan, type ScanSource, scanReferences, UNREADABLE } from './references.js';
 
 export interface RepairPlan {
   readonly scan: ReferenceScan;
@@ -123,7 +123,7 @@ class Repair {
     const { scan, snapshots } = this.#plan;
     const { counts } = this.#scanWithout(false);
     const clusters = divCeil(this.#snapshots.length, this.#clusterSize);
-    const start = this.#firstFree(counts);
+    const start = this.#findFree(counts, clusters);
     const { refcountTable } = scan;
     for (let cluster = start; cluster < start + clusters; cluster++) {
       if ((refcountTable[Math.floor(cluster / this.#perBlock)] ?? 0) === 0) {
@@ -152,14 +152,11 @@ class Repair {
     const { snapshots, scan } = this.#plan;
     const { counts, problems } = this.#scanWithout(true);
     if (tells) this.#tellFreed(counts);
-    for (const { first, end } of scan.protected) {
-      for (let cluster = first; cluster < end; cluster++) {
-        if (counts.count(cluster) === 0) counts.add(cluster, USE.MIXED, 1);
-      }
+    for (let cluster = scan.protectedFrom; cluster < scan.fileClusters; cluster++) {
+      if (counts.count(cluster) === 0) counts.add(cluster, USE.MIXED, 1);
     }
-    const start = this.#firstFree(counts);
     const snapshotClusters = divCeil(this.#snapshots.length, this.#clusterSize);
-    const { tableClusters, blocks } = this.#planBlocks(counts, start, snapshotClusters);
+    const { start, tableClusters, blocks } = this.#planBlocks(counts, snapshotClusters);
     const tableStart = start + snapshotClusters;
     const firstBlock = tableStart + tableClusters;
     for (let cluster = start; cluster < firstBlock + blocks.length; cluster++) {
@@ -188,23 +185,32 @@ class Repair {
     return { table, problems };
   }
 
-  /** The blocks that are needed, those for themselves and their table included. */
+  /** Where all goes, and the blocks that are needed, those for themselves and their table included. */
   #planBlocks(
     counts: ReferenceCounts,
-    start: number,
     snapshotClusters: number,
-  ): { tableClusters: number; blocks: number[] } {
+  ): { start: number; tableClusters: number; blocks: number[] } {
     const needed = new Set<number>();
+    let lastBlock = 0;
     counts.forEach((cluster, count) => {
-      if (count > 0) needed.add(Math.floor(cluster / this.#perBlock));
+      const index = Math.floor(cluster / this.#perBlock);
+      if (count > 0) needed.add(index);
+      lastBlock = Math.max(lastBlock, index);
     });
+    let total = 0;
+    let start = this.#findFree(counts, 1);
     let tableClusters = 0;
-    for (let total = -1; total !== snapshotClusters + tableClusters + needed.size; ) {
-      total = snapshotClusters + tableClusters + needed.size;
-      const lastBlock = Math.floor((start + total - 1) / this.#perBlock);
-      const firstBlock = Math.floor(start / this.#perBlock);
-      for (let index = firstBlock; index <= lastBlock; index++) needed.add(index);
-      tableClusters = divCeil((lastBlock + 1) * 8, this.#clusterSize);
+    let blocks = [...needed];
+    for (let last = -1; last !== total; ) {
+      last = total;
+      start = this.#findFree(counts, total);
+      const end = start + Math.max(total, 1);
+      const all = new Set(needed);
+      const own = Math.floor((end - 1) / this.#perBlock);
+      for (let index = Math.floor(start / this.#perBlock); index <= own; index++) all.add(index);
+      tableClusters = divCeil((Math.max(lastBlock, own) + 1) * 8, this.#clusterSize);
+      blocks = [...all].sort((a, b) => a - b);
+      total = Math.max(total, snapshotClusters + tableClusters + blocks.length);
     }
     if (tableClusters * this.#clusterSize > LIMIT.MAX_REFCOUNT_TABLE_SIZE) {
       throw new ImageError('unsupported', 'EFBIG', 'File too large', {
@@ -212,9 +218,8 @@ class Repair {
         limit: `a refcount table of ${tableClusters} clusters`,
       });
     }
-    const blocks = [...needed].sort((a, b) => a - b);
-    this.#checkRoom(start + snapshotClusters + tableClusters + blocks.length);
-    return { tableClusters, blocks };
+    this.#checkRoom(start + total);
+    return { start, tableClusters, blocks };
   }
 
   /** Counts as they will be without the snapshot table, if it moves, and without the refcounts. */
@@ -236,11 +241,19 @@ class Repair {
     return { counts, problems };
   }
 
-  /** Behind all that is in use; and behind what there is, but on a device. */
-  #firstFree(counts: ReferenceCounts): number {
+  /**
+   * A run of clusters behind all that is in use, and behind what there is, but on a device; none that
+   * an entry names, though the file ends before.
+   */
+  #findFree(counts: ReferenceCounts, length: number): number {
     const { scan } = this.#plan;
-    const end = Math.max(counts.end, scan.counts.end);
-    return Number.isFinite(this.#image.limit) ? end : Math.max(end, scan.fileClusters);
+    const isDevice = Number.isFinite(this.#image.limit);
+    const used = scan.counts.end;
+    let start = isDevice ? used : Math.max(used, scan.fileClusters);
+    for (let cluster = start; cluster < start + length; cluster++) {
+      if (counts.count(cluster) !== 0) start = cluster + 1;
+    }
+    return start;
   }
 
   #checkRoom(end: number): void {
@@ -266,8 +279,7 @@ class Repair {
     const first = refcountTableOffset / this.#clusterSize;
     for (let n = 0; n < refcountTableClusters; n++) clusters.add(first + n);
     for (const offset of scan.refcountTable) {
-      if (offset !== 0 && !isUnreadable(offset, this.#image.header.geometry))
-        clusters.add(offset / this.#clusterSize);
+      if (offset !== 0 && offset !== UNREADABLE) clusters.add(offset / this.#clusterSize);
     }
     for (const cluster of [...clusters].sort((a, b) => a - b)) {
       const [refcount, references] = [scan.counts.count(cluster), counts.count(cluster)];

@@ -26,6 +26,7 @@ export class TableReader {
     length: number,
     visit: (length: number, position: number) => void,
   ): void {
+    if (offset > Number.MAX_SAFE_INTEGER) return;
     for (let done = 0; done < length; done += BLOCK_SIZE) {
       const most = Math.min(BLOCK_SIZE, length - done);
       const n = this.#storage.read(this.buffer, 0, most, offset + done);

@@ -26,6 +26,8 @@ export class Tables {
   makeRoom: () => void = () => {
     throw new Error('nobody makes room');
   };
+  /** Called when clusters are counted that become tables, before anything names them. */
+  countsTables: () => void = () => {};
   /** The entry that `read` found, in halves. */
   low = 0;
   high = 0;

@@ -114,6 +114,7 @@ export class Qcow2Writer implements ImageWriter {
     this.#allocator = allocator;
     this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, this.#lazy);
     tables.makeRoom = () => this.#flusher.flushCounts();
+    if (this.#lazy) tables.countsTables = () => this.#flusher.writeCounts();
     this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
     this.#compressed = new CompressedWriter(tables, l2, allocator, this.#guard);
     this.#zeroer = new Zeroer(tables, l2, allocator, this.#clusters, disk, this.#zeroes);

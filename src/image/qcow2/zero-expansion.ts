@@ -19,6 +19,8 @@ import type { Refcounts } from './refcount.js';
 import type { L1Place, SharedReferences } from './shared-references.js';
 import type { Tables } from './tables.js';
 
+const L1_ENTRY_SIZE = 8;
+
 /** An L2 table as it is worked on. */
 interface L2Table {
   readonly offset: number;
@@ -64,15 +66,18 @@ export class ZeroExpander {
     const active = { offset: state.l1TableOffset, size: state.l1Size };
     const total = snapshots.reduce((sum, { size }) => sum + size, active.size);
     const seen = new Set<number>();
-    let before = 0;
+    let done = 0;
     for (const l1 of [active, ...snapshots]) {
-      for (const { at, table } of this.#references.l2Tables(l1)) {
-        if (seen.has(table)) continue;
-        seen.add(table);
-        this.#expandTable(this.#tableAt(table, l1 !== active), backed);
-        yield (before + (at - l1.offset) / 8) / total;
+      const tables = new Map<number, number>();
+      for (const { at, table } of this.#references.l2Tables(l1)) tables.set(at - l1.offset, table);
+      for (let index = 0; index < l1.size; index++) {
+        const table = tables.get(index * L1_ENTRY_SIZE);
+        if (table !== undefined && !seen.has(table)) {
+          seen.add(table);
+          this.#expandTable(this.#tableAt(table, l1 !== active), backed);
+        }
+        yield ++done / total;
       }
-      before += l1.size;
     }
     this.#flusher.flushCounts();
     if (state.copiedOwed) {

@@ -56,10 +56,14 @@ describe('readExtensions()', () => {
     });
   });
 
-  it('reads a feature name of full length, and no partial entry', () => {
-    const table = Buffer.concat([feature(0, 7, 'n'.repeat(46)), Buffer.alloc(47, 1)]);
+  it('reads a feature name of full length, and an entry that is cut off', () => {
+    const cut = feature(0, 63, 'cut').subarray(0, 5);
+    const table = Buffer.concat([feature(0, 7, 'n'.repeat(46)), cut]);
     const { featureNames } = read(viewOf([EXTENSION_TYPE.FEATURE_TABLE, table]));
-    expect(featureNames).to.deep.equal([{ type: 0, bit: 7, name: 'n'.repeat(46) }]);
+    expect(featureNames).to.deep.equal([
+      { type: 0, bit: 7, name: 'n'.repeat(46) },
+      { type: 0, bit: 63, name: 'cut' },
+    ]);
   });
 
   it('refuses one that does not end before the backing name or the cluster', () => {
