@@ -9,7 +9,7 @@ import { UsageError } from './program.js';
 
 const LEAST_STEP = 0.01;
 /** How often signals are let through. */
-const PAUSE_MS = 50;
+const PAUSE_MS = 10;
 
 export interface CommandProgress extends Progress {
   /** Says that all is done, though that may have been said: some of QEMU's commands do. */
