@@ -15,6 +15,8 @@ const JSON_PREFIX = 'json:';
 const FILE_DRIVERS = ['file', 'host_device'];
 const FORMAT_DRIVERS = ['qcow2', 'raw'];
 const LEAST_CACHE = 1 << 20;
+/** Maps a disk of 8 TiB whole: more is of no use. */
+const LARGEST_CACHE = 1 << 30;
 
 /** A name or `json:{…}`. Throws an ImageError in QEMU's words. */
 export function parseImageName(word: string): ImageSpec {
@@ -290,7 +292,7 @@ function takeCache(options: Options): Partial<ImageSpec> {
   }
   const size = total ?? l2;
   return {
-    ...(size !== undefined && { cacheSize: Math.max(size, LEAST_CACHE) }),
+    ...(size !== undefined && { cacheSize: Math.min(Math.max(size, LEAST_CACHE), LARGEST_CACHE) }),
     ...(l2EntrySize !== undefined && { l2EntrySize }),
   };
 }

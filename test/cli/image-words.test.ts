@@ -53,6 +53,11 @@ describe('images in words', () => {
     expect(spec.backing).to.include({ path: 'b', format: 'raw' });
   });
 
+  it('have a cache of a size that can be had', () => {
+    expect(parseImageOptions('file.filename=a,cache-size=7E').cacheSize).to.equal(1 << 30);
+    expect(parseImageOptions('file.filename=a,cache-size=0').cacheSize).to.equal(1 << 20);
+  });
+
   const REFUSED: [word: string, problem: string][] = [
     ['driver=foo', "Unknown driver 'foo'"],
     ['driver=vmdk,file.filename=a', "Format 'vmdk' is not supported"],
