@@ -26,8 +26,20 @@ function run(tool: string, words: readonly string[]): ToolResult {
   return result;
 }
 
+/** QEMU times its key derivation for LUKS by CPU time, in ticks, and gives up where a tick is missing. */
+const UNLUCKY = 'Unable to get accurate CPU usage';
+const LUCK_TRIES = 50;
+
+function runWithLuck(tool: string, words: readonly string[]): ToolResult {
+  let result = run(tool, words);
+  for (let tries = 1; result.stderr.includes(UNLUCKY) && tries < LUCK_TRIES; tries += 1) {
+    result = run(tool, words);
+  }
+  return result;
+}
+
 function mustRun(tool: string, words: readonly string[]): string {
-  const { status, stdout, stderr } = run(tool, words);
+  const { status, stdout, stderr } = runWithLuck(tool, words);
   // qemu-io exits with 0 though a command failed, and says so in its output.
   const failed = tool === 'qemu-io' && /failed|error/i.test(stdout + stderr);
   if (status !== 0 || failed) {
