@@ -5,7 +5,7 @@ import { completeCreation, createImage, planCreation } from '../tools/create.js'
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
 import { FORMAT, OBJECT, QUIET } from './image-options.js';
-import { checkObjects } from './objects.js';
+import { takeObjects } from './objects.js';
 import { asksForHelp, optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
@@ -24,7 +24,7 @@ const OPTIONS = [
 export async function runCreateCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
   const format = args.last('f') ?? 'raw';
-  checkObjects(args.all('object'));
+  takeObjects(args.all('object'));
   const pairs = optionPairs(args.all('o'));
   const [filename, size, extra] = args.operands;
   if (asksForHelp(pairs)) {

@@ -20,7 +20,7 @@ import {
   OUTPUT,
   outputFormat,
 } from './image-options.js';
-import { checkObjects } from './objects.js';
+import { takeObjects } from './objects.js';
 import { optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { programName } from './program.js';
@@ -41,7 +41,7 @@ const OPTIONS = [
 
 export async function runMeasureCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
-  checkObjects(args.all('object'));
+  takeObjects(args.all('object'));
   const pairs = optionPairs(args.all('o'));
   const sizes = args.all('size').map((text) => sizeWord('image size', text));
   const choices = args.all('l').map(snapshotChoice);
