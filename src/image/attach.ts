@@ -223,7 +223,8 @@ export class AttachedImage {
     const whole = this.#whole!;
     const storages = { storage, dataStorage };
     const disks = { disk, whole, snapshots };
-    return new Qcow2Writer({ header, ...storages, cache, memory, lock, state, ...disks });
+    const { cipher } = this.#top!;
+    return new Qcow2Writer({ header, cipher, ...storages, cache, memory, lock, state, ...disks });
   }
 }
 

@@ -251,7 +251,7 @@ class Opening {
     const isChecked = place.depth === 0 && this.#policy.check === true;
     const isUnfinished = place.depth === 0 && this.#policy.unfinished === true;
     const header = readHeader(storage, isUnfinished ? 'fill' : isChecked ? 'check' : 'use');
-    const key = this.#keyOf(spec, storage, header);
+    const key = this.#keyOf(spec, storage, header, writes);
     if (spec.l2EntrySize !== undefined) checkEntrySize(spec.l2EntrySize, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
@@ -283,13 +283,19 @@ class Opening {
   }
 
   /** What the image is encrypted with; null where it is not, or is only looked at. */
-  #keyOf({ encryption = {} }: ImageSpec, storage: Storage, header: Qcow2Header): ImageKey | null {
+  #keyOf(
+    { encryption = {} }: ImageSpec,
+    storage: Storage,
+    header: Qcow2Header,
+    writes: boolean,
+  ): ImageKey | null {
     checkStatedFormat(header, encryption);
     if (header.cryptMethod === CRYPT_METHOD.NONE) return null;
     const { secret } = encryption;
+    const checks = this.#policy.check === true;
     // A check asks for no key, but for the one that is stated to be right.
-    const checks = this.#policy.check === true && secret !== undefined;
-    if (this.#policy.allowEncrypted === true && !checks) return null;
+    const needsKey = checks ? secret !== undefined : writes;
+    if (this.#policy.allowEncrypted === true && !needsKey) return null;
     return keyOfImage(storage, header, this.#spec.keys ?? new KeyRing(), secret);
   }
 

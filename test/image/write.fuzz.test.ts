@@ -1,4 +1,6 @@
 import type { WriteOptions } from '#src/image/write-options.js';
+import { AES_OPTIONS } from '../helpers/encrypted.js';
+import { SECRET } from '../helpers/image-words.js';
 import { runModel } from '../helpers/model-run.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { loadZstd } from '#src/image/qcow2/compression.js';
@@ -85,6 +87,17 @@ const FEATURES: readonly Feature[] = [
     raw: true,
     write: { detectZeroes: 'on', discard: 'ignore' },
   },
+  {
+    name: 'encrypted by AES, subclusters, past the page cache',
+    options: `extended_l2=on,${AES_OPTIONS}`,
+    direct: true,
+  },
+  { name: 'encrypted by AES, version 2', options: `compat=0.10,${AES_OPTIONS}`, backing: true },
+  {
+    name: 'encrypted by AES, a data file',
+    options: `data_file=@,cluster_size=4096,${AES_OPTIONS}`,
+    snapshots: false,
+  },
   { name: 'compressing', options: 'cluster_size=4096', compressed: true, compress: true },
   { name: 'compressing, version 2', options: 'compat=0.10', backing: true, compress: true },
   {
@@ -149,7 +162,8 @@ describe('writing to an image', () => {
       const raw = folder.write('source.raw', start);
       qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', options, raw, path);
     } else {
-      qemuImg('create', '-f', 'qcow2', '-o', options, ...below, path, String(SIZE));
+      const how = ['-f', 'qcow2', '-o', options, ...below];
+      qemuImg('create', ...SECRET, ...how, path, String(SIZE));
       qemuIo(path, 'write -P 7 1M 100k');
       start.fill(7, 1 << 20, (1 << 20) + 100 * 1024);
     }

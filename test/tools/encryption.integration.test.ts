@@ -7,15 +7,8 @@ import { KeyRing } from '#src/image/crypto/key-ring.js';
 import { LUKS_HEADER, LUKS_KEY_SLOT } from '#src/image/crypto/luks-header.js';
 import type { ImageSpec } from '#src/image/spec.js';
 import { type OpenDisk, openDisk } from '#src/tools/open-disk.js';
-import {
-  AES_OPTIONS,
-  encryptedName,
-  encryptedSpec,
-  luksOptions,
-  PASSPHRASE,
-  qemuIoOn,
-  SECRET,
-} from '../helpers/encrypted.js';
+import { AES_OPTIONS, encryptedSpec, luksOptions, qemuIoOn } from '../helpers/encrypted.js';
+import { encryptedName, PASSPHRASE, SECRET } from '../helpers/image-words.js';
 import { qemuImg } from '../helpers/qemu.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
 import { readDisk } from '../helpers/read.js';
