@@ -20,7 +20,7 @@ import {
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { AES_OPTIONS } from '../helpers/encrypted.js';
-import { isEncrypted, SECRET } from '../helpers/image-words.js';
+import { imageWords, isEncrypted, SECRET } from '../helpers/image-words.js';
 import { noMounts, type Sandbox, skipSuite, useSandbox } from '../helpers/mount.js';
 import { qemuImg, qemuRead } from '../helpers/qemu.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
@@ -133,7 +133,7 @@ class MountModel {
   async #remount(): Promise<void> {
     await this.#sandbox.unmount(this.#target);
     const { written } = this.#paths;
-    qemuImg('check', written);
+    qemuImg('check', ...imageWords(written));
     expect(qemuRead(written).equals(this.#disk), 'what QEMU reads').to.equal(true);
     for (const [name, held] of this.#snapshots) {
       const found = qemuRead(written, name);

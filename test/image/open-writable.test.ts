@@ -207,7 +207,7 @@ describe('openImage() for writing', () => {
     refused({ header: { nbSnapshots: 1, snapshotsOffset: 0 } }, 'EINVAL', /Snapshot table offset/);
     const encrypted = buildImage(specimen({ header: { cryptMethod: 1 } })).bytes;
     const policy = { ...WRITABLE, allowEncrypted: true };
-    refuse('ENOTSUP', /encrypted/, temp.write('image', encrypted), policy);
+    refuse('EINVAL', /'encrypt.key-secret' is required/, temp.write('image', encrypted), policy);
   });
 
   it('lets what lies below be as it is: only the image itself is written to', () => {
