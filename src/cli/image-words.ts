@@ -6,6 +6,7 @@ import { ImageError } from '../errors.js';
 import { parseSize } from '../codec/size-text.js';
 import { protocolOf } from '../image/file-names.js';
 import type { WriteOptions } from '../image/write-options.js';
+import { OTHER_FORMATS } from '../image/format.js';
 import { FOREIGN_FORMATS } from '../image/open.js';
 import type { EncryptionSpec, ImageSpec, Window } from '../image/spec.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
@@ -13,7 +14,7 @@ import { parseKeyValues } from './key-values.js';
 
 const JSON_PREFIX = 'json:';
 const FILE_DRIVERS = ['file', 'host_device'];
-const FORMAT_DRIVERS = ['qcow2', 'raw'];
+const FORMAT_DRIVERS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 const LEAST_CACHE = 1 << 20;
 /** Maps a disk of 8 TiB whole: more is of no use. */
 const LARGEST_CACHE = 1 << 30;
@@ -153,8 +154,7 @@ function formatNode(options: Options, driver: string | undefined, filename: stri
     throw invalid('A block device must be specified for "file"');
   }
   const common = takeCommon(options);
-  const own = driver === 'raw' ? takeRaw(options) : takeQcow2(options);
-  options.end((key) => `Block format '${driver ?? 'qcow2'}' does not support the option '${key}'`);
+  const own = takeOwn(options, driver);
   const below = childSpec(file, filename);
   return {
     ...below,
@@ -229,6 +229,30 @@ function takeCommon(options: Options): Partial<ImageSpec> {
     ...(readOnly !== undefined && { readOnly }),
     ...(forceShare !== undefined && { forceShare }),
     write,
+  };
+}
+
+/** What a format has; a probed one has qcow2's. */
+function takeOwn(options: Options, driver: string | undefined): Partial<ImageSpec> {
+  const own =
+    driver === 'raw'
+      ? takeRaw(options)
+      : driver === undefined || driver === 'qcow2'
+        ? takeQcow2(options)
+        : takeOther(options, driver);
+  options.end((key) => `Block format '${driver ?? 'qcow2'}' does not support the option '${key}'`);
+  return own;
+}
+
+/** Formats that can name a backing file. */
+const OVER_BACKING = ['qed', 'qcow', 'vmdk'];
+
+function takeOther(options: Options, driver: string): Partial<ImageSpec> {
+  const backing = OVER_BACKING.includes(driver) ? options.takeChild('backing') : undefined;
+  const encrypt = driver === 'qcow' ? options.takeChild('encrypt') : undefined;
+  return {
+    ...backingOf(backing),
+    ...(encrypt != null && { encryption: takeEncryption(encrypt) }),
   };
 }
 
@@ -318,15 +342,14 @@ function backingOf(options: Options | null | undefined): Partial<ImageSpec> {
     throw unknownDriver(driver);
   }
   const common = takeCommon(options);
-  const own = driver === 'raw' ? takeRaw(options) : takeQcow2(options);
-  options.end((key) => `Block format '${driver ?? 'qcow2'}' does not support the option '${key}'`);
+  const own = takeOwn(options, driver);
   return { backing: { ...common, ...own, filename: '', format: driver } };
 }
 
 function unknownDriver(driver: string): ImageError {
   if (!FOREIGN_FORMATS.includes(driver)) return invalid(`Unknown driver '${driver}'`);
   return new ImageError('unsupported', 'ENOTSUP', `Format '${driver}' is not supported`, {
-    limit: 'supported: qcow2, raw',
+    limit: `supported: ${FORMAT_DRIVERS.join(', ')}`,
   });
 }
 

@@ -18,19 +18,23 @@ import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import { KeyRing } from './crypto/key-ring.js';
-import type {
-  FileDescription,
-  ImageDescription,
-  LayerDescription,
-  Qcow2Description,
+import {
+  type FileDescription,
+  type ImageDescription,
+  type LayerDescription,
+  namedBacking,
+  type OtherDescription,
+  type Qcow2Description,
 } from './description.js';
 import { resolveName } from './file-names.js';
 import { storageOf } from './file-storage.js';
+import { type FormatDriver, OTHER_FORMATS } from './format.js';
+import { driverOf } from './formats.js';
 import { type LockKind, lockImage } from './lock.js';
 import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
 import { readBitmaps } from './qcow2/bitmaps.js';
-import { checkStatedFormat, keyOfImage } from './qcow2/encryption.js';
+import { checkStatedFormat, keyOfImage, passphraseKey } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
 import { prepareForWriting } from './qcow2/header-edit.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
@@ -238,7 +242,31 @@ class Opening {
     }
     if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };
     if (probed === 'qcow2') return this.#openQcow2(spec, file, storage, place);
+    const driver = driverOf(probed);
+    if (driver !== undefined) return this.#openOther(driver, spec, file, storage, place);
     throw unknownFormat(probed);
+  }
+
+  #openOther(
+    driver: FormatDriver,
+    spec: ImageSpec,
+    file: FileDescription,
+    storage: Storage,
+    place: Place,
+  ): OtherDescription {
+    const { format } = driver;
+    if (this.#writes(place)) {
+      const message = `Images of format '${format}' are read-only`;
+      throw new ImageError('unsupported', 'ENOTSUP', message);
+    }
+    const { encryption } = spec;
+    const key = () => {
+      if (this.#policy.allowEncrypted === true) return null;
+      return passphraseKey(storage, this.#spec.keys ?? new KeyRing(), encryption?.secret);
+    };
+    const parts = driver.open(storage, { key });
+    if (parts.facts.dirty) this.#warnings.push(`${file.path}: image was not closed cleanly`);
+    return { format, file, ...parts };
   }
 
   #openQcow2(
@@ -311,18 +339,17 @@ class Opening {
   }
 
   #backingOf({ spec, place }: Wanted, layer: LayerDescription): Wanted | null {
-    if (layer.format !== 'qcow2' || spec.backing === null) return null;
+    if (layer.format === 'raw' || spec.backing === null) return null;
     const depth = place.depth + 1;
     const said = spec.backing;
     if (said?.path !== undefined) {
       return { spec: { ...said, path: said.path }, place: this.#place(said.path, depth) };
     }
-    const { header, file } = layer;
-    const name = header.backingFile;
-    if (name === null) return null;
-    const path = within(this.#place(name, depth), () => resolveName(file.path, name));
-    // As QEMU: an empty name states no format.
-    const format = said?.format ?? (header.extensions.backingFormat || undefined);
+    const named = namedBacking(layer);
+    if (named === null) return null;
+    const { name } = named;
+    const path = within(this.#place(name, depth), () => resolveName(layer.file.path, name));
+    const format = said?.format ?? named.format ?? undefined;
     return { spec: { ...said, path, filename: path, format }, place: this.#place(path, depth) };
   }
 
@@ -463,6 +490,6 @@ function unknownFormat(format: string): ImageError {
     return new ImageError('invalid', 'EINVAL', `Unknown driver '${format}'`);
   }
   return new ImageError('unsupported', 'ENOTSUP', `Format '${format}' is not supported`, {
-    limit: 'supported: qcow2, raw',
+    limit: `supported: qcow2, raw, ${OTHER_FORMATS.join(', ')}`,
   });
 }

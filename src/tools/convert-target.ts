@@ -66,6 +66,7 @@ export async function openNewTarget(
   const write = { ...DEFAULT_WRITE_OPTIONS, cache };
   if (!isFile) return new WrittenTarget(disk, write, true);
   if (top.format === 'raw') return new RawTarget(disk, cache, sizeOf(creation));
+  if (top.format !== 'qcow2') return new WrittenTarget(disk, write, true);
   const isPlain = top.dataFile === null && below.length === 0 && preallocation === 'off';
   return isPlain ? new BulkTarget(disk, cache) : new WrittenTarget(disk, write, true);
 }

@@ -11,6 +11,7 @@ import {
   withOption,
 } from '../image/create-options.js';
 import { CreateTarget } from '../image/create-target.js';
+import { layerSize } from '../image/description.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import { fullName, protocolOf } from '../image/file-names.js';
 import { closeImage, openImage } from '../image/open.js';
@@ -149,8 +150,7 @@ function lookAtBacking(
         }
       }
       const [top] = description.layers;
-      const size = top.format === 'raw' ? alignUp(top.fileSize, SECTOR_SIZE) : top.header.size;
-      return { format: top.format, size };
+      return { format: top.format, size: layerSize(top) };
     } finally {
       closeImage(description);
     }
