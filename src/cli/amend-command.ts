@@ -46,7 +46,6 @@ export async function runAmendCommand(words: string[]): Promise<Outcome> {
   const disk = await openDisk(imageSpec(filename, args), {
     writable: true,
     write: { cache },
-    policy: { keepBitmaps: true },
   });
   try {
     warnOfProbing(disk);

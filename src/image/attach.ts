@@ -217,12 +217,12 @@ export class AttachedImage {
     if (top.format === 'raw') {
       return new RawWriter(storage, state, lock, memory.options, top.probed === true);
     }
-    const { header } = top;
+    const { header, bitmaps } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
     const whole = this.#whole!;
     const storages = { storage, dataStorage };
     const disks = { disk, whole, snapshots };
-    return new Qcow2Writer({ header, ...storages, cache, memory, lock, state, ...disks });
+    return new Qcow2Writer({ header, bitmaps, ...storages, cache, memory, lock, state, ...disks });
   }
 }
 

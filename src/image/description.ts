@@ -30,7 +30,7 @@ export interface Qcow2Description {
   readonly dataFile: FileDescription | null;
   readonly header: Qcow2Header;
   readonly snapshots: readonly Snapshot[];
-  /** None of an image that is open for writing: they are no longer kept up to date. */
+  /** As they were when the image was opened. */
   readonly bitmaps: readonly Bitmap[];
   /** The dirty bit is set: its refcounts may be wrong. Never in an image open for writing. */
   readonly needsRepair: boolean;

@@ -7,6 +7,8 @@ import { ImageError, isExpected } from '../errors.js';
 import type { AttachedImage } from '../image/attach.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
+import { refuseUnusable } from '../image/qcow2/bitmap-editor.js';
+import { readBitmaps } from '../image/qcow2/bitmaps.js';
 import { hasBit } from '../image/qcow2/features.js';
 import { setFeatures } from '../image/qcow2/header-edit.js';
 import { readHeader, type Qcow2Header } from '../image/qcow2/header.js';
@@ -56,9 +58,10 @@ export function describeAnew({
   const [top, ...below] = description.layers;
   const header = readHeader(storage);
   const snapshots = readSnapshots(storage, header);
+  const bitmaps = readBitmaps(storage, header);
   return {
     ...description,
-    layers: [{ ...(top as Qcow2Description), header, snapshots }, ...below],
+    layers: [{ ...(top as Qcow2Description), header, snapshots, bitmaps }, ...below],
   };
 }
 
@@ -135,6 +138,7 @@ class Amendment {
           '(use compat=1.1 or greater)',
       );
     }
+    if (size !== undefined && size !== header.size) this.#top.bitmaps.forEach(refuseUnusable);
     if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
     // Else the change of the width, the first step, refuses.
@@ -220,8 +224,6 @@ class Amendment {
   }
 
   *#resize(size: number): Generator<number> {
-    // They are not made longer.
-    yield* this.#edit(clearAutoclear(AUTOCLEAR.BITMAPS));
     this.#writer.resize(size);
     yield 1;
     this.#settle();
@@ -245,7 +247,7 @@ class Amendment {
 
   /** Leaves the image clean, and lets go of it. */
   #settle(): void {
-    this.#image?.writer?.flushAll();
+    this.#image?.writer?.close();
     this.#image = null;
     this.#known = null;
   }

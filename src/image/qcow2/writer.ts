@@ -1,5 +1,6 @@
 /** A qcow2 image that is open for writing, in one thread: the locks, and who does what behind them. */
 import { ERRNO, errnoOf, ImageError, isExpected } from '../../errors.js';
+import { ChangeMap } from '../../shared/change-map.js';
 import type { ImageLock } from '../../shared/image-lock.js';
 import type { ImageState } from '../../shared/image-state.js';
 import type { SliceCache } from '../../shared/slice-cache.js';
@@ -19,6 +20,10 @@ import type {
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
 import { Amender } from './amender.js';
+import { BitmapEditor, refuseUnusable } from './bitmap-editor.js';
+import { BitmapKeeper } from './bitmap-keeper.js';
+import { BitmapStore } from './bitmap-store.js';
+import { type Bitmap, hasBitmaps } from './bitmaps.js';
 import { CompressedWriter } from './compressed-write.js';
 import { DataFile } from './data-file.js';
 import { DirtyBit } from './dirty-bit.js';
@@ -49,6 +54,8 @@ const ZEROES_SIZE = 1 << 20;
 
 export interface Qcow2WriterInput {
   readonly header: Qcow2Header;
+  /** The bitmaps, as the image was opened. */
+  readonly bitmaps: readonly Bitmap[];
   readonly storage: MutableStorage;
   /** The external data file; null where there is none. */
   readonly dataStorage: MutableStorage | null;
@@ -67,6 +74,8 @@ export interface Qcow2WriterInput {
 export class Qcow2Writer implements ImageWriter {
   /** What amending an image changes; made where it is asked for. */
   readonly amender: () => Amender;
+  /** The image's bitmaps, to be edited: as they are when it is called. */
+  readonly bitmaps: () => BitmapEditor;
   readonly #input: Qcow2WriterInput;
   readonly #state: ImageState;
   readonly #lock: ImageLock;
@@ -84,6 +93,8 @@ export class Qcow2Writer implements ImageWriter {
   readonly #tables: Tables;
   readonly #l2: L2Tables;
   readonly #allocator: Allocator;
+  /** Null where there are no bitmaps. */
+  readonly #keeper: BitmapKeeper | null;
   #vmStateArea: VmStateArea | undefined;
   readonly #zeroes = new IoBuffer(ZEROES_SIZE);
 
@@ -132,6 +143,16 @@ export class Qcow2Writer implements ImageWriter {
       this.#dirtyBit,
       this.#guard,
     );
+    const store = new BitmapStore(tables, allocator, this.#flusher);
+    this.#keeper =
+      memory.changes === null
+        ? null
+        : new BitmapKeeper(
+            ...([tables, store, this.#flusher] as const),
+            new ChangeMap(memory.changes),
+            input.bitmaps,
+          );
+    this.bitmaps = () => new BitmapEditor(tables, store, (body) => this.#alone(body));
     this.amender = () =>
       new Amender({
         zeroes: new ZeroExpander(
@@ -170,6 +191,7 @@ export class Qcow2Writer implements ImageWriter {
       return;
     }
     if (!this.#state.gathered) this.#reserved(() => {});
+    if (this.#keeper !== null) this.#mark(this.#keeper, offset, length);
     const done = this.#writeInPlace(offset, length, source, at);
     if (done < length) {
       this.#change(offset, length, () =>
@@ -214,11 +236,17 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   preallocate(offset: number, length: number): void {
-    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length));
+    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length), false);
   }
 
   resize(size: number, preallocation: Preallocation = 'off'): void {
-    this.#alone(() => this.#resizer.resize(size, preallocation));
+    this.#input.bitmaps.forEach(refuseUnusable);
+    this.#alone(() => {
+      const before = this.#state.size;
+      this.#keeper?.hold('all');
+      this.#resizer.resize(size, preallocation);
+      this.#keeper?.resize(before, size);
+    });
     this.#through();
   }
 
@@ -257,6 +285,19 @@ export class Qcow2Writer implements ImageWriter {
     } finally {
       this.#lock.release();
     }
+  }
+
+  close(): void {
+    const keeper = this.#keeper;
+    try {
+      if (keeper?.isHeld === true) this.#alone(() => keeper.save());
+    } finally {
+      this.flushAll();
+    }
+  }
+
+  holdBitmaps(): void {
+    this.#reserved(() => this.#keeper?.hold('all'));
   }
 
   writeVmState(offset: number, length: number, source: IoBuffer, at: number): void {
@@ -332,6 +373,8 @@ export class Qcow2Writer implements ImageWriter {
 
   revertTo(view: number): void {
     this.#refuseDataFile('no snapshots');
+    // As QEMU: what they say is of the disk that goes.
+    if (this.#input.bitmaps.length > 0) throw hasBitmaps();
     this.#alone(() => {
       const { snapshot } = this.#find(view);
       this.#snapshots.revertTo(snapshot);
@@ -349,12 +392,16 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   /**
-   * Changes clusters: `body` may be run twice. Where the host has no room, freed clusters that wait for
+   * Changes clusters: `body` may be run twice. `isSeen`: whether what is read changes. Where the host has no room, freed clusters that wait for
    * a flush are given back to it first.
    */
-  #change(offset: number, length: number, body: () => void): void {
+  #change(offset: number, length: number, body: () => void, isSeen = true): void {
     this.#reserved(() => {
       this.#checkRange(offset, length);
+      if (isSeen) {
+        this.#keeper?.hold('recording');
+        this.#keeper?.mark(offset, length);
+      }
       try {
         body();
       } catch (error) {
@@ -364,6 +411,22 @@ export class Qcow2Writer implements ImageWriter {
       }
     });
     this.#through();
+  }
+
+  /** Notes in the bitmaps that a range changes. Between looking and marking, nobody saves them. */
+  #mark(keeper: BitmapKeeper, offset: number, length: number): void {
+    for (;;) {
+      this.#lock.enterShared();
+      try {
+        if (keeper.isHeld) {
+          keeper.mark(offset, length);
+          return;
+        }
+      } finally {
+        this.#lock.leaveShared();
+      }
+      this.#reserved(() => keeper.hold('recording'));
+    }
   }
 
   /** Somebody may have cut the disk since the range was looked at. */
