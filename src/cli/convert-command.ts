@@ -17,7 +17,7 @@ import {
   type SnapshotChoice,
 } from './convert-words.js';
 import { createHelp } from './create-command.js';
-import { imageSpec } from './image-options.js';
+import { imageSpec, keysOf } from './image-options.js';
 import { ioProblem } from './io-problem.js';
 import { asksForHelp } from './option-lists.js';
 import type { Outcome } from './outcome.js';
@@ -154,7 +154,7 @@ async function targetOf(
 
 /** What is to be made, with its size and its backing file. */
 function creationOf({ args, target, format, pairs }: ConvertWords, size: number): Creation {
-  const creation = planCreation(target, format, pairs);
+  const creation = planCreation(target, format, pairs, keysOf(args));
   const { table } = creation;
   let values = withOption(creation.values, table, 'size', String(size));
   for (const [option, name, what] of [

@@ -7,7 +7,7 @@ import { parseSize } from '../codec/size-text.js';
 import { protocolOf } from '../image/file-names.js';
 import type { WriteOptions } from '../image/write-options.js';
 import { FOREIGN_FORMATS } from '../image/open.js';
-import type { ImageSpec, Window } from '../image/spec.js';
+import type { EncryptionSpec, ImageSpec, Window } from '../image/spec.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
 
@@ -265,12 +265,20 @@ function takeQcow2(options: Options): Partial<ImageSpec> {
   const cache = takeCache(options);
   const dataFile = options.takeChild('data-file');
   const backing = options.takeChild('backing');
+  const encrypt = options.takeChild('encrypt');
   return {
     ...(lazyRefcounts !== undefined && { write: { lazyRefcounts } }),
     ...cache,
     ...(dataFile != null && { dataFile: childSpec(dataFile, '').path }),
     ...backingOf(backing),
+    ...(encrypt != null && { encryption: takeEncryption(encrypt) }),
   };
+}
+
+function takeEncryption(options: Options): EncryptionSpec {
+  const [format, secret] = [options.take('format'), options.take('key-secret')];
+  options.end((key) => `Parameter '${key}' is unexpected`);
+  return { format, secret };
 }
 
 /** QEMU has caches of their own for L2 tables and refcounts: here it is one. */

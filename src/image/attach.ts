@@ -7,6 +7,7 @@ import { ImageState } from '../shared/image-state.js';
 import { type LoadSlice, SLICE_SIZE, SliceCache } from '../shared/slice-cache.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
+import { sectorCipher } from './crypto/sector-cipher.js';
 import type { ImageDescription, LayerDescription, Qcow2Description } from './description.js';
 import { Disk } from './disk.js';
 import type { ImageMemory, WriteMemory } from './memory.js';
@@ -16,7 +17,7 @@ import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import { COMPRESSION_TYPE, LIMIT } from './qcow2/layout.js';
-import { type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
+import { type LayerCipher, type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 import { Qcow2Writer } from './qcow2/writer.js';
 import { RawMapping } from './raw.js';
@@ -222,7 +223,9 @@ export class AttachedImage {
     const whole = this.#whole!;
     const storages = { storage, dataStorage };
     const disks = { disk, whole, snapshots };
-    return new Qcow2Writer({ header, bitmaps, ...storages, cache, memory, lock, state, ...disks });
+    const { cipher } = this.#top!;
+    const keys = { header, bitmaps, cipher };
+    return new Qcow2Writer({ ...keys, ...storages, cache, memory, lock, state, ...disks });
   }
 }
 
@@ -298,12 +301,19 @@ function qcow2Layer(
     geometry,
     storage,
     dataStorage: data ?? storage,
+    cipher: cipherOf(description),
     file,
     cache,
     compressionType: header.compressionType,
     clusterSize: geometry.clusterSize,
     decompressor,
   };
+}
+
+/** A thread has its own: it keeps what it works on. */
+function cipherOf({ key }: Qcow2Description): LayerCipher | null {
+  if (key === null) return null;
+  return { sectors: sectorCipher(key), byHostOffset: key.byHostOffset };
 }
 
 /** Loads slices of the layers' tables; entries come in the host's byte order. */

@@ -16,6 +16,8 @@ import {
 import { sep } from 'node:path';
 import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
+import type { ImageKey } from './crypto/cipher-key.js';
+import { KeyRing } from './crypto/key-ring.js';
 import type {
   FileDescription,
   ImageDescription,
@@ -28,6 +30,7 @@ import { type LockKind, lockImage } from './lock.js';
 import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
 import { checkBitmapTables, readBitmaps } from './qcow2/bitmaps.js';
+import { checkStatedFormat, keyOfImage } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
@@ -82,7 +85,7 @@ export interface OpenPolicy {
    * opened for writing, its own is 'write' and the others' are 'read', whatever is given.
    */
   readonly lock?: LockKind | undefined;
-  /** Allow encrypted images; for looking at the header. */
+  /** Open encrypted images without their keys; for looking at headers and tables. */
   readonly allowEncrypted?: boolean | undefined;
   /**
    * Open the image for a check of its tables: whatever is wrong with them is no error, and with
@@ -246,14 +249,7 @@ class Opening {
     const isChecked = place.depth === 0 && this.#policy.check === true;
     const isUnfinished = place.depth === 0 && this.#policy.unfinished === true;
     const header = readHeader(storage, isUnfinished ? 'fill' : isChecked ? 'check' : 'use');
-    if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
-      const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
-      throw new ImageError(
-        'unsupported',
-        'ENOTSUP',
-        `Encrypted images (${method}) are not supported`,
-      );
-    }
+    const key = this.#keyOf(spec, storage, header, writes);
     if (spec.l2EntrySize !== undefined) checkEntrySize(spec.l2EntrySize, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
@@ -268,9 +264,10 @@ class Opening {
     const dataPath = () => spec.dataFile ?? dataFilePath(file.path, header.extensions.dataFile!);
     const dataFile =
       external && wanted ? this.#openFile(dataPath(), place, writes, 'data file') : null;
+    const parts = { format: 'qcow2', file, dataFile, header, key, needsRepair } as const;
     if (isChecked) {
       const bitmaps = readBitmaps(storage, header);
-      return { format: 'qcow2', file, dataFile, header, snapshots: [], bitmaps, needsRepair };
+      return { ...parts, snapshots: [], bitmaps };
     }
     const snapshots = writes
       ? readSnapshots(storage, header)
@@ -281,7 +278,24 @@ class Opening {
     }
     const bitmaps = readBitmaps(storage, header);
     if (writes) checkBitmapTables(storage, header, bitmaps);
-    return { format: 'qcow2', file, dataFile, header, snapshots, bitmaps, needsRepair };
+    return { ...parts, snapshots, bitmaps };
+  }
+
+  /** What the image is encrypted with; null where it is not, or is only looked at. */
+  #keyOf(
+    { encryption = {} }: ImageSpec,
+    storage: Storage,
+    header: Qcow2Header,
+    writes: boolean,
+  ): ImageKey | null {
+    checkStatedFormat(header, encryption);
+    if (header.cryptMethod === CRYPT_METHOD.NONE) return null;
+    const { secret } = encryption;
+    const checks = this.#policy.check === true;
+    // A check asks for no key, but for the one that is stated to be right.
+    const needsKey = checks ? secret !== undefined : writes;
+    if (this.#policy.allowEncrypted === true && !needsKey) return null;
+    return keyOfImage(storage, header, this.#spec.keys ?? new KeyRing(), secret);
   }
 
   /** A table that is cut off takes nothing from the disk itself: it is shown without snapshots. */

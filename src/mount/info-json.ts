@@ -3,7 +3,7 @@ import type { AttachedImage } from '../image/attach.js';
 import type { LayerDescription } from '../image/description.js';
 import { collectInfo, type ImageInfo, type Qcow2Facts } from '../image/info.js';
 import { BITMAP_FLAG, type Bitmap } from '../image/qcow2/bitmaps.js';
-import type { LuksFacts, LuksKeySlot } from '../image/qcow2/luks-header.js';
+import type { LuksFacts, LuksKeySlot } from '../image/crypto/luks-header.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import { formatJson, type JsonObject } from './json.js';
 

@@ -98,7 +98,7 @@ async function openBase(
   unlockImage(file.fd);
   if (layer.format === 'qcow2' && layer.dataFile !== null) unlockImage(layer.dataFile.fd);
   const path = given?.path ?? file.path;
-  const own = { ...given, path, filename: given?.filename || path, format };
+  const own = { ...given, path, filename: given?.filename || path, format, keys: spec.keys };
   const options = { writable: true, write: { ...own.write, ...write } };
   try {
     return await openDisk({ ...own, readOnly: false }, options);

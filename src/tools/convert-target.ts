@@ -64,7 +64,9 @@ export async function openNewTarget(
   let disk: OpenDisk;
   try {
     const policy = { unfinished: true };
-    disk = await openDisk({ path, filename, format }, { writable: true, write: { cache }, policy });
+    const encryption = { secret: creation.values.get('encrypt.key-secret')?.text };
+    const spec = { path, filename, format, keys: creation.keys, encryption };
+    disk = await openDisk(spec, { writable: true, write: { cache }, policy });
   } catch (error) {
     if (statSync(path).isFile()) rmSync(realpathSync(path), { force: true });
     throw error;
@@ -75,8 +77,11 @@ export async function openNewTarget(
   const write = { ...DEFAULT_WRITE_OPTIONS, cache };
   if (!isFile) return new WrittenTarget(disk, write, true);
   if (top.format === 'raw') return new RawTarget(disk, cache, sizeOf(creation));
-  const isPlain = top.dataFile === null && below.length === 0 && preallocation === 'off';
-  return isPlain ? new BulkTarget(disk, cache) : new WrittenTarget(disk, write, true);
+  const isPlain =
+    top.dataFile === null && top.key === null && below.length === 0 && preallocation === 'off';
+  if (isPlain) return new BulkTarget(disk, cache);
+  const isPlainSpace = top.key !== null && preallocation !== 'off' && top.header.version < 3;
+  return new WrittenTarget(disk, write, true, isPlainSpace);
 }
 
 /** Whole sectors, as raw images have. */
@@ -207,14 +212,15 @@ class WrittenTarget implements ConvertTarget {
   #writer: ImageWriter | null = null;
   #owner = 0;
 
-  constructor(disk: OpenDisk, write: WriteOptions, isNew: boolean) {
+  /** `isPlainSpace`: its clusters are there, and what they read as is not known. */
+  constructor(disk: OpenDisk, write: WriteOptions, isNew: boolean, isPlainSpace = false) {
     this.disk = disk;
     this.#write = write;
     this.#isNew = isNew;
     const [top] = disk.description.layers;
     this.unit = top.format === 'qcow2' ? top.header.geometry.clusterSize : RAW_UNIT;
     // A device holds what it held before.
-    this.isZero = isNew && top.format === 'qcow2';
+    this.isZero = isNew && top.format === 'qcow2' && !isPlainSpace;
     this.#hidden = isNew && top.format === 'qcow2' ? storageOf(top.file) : null;
   }
 

@@ -9,6 +9,7 @@ import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
 import {
   BACKING_AND_DATA_FILES,
+  ENCRYPTION,
   LAYOUTS,
   OBJECTS,
   SIZES_AND_OPTIONS,
@@ -41,6 +42,13 @@ describe('create, measure by the words of qemu-img', () => {
     qemuImg('create', '-q', '-f', 'qcow2', '-u', '-b', 'small', '-F', 'qcow2', at('wrong.q'), '2M');
     await same(WORDS);
     await same(OBJECTS);
+  });
+
+  it('encrypted images, by many commands', async () => {
+    const how = ['-o', 'encrypt.format=aes,encrypt.key-secret=s'];
+    const secret = ['--object', 'secret,id=s,data=abc'];
+    qemuImg('create', '-q', ...secret, '-f', 'qcow2', ...how, join(template, 'aes.q'), '1M');
+    await same(ENCRYPTION);
   });
 
   it('measure: notations of sizes', () => expectSame(NOTATIONS, template));

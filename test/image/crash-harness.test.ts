@@ -28,8 +28,8 @@ describe('crash simulation', () => {
 
   function record(
     order: ToyOrder,
-    forgetFlush = false,
-    seed = SEED,
+    forgetFlush: boolean,
+    seed: number,
   ): { recording: Recording; before: DiskState } {
     const random = new Random(seed);
     const image = toyImage(markSectors(0, 1, 1));
@@ -48,13 +48,22 @@ describe('crash simulation', () => {
     return { recording: storage.recording, before };
   }
 
-  function simulate(order: ToyOrder, forgetFlush = false): Promise<RunResult> {
-    const recorded = record(order, forgetFlush);
-    return runStates({ ...recorded, folder: folder.path, states: STATES, seed: SEED });
+  /** A few samples of writes and of states: each shows a fault of the `kinds`, or does not. */
+  async function expectCaught(kinds: RegExp, run: (seed: number) => Promise<RunResult>) {
+    const found: string[] = [];
+    for (let seed = SEED; seed < SEED + SAMPLES && !kinds.test(found.join()); seed++) {
+      found.push(...(await run(seed)).faults.map(({ kind }) => kind));
+    }
+    expect(found.join()).to.match(kinds);
+  }
+
+  function simulate(order: ToyOrder, forgetFlush: boolean, seed: number): Promise<RunResult> {
+    const recorded = record(order, forgetFlush, seed);
+    return runStates({ ...recorded, folder: folder.path, states: STATES, seed });
   }
 
   it('passes what keeps the order', async () => {
-    const { faults, states } = await simulate(RIGHT_ORDER);
+    const { faults, states } = await simulate(RIGHT_ORDER, false, SEED);
     expect(faults.map(({ what }) => what)).to.deep.equal([]);
     expect(states).to.be.at.least(STATES / 2);
   });
@@ -83,10 +92,7 @@ describe('crash simulation', () => {
     ['no flush before a cluster is free', { ...RIGHT_ORDER, free: ['l2', 'refcount'] }, /corrupt/],
   ];
   for (const [name, order, kinds] of wrong) {
-    it(`catches ${name}`, async () => {
-      const { faults } = await simulate(order);
-      expect(faults.map(({ kind }) => kind).join()).to.match(kinds);
-    });
+    it(`catches ${name}`, () => expectCaught(kinds, (seed) => simulate(order, false, seed)));
   }
 
   const planted: [Role, Role, RegExp][] = [
@@ -95,25 +101,17 @@ describe('crash simulation', () => {
     ['l2', 'refcount block', /corrupt/],
   ];
   for (const [first, second, kinds] of planted) {
-    it(`catches a ${second} write that is put before the ${first} write`, async () => {
-      // A few samples of writes and of states: each shows it, or does not.
-      const found: string[] = [];
-      for (let seed = SEED; seed < SEED + SAMPLES && !kinds.test(found.join()); seed++) {
+    it(`catches a ${second} write that is put before the ${first} write`, () =>
+      expectCaught(kinds, (seed) => {
         const { recording, before } = record(RIGHT_ORDER, false, seed);
-        const broken = unordered(first, second)(recording);
+        const { recording: moved, moved: focus } = unordered(first, second)(recording);
         const words = { before, folder: folder.path, states: STATES, seed };
-        const { recording: moved, moved: focus } = broken;
-        const { faults } = await runStates({ ...words, recording: moved, focus });
-        found.push(...faults.map(({ kind }) => kind));
-      }
-      expect(found.join()).to.match(kinds);
-    });
+        return runStates({ ...words, recording: moved, focus });
+      }));
   }
 
-  it('catches a flush that is forgotten', async () => {
-    const { faults } = await simulate(RIGHT_ORDER, true);
-    expect(faults.map(({ kind }) => kind).join()).to.match(/lost/);
-  });
+  it('catches a flush that is forgotten', () =>
+    expectCaught(/lost/, (seed) => simulate(RIGHT_ORDER, true, seed)));
 });
 
 describe('recording storage', () => {

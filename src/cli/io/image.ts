@@ -92,7 +92,7 @@ function repairDirty(spec: ImageSpec): void {
 
 function isDirty(spec: ImageSpec): boolean {
   try {
-    const policy = { alone: true, noDataFiles: true } as const;
+    const policy = { alone: true, noDataFiles: true, allowEncrypted: true } as const;
     const { description } = openDescription({ ...spec, forceShare: true }, policy);
     closeImage(description);
     const [top] = description.layers;

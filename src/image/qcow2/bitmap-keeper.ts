@@ -8,12 +8,30 @@
  * (`bitmap-store.ts`), which also says that they are in use no more. What was inconsistent at opening, or
  * has extra data that is not known, stays as it is. When the disk's size changes, all bitmaps do.
  */
-import type { ChangeMap, Held } from '../../shared/change-map.js';
+import { ChangeMap, type ChangeMapMemory, type Held } from '../../shared/change-map.js';
 import type { BitmapPlan, BitmapStore, ListedBitmap } from './bitmap-store.js';
 import { BITMAP_FLAG, type Bitmap, isInconsistent, isUsable } from './bitmaps.js';
 import { StoredBitmap } from './stored-bitmap.js';
 import type { Flusher } from './flush.js';
 import type { Tables } from './tables.js';
+
+export interface KeptBitmaps {
+  /** Null where there is nothing to be kept. */
+  readonly changes: ChangeMapMemory | null;
+  /** The bitmaps, as they were when the image was opened. */
+  readonly opened: readonly Bitmap[];
+}
+
+/** Null where the image has no bitmaps. */
+export function keeperOf(
+  { changes, opened }: KeptBitmaps,
+  tables: Tables,
+  store: BitmapStore,
+  flusher: Flusher,
+): BitmapKeeper | null {
+  if (changes === null) return null;
+  return new BitmapKeeper(tables, store, flusher, new ChangeMap(changes), opened);
+}
 
 export class BitmapKeeper {
   readonly #tables: Tables;

@@ -8,7 +8,7 @@ import { ImageError } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Qcow2Header } from './header.js';
-import { CRYPT_METHOD, HEADER, HEADER_V3 } from './layout.js';
+import { HEADER, HEADER_V3 } from './layout.js';
 
 /** What editing needs of an image's file. */
 export type HeaderStorage = Pick<MutableStorage, 'name' | 'size' | 'read' | 'write' | 'flush'>;
@@ -39,12 +39,14 @@ export function setFeatures(storage: HeaderStorage, masks: FeatureMasks): void {
 /** The header's fields as they are in the file. Version 3 alone. */
 function readFixed(storage: HeaderStorage): IoBuffer {
   const { view, length } = scratch;
-  if (storage.read(scratch, 0, length, 0) < length) {
-    throw new ImageError('corrupt', 'EIO', `${storage.name}: header is cut off`);
-  }
+  if (storage.read(scratch, 0, length, 0) < length) throw cutOff(storage);
   const version = HEADER.get(view, 0, 'version');
   if (version < 3) throw new RangeError(`features of a version ${version} image`);
   return scratch;
+}
+
+function cutOff({ name }: HeaderStorage): ImageError {
+  return new ImageError('corrupt', 'EIO', `${name}: header is cut off`);
 }
 
 /** Writes the disk's size in bytes, bytes 24-31. */
@@ -60,12 +62,14 @@ export function setL1(
   writeFields(storage, HEADER, 0, { l1Size, l1TableOffset });
 }
 
-/** Switches to another L1 table and the size of its disk, bytes 24-47 in one write; not encrypted. */
+/** Switches to another L1 table and the size of its disk, bytes 24-47 in one write. */
 export function setActiveDisk(
   storage: HeaderStorage,
   { size, l1Size, l1TableOffset }: Pick<Qcow2Header, 'size' | 'l1Size' | 'l1TableOffset'>,
 ): void {
-  writeFields(storage, HEADER, 0, { size, cryptMethod: CRYPT_METHOD.NONE, l1Size, l1TableOffset });
+  if (storage.read(scratch, 0, HEADER.size, 0) < HEADER.size) throw cutOff(storage);
+  const cryptMethod = HEADER.get(scratch.view, 0, 'cryptMethod');
+  writeFields(storage, HEADER, 0, { size, cryptMethod, l1Size, l1TableOffset });
 }
 
 /** Writes where the refcount table lies and how many clusters it has, bytes 48-59. */
