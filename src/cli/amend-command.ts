@@ -48,7 +48,6 @@ export async function runAmendCommand(words: string[]): Promise<Outcome> {
   const disk = await openDisk(spec, {
     writable: true,
     write: { cache },
-    policy: { keepBitmaps: true },
   });
   try {
     warnOfProbing(disk);

@@ -218,13 +218,14 @@ export class AttachedImage {
     if (top.format === 'raw') {
       return new RawWriter(storage, state, lock, memory.options, top.probed === true);
     }
-    const { header } = top;
+    const { header, bitmaps } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
     const whole = this.#whole!;
     const storages = { storage, dataStorage };
     const disks = { disk, whole, snapshots };
     const { cipher } = this.#top!;
-    return new Qcow2Writer({ header, cipher, ...storages, cache, memory, lock, state, ...disks });
+    const keys = { header, bitmaps, cipher };
+    return new Qcow2Writer({ ...keys, ...storages, cache, memory, lock, state, ...disks });
   }
 }
 

@@ -9,6 +9,8 @@ import { KeyRing } from '../image/crypto/key-ring.js';
 import { changeSlots, type SlotChange, slotsToChange } from '../image/crypto/key-slots.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
+import { refuseUnusable } from '../image/qcow2/bitmap-editor.js';
+import { readBitmaps } from '../image/qcow2/bitmaps.js';
 import { luksPlace } from '../image/qcow2/encryption.js';
 import { hasBit } from '../image/qcow2/features.js';
 import { setFeatures } from '../image/qcow2/header-edit.js';
@@ -80,9 +82,10 @@ export function describeAnew({
   const [top, ...below] = description.layers;
   const header = readHeader(storage);
   const snapshots = readSnapshots(storage, header);
+  const bitmaps = readBitmaps(storage, header);
   return {
     ...description,
-    layers: [{ ...(top as Qcow2Description), header, snapshots }, ...below],
+    layers: [{ ...(top as Qcow2Description), header, snapshots, bitmaps }, ...below],
   };
 }
 
@@ -162,6 +165,7 @@ class Amendment {
           '(use compat=1.1 or greater)',
       );
     }
+    if (size !== undefined && size !== header.size) this.#top.bitmaps.forEach(refuseUnusable);
     if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
     // Else the change of the width, the first step, refuses.
@@ -273,8 +277,6 @@ class Amendment {
   }
 
   *#resize(size: number): Generator<number> {
-    // They are not made longer.
-    yield* this.#edit(clearAutoclear(AUTOCLEAR.BITMAPS));
     this.#writer.resize(size);
     yield 1;
     this.#settle();
@@ -298,7 +300,7 @@ class Amendment {
 
   /** Leaves the image clean, and lets go of it. */
   #settle(): void {
-    this.#image?.writer?.flushAll();
+    this.#image?.writer?.close();
     this.#image = null;
     this.#known = null;
   }
