@@ -529,3 +529,46 @@ export const ENCRYPTION = `
   convert --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s x
   dd --object secret,id=s,data=abc --image-opts if=driver=qcow2,,file.filename=aes.q of=x
 `;
+
+export const KEY_SLOT_LINES = `
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=9 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=-1 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=w --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=x --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.new-secret=n --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=foo,encrypt.new-secret=n --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=x --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n,encrypt.keyslot=8 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.new-secret=n --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0,encrypt.old-secret=w --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0,encrypt.iter-time=5 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.iter-time=5 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.format=luks,encrypt.state=inactive --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o compat=0.9,encrypt.state=foo --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o refcount_bits=3,encrypt.state=foo --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o backing_file=x,encrypt.state=foo --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o compat=0.10,encrypt.state=active --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1,refcount_bits=8 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o size=2M --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1 --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=n --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1,encrypt.old-secret=n,compat=0.10 --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.keyslot=1 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.old-secret=w --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=s --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active base.q
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n one.q
+  info one.q
+  info --output=json two.q
+`;
