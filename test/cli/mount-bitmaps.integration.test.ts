@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { type Mount, serversOf } from '#src/fuse/mountinfo.js';
+import { processStart } from '#src/sys/process.js';
 import { noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
 import { MIB, noise } from '../helpers/mount-images.js';
 import { put } from '../helpers/mount-write.js';
@@ -82,8 +83,10 @@ describe('bitmaps of a mounted image', () => {
     const again = await box().mount(path, { options: RW });
     put(`${again}/disk.raw`, 0, noise(1, 512));
     const [{ minor }] = box().mounts() as [Mount];
-    for (const pid of serversOf(minor)) process.kill(pid, 'SIGKILL');
-    while (serversOf(minor).length > 0) await sleep(10);
+    const servers = serversOf(minor).map((pid) => ({ pid, start: processStart(pid) }));
+    for (const { pid } of servers) process.kill(pid, 'SIGKILL');
+    // Its locks go with it.
+    while (servers.some(({ pid, start }) => processStart(pid) === start)) await sleep(10);
     const flags = qemuBitmaps(path).map((bitmap) => bitmap.flags.join());
     expect(flags).to.deep.equal(['in-use,auto', 'in-use,auto', '']);
   });
