@@ -31,7 +31,7 @@ export interface Qcow2Description {
   readonly dataFile: FileDescription | null;
   readonly header: Qcow2Header;
   readonly snapshots: readonly Snapshot[];
-  /** None of an image that is open for writing: they are no longer kept up to date. */
+  /** As they were when the image was opened. */
   readonly bitmaps: readonly Bitmap[];
   /** What it is encrypted with; null where it is not, and where it was opened without its key. */
   readonly key: ImageKey | null;

@@ -56,7 +56,7 @@ export async function commitInto(
 ): Promise<void> {
   if (base.size < top.size) resizeDisk(base, top.size, 'off');
   await copyDown(top, index, base, bytesPerSecond, progress);
-  base.writer.flushAll();
+  base.writer.close();
   if (!keep) empty(top, spec);
 }
 

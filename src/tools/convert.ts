@@ -7,10 +7,12 @@ import { fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { isExpected } from '../errors.js';
 import { allocateImageMemory } from '../image/memory.js';
+import type { Bitmap } from '../image/qcow2/bitmaps.js';
 import { allocateCopyState, CopyState } from '../shared/copy-state.js';
 import type { ConvertTarget } from './convert-target.js';
 import { runCopy } from './copy.js';
 import { CopyFailure } from './copy-failure.js';
+import { copyBitmaps } from './bitmaps.js';
 import type { CopyJob } from './copy-thread.js';
 import type { SourcePart } from './copy-source.js';
 import type { OpenDisk } from './open-disk.js';
@@ -51,6 +53,8 @@ export interface ConvertOptions {
   /** Threads at most. */
   readonly threads: number;
   readonly progress: Progress;
+  /** Bitmaps of the source that the target gets, as well. */
+  readonly bitmaps: readonly Bitmap[];
   /** Told of what was passed over, with `salvage`, in the disk's order. */
   readonly onProblem: (problem: CopyFailure) => void;
 }
@@ -74,6 +78,9 @@ export async function convertDisks(
   try {
     const size = sources.reduce((sum, source) => sum + sourceSize(source), 0);
     await copy(sources, size, target, options);
+    writing(size, () => target.settle());
+    if (options.bitmaps.length > 0)
+      copyBitmaps(sources[0]!.disk, options.bitmaps, target.bitmaps());
     writing(size, () => target.finish());
     finished = true;
   } finally {

@@ -25,6 +25,7 @@ const OPTIONS: ConvertOptions = {
   targetIsZero: false,
   salvage: false,
   rate: 0,
+  bitmaps: [],
   threads: 4,
   progress: NO_PROGRESS,
   onProblem: () => {},

@@ -1,11 +1,9 @@
 /** Encrypted images that QEMU makes and reads. */
-import { readFileSync, rmSync } from 'node:fs';
 import { KeyRing } from '#src/image/crypto/key-ring.js';
+import { completeCreation, createImage, planCreation } from '#src/tools/create.js';
 import type { ImageSpec } from '#src/image/spec.js';
-import { qemuImg, tryQemuIo } from './qemu.js';
-
-export const PASSPHRASE = 'päss';
-export const SECRET = ['--object', `secret,id=s,data=${PASSPHRASE}`];
+import { PASSPHRASE } from './image-words.js';
+import { tryQemuIo } from './qemu.js';
 
 /** `options`: behind the format and the key, `encrypt.cipher-mode=cbc` for example. */
 export function luksOptions(options = ''): string {
@@ -15,28 +13,19 @@ export function luksOptions(options = ''): string {
 
 export const AES_OPTIONS = 'encrypt.format=aes,encrypt.key-secret=s';
 
-/** How QEMU's tools and ours name the image. */
-export function encryptedName(path: string): string {
-  return `driver=qcow2,file.filename=${path},encrypt.key-secret=s`;
-}
-
-/** The same for what opens it here. */
+/** How an image that one secret opens is named here. */
 export function encryptedSpec(path: string, passphrase = PASSPHRASE): ImageSpec {
   const keys = new KeyRing({ secrets: new Map([['s', Buffer.from(passphrase)]]) });
   return { path, filename: path, keys, encryption: { secret: 's' } };
 }
 
-/** The disk as QEMU reads it. */
-export function qemuReadEncrypted(path: string, snapshot?: string): Buffer {
-  const target = `${path}.as-raw`;
-  const which = snapshot === undefined ? [] : ['-l', snapshot];
-  const words = [...SECRET, '-O', 'raw', ...which, '--image-opts', encryptedName(path), target];
-  qemuImg('convert', ...words);
-  try {
-    return readFileSync(target);
-  } finally {
-    rmSync(target, { force: true });
-  }
+/** Makes an image here: QEMU would take seconds to time its keys. `options`: behind format and key. */
+export async function makeLuksImage(path: string, size: number, options = ''): Promise<void> {
+  const { keys } = encryptedSpec(path);
+  const pairs = luksOptions(options)
+    .split(',')
+    .map((word) => word.split('=') as [string, string]);
+  await createImage(completeCreation(planCreation(path, 'qcow2', pairs, keys), { size }));
 }
 
 /** Runs commands of qemu-io on an image that is named by options. Throws where one fails. */

@@ -151,7 +151,7 @@ describe('openImage()', () => {
       refuse('EINVAL', /fifo' to be a reg/, temp.write('top', overlay('fifo', 'raw')));
       symlinkSync('fifo', temp.at('link'));
       refuse('EINVAL', /link' to be a reg/, temp.write('top', overlay('link', 'raw')));
-    }).timeout(5000);
+    });
   });
 
   describe('under a policy', () => {
