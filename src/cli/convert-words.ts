@@ -14,7 +14,7 @@ import {
   SOURCE_CACHE,
 } from './image-options.js';
 import { parseKeyValues } from './key-values.js';
-import { checkObjects } from './objects.js';
+import { takeObjects } from './objects.js';
 import { optionPairs } from './option-lists.js';
 import { programName } from './program.js';
 import { sizeWord } from './size-word.js';
@@ -99,9 +99,13 @@ function checkValues(args: Arguments) {
   let sparse = args.has('C') ? 0 : DEFAULT_SPARSE;
   let threads = DEFAULT_COROUTINES;
   let rate = 0;
+  const objects: string[] = [];
   for (const { name, value } of args.given) {
     if (name === 'o') optionPairs([value]);
-    if (name === 'object') checkObjects([value]);
+    if (name === 'object') {
+      objects.push(value);
+      takeObjects(objects);
+    }
     if (name === 'l') snapshot = snapshotChoice(value);
     if (name === 'S') sparse = sparseSize(value);
     if (name === 'm') threads = coroutines(value);

@@ -3,21 +3,25 @@
  * session of its own and waits for one word from it: the shell's prompt comes back only when the
  * mount answers, or with the reason why there is none.
  *
- * The word comes as one line of JSON over descriptor 3, whose number stands in the environment.
+ * The word comes as one line of JSON over descriptor 3, whose number stands in the environment. Before it,
+ * the child is told there what was asked for on the terminal, which it has not.
  * Until then the child's messages on stderr are the parent's, and its directory too; after it the
  * child holds nothing of the terminal, so that `x=$(qcow2fs a b)` ends.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
-import type { Readable } from 'node:stream';
+import type { Duplex, Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { printableLines } from '../sys/log.js';
 import { replaceDescriptor } from '../sys/process.js';
 
 const MARKER = 'QCOW2FS_DAEMON_FD';
 const CHANNEL = 3;
+
+/** Bytes that are read at once of what the child is told. */
+const START_SIZE = 4096;
 
 /** How long the parent waits for the end of a stderr that something else holds open too. */
 const DRAIN_MS = 1000;
@@ -27,8 +31,16 @@ const FORWARDED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 /** What the child says. */
 type Word = { readonly ready: true } | { readonly message: string; readonly code: number };
 
+/** What the child is told at its start: a line, too. */
+interface Start {
+  /** In base64. */
+  readonly passphrases: readonly string[];
+}
+
 /** The child's side. Each of the two can be said once; what comes later is not heard. */
 export interface DaemonChannel {
+  /** What the parent, who has the terminal, was told there. */
+  readonly passphrases: readonly Uint8Array[];
   /** The mount answers: leaves the directory and the terminal, and lets the parent end with 0. */
   ready(): void;
   /** There will be no mount: the parent prints the message and ends with `code`. */
@@ -39,13 +51,22 @@ export interface DaemonChannel {
  * In the parent: starts `argv` (the script and its arguments: `process.argv.slice(1)`) as a daemon,
  * and answers the status to exit with. Prints what went wrong itself.
  */
-export async function spawnDaemon(argv: readonly string[]): Promise<number> {
+export async function spawnDaemon(
+  argv: readonly string[],
+  passphrases: readonly Uint8Array[] = [],
+): Promise<number> {
   const child = spawn(process.execPath, [...process.execArgv, ...argv], {
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
     env: { ...process.env, [MARKER]: String(CHANNEL) },
   });
-  const channel = child.stdio[CHANNEL] as Readable;
+  const channel = child.stdio[CHANNEL] as Duplex;
+  const start: Start = {
+    passphrases: passphrases.map((one) => Buffer.from(one).toString('base64')),
+  };
+  // Who is gone before it hears anything has said why.
+  channel.on('error', () => {});
+  channel.write(`${JSON.stringify(start)}\n`);
   const ended = endOf(child);
   const drained = forward(child.stderr!);
   // A daemon that hangs while it starts must still end by ^C, though it is in another session.
@@ -137,6 +158,7 @@ export function daemonChannel(): DaemonChannel | undefined {
     closeSync(fd);
   };
   return {
+    passphrases: readStart(fd).passphrases.map((one) => Buffer.from(one, 'base64')),
     ready: () => {
       if (!open) return;
       leaveTerminal();
@@ -144,6 +166,18 @@ export function daemonChannel(): DaemonChannel | undefined {
     },
     failed: (message, code) => say({ message, code }),
   };
+}
+
+/** Waits for the line; nothing is known where the parent has gone. */
+function readStart(fd: number): Start {
+  let text = '';
+  const buffer = Buffer.alloc(START_SIZE);
+  while (!text.endsWith('\n')) {
+    const n = readSync(fd, buffer);
+    if (n === 0) return { passphrases: [] };
+    text += buffer.toString('latin1', 0, n);
+  }
+  return JSON.parse(text) as Start;
 }
 
 /** Node makes its pipes of sockets. */

@@ -1,10 +1,11 @@
 /** Options that commands on images share, and what they say. */
 import { ImageError } from '../errors.js';
+import { KeyRing } from '../image/crypto/key-ring.js';
 import type { WriteOptions } from '../image/write-options.js';
 import type { ImageSpec } from '../image/spec.js';
 import type { Arguments, Option } from './getopt.js';
 import { parseImageName, parseImageOptions } from './image-words.js';
-import { checkObjects } from './objects.js';
+import { takeObjects } from './objects.js';
 
 export const FORMAT: Option = { short: 'f', value: true };
 export const IMAGE_OPTS: Option = { long: 'image-opts' };
@@ -28,7 +29,7 @@ export function imageSpec(
   args: Arguments,
   { format = args.last('f'), imageOpts = args.has('image-opts') }: ImageWordOptions = {},
 ): ImageSpec {
-  checkObjects(args.all('object'));
+  const keys = keysOf(args);
   if (imageOpts && format != null) {
     const message = '--image-opts and --format are mutually exclusive';
     throw new ImageError('invalid', 'EINVAL', message);
@@ -36,9 +37,15 @@ export function imageSpec(
   const spec = imageOpts ? parseImageOptions(word) : parseImageName(word);
   return {
     ...spec,
+    keys,
     ...(format != null && { format }),
     ...(args.has('force-share') && { forceShare: true }),
   };
+}
+
+/** The secrets that `--object` gives. */
+export function keysOf(args: Arguments): KeyRing {
+  return new KeyRing({ secrets: takeObjects(args.all('object')) });
 }
 
 export interface ImageWordOptions {

@@ -5,7 +5,13 @@
 import { ImageError } from '../errors.js';
 import { protocolOf } from '../image/file-names.js';
 import { FOREIGN_FORMATS } from '../image/open.js';
-import { type FileDriver, type FileSpec, type ImageSpec, isFileDriver } from '../image/spec.js';
+import {
+  type EncryptionSpec,
+  type FileDriver,
+  type FileSpec,
+  type ImageSpec,
+  isFileDriver,
+} from '../image/spec.js';
 import { takeQcow2, takeRaw } from './format-options.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
@@ -105,14 +111,22 @@ function takeOwn(options: Options, driver: string | undefined): Partial<ImageSpe
   return own;
 }
 
-/** Other files that a qcow2 image has. */
+/** Other files that a qcow2 image has, and what it is encrypted with. */
 function others(options: Options): Partial<ImageSpec> {
   const dataFile = options.takeChild('data-file');
   const backing = options.takeChild('backing');
+  const encrypt = options.takeChild('encrypt');
   return {
     ...(dataFile != null && { dataFile: childSpec(dataFile, '') }),
     ...backingOf(backing),
+    ...(encrypt != null && { encryption: takeEncryption(encrypt) }),
   };
+}
+
+function takeEncryption(options: Options): EncryptionSpec {
+  const [format, secret] = [options.take('format'), options.take('key-secret')];
+  options.end((key) => `Parameter '${key}' is unexpected`);
+  return { format, secret };
 }
 
 /** What a format stands on: a file, or a window of one. */

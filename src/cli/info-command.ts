@@ -10,7 +10,7 @@ import {
   outputFormat,
 } from './image-options.js';
 import { runInfo } from './info.js';
-import { checkObjects } from './objects.js';
+import { takeObjects } from './objects.js';
 import type { Outcome } from './outcome.js';
 import { programName, UsageError } from './program.js';
 
@@ -31,7 +31,7 @@ const OUR_OPTIONS = [NO_BACKING, BACKING_ROOT];
 export async function runInfoCommand(words: string[]): Promise<Outcome> {
   const isOurs = programName() === 'qcow2fs';
   const args = getopt(words, isOurs ? [...OPTIONS, ...OUR_OPTIONS] : OPTIONS);
-  checkObjects(args.all('object'));
+  takeObjects(args.all('object'));
   const [image, ...others] = args.operands;
   if (image === undefined || others.length > 0) {
     throw new UsageError('Expecting one image file name');

@@ -22,7 +22,7 @@ import {
   outputFormat,
 } from './image-options.js';
 import { humanMap, jsonMap } from './map.js';
-import { checkObjects } from './objects.js';
+import { takeObjects } from './objects.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
 import { sizeWord } from './size-word.js';
@@ -47,7 +47,7 @@ export async function runMapCommand(words: string[]): Promise<Outcome> {
   const start = sizeWord('start offset', args.last('start-offset') ?? '0');
   const length = args.last('max-length');
   const most = length === undefined ? Number.POSITIVE_INFINITY : sizeWord('max length', length);
-  checkObjects(args.all('object'));
+  takeObjects(args.all('object'));
   const [file, ...others] = args.operands;
   if (file === undefined || others.length > 0) {
     throw new UsageError('Expecting one image file name');

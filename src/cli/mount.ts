@@ -4,6 +4,7 @@ import { resolve, sep } from 'node:path';
 import { describeError, ImageError } from '../errors.js';
 import { isKernelFlag, statTarget } from '../fuse/device.js';
 import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js';
+import type { KeyRing, KeySources, Secrets } from '../image/crypto/key-ring.js';
 import type { ImageDescription, LayerDescription } from '../image/description.js';
 import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
 import { infoJson } from '../mount/info-json.js';
@@ -25,6 +26,8 @@ import {
   wantsWriting,
 } from './options.js';
 import type { Outcome } from './outcome.js';
+import { askBeforehand, mountKeyRing, mountKeys } from './mount-keys.js';
+import { takeObjects } from './objects.js';
 import { openOverlaid } from './overlay.js';
 import { problemText } from './program.js';
 import { type Shutdown, watchForEnd } from './shutdown.js';
@@ -36,6 +39,8 @@ interface MountCommand {
   readonly image: string;
   readonly target: string;
   readonly settings: MountSettings;
+  /** Of `--object`. */
+  readonly secrets: Secrets;
 }
 
 export async function runMount(words: string[], usage: string): Promise<Outcome> {
@@ -45,7 +50,8 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
   if (channel === undefined && !foreground) {
     // Bad numbers are told by the process that was called, without starting another.
     checkSettings(command.settings);
-    return { status: await spawnDaemon(process.argv.slice(1)) };
+    const asked = askBeforehand(keySources(command), openPolicy(command.settings), command.image);
+    return { status: await spawnDaemon(process.argv.slice(1), asked) };
   }
   const shutdown = watchForEnd((message) => channel?.failed(message, 1));
   try {
@@ -63,7 +69,7 @@ function parseMountCommand(words: string[], usage: string): MountCommand {
   const values = MOUNT_OPTIONS.filter(({ value }) => value !== undefined).map(({ name }) => name);
   const spec = {
     flags,
-    values: ['o', ...values],
+    values: ['o', 'object', ...values],
     alias: { f: 'foreground', d: 'debug' },
     operands: ['IMAGE', 'MOUNTPOINT'],
   };
@@ -75,7 +81,11 @@ function parseMountCommand(words: string[], usage: string): MountCommand {
     if (value !== undefined) setOption(settings, name, value);
   }
   const [image, target] = parsed.operands as [string, string];
-  return { image, target, settings };
+  return { image, target, settings, secrets: takeObjects(parsed.values('object')) };
+}
+
+function keySources({ settings, secrets }: MountCommand): KeySources {
+  return mountKeys(textOption(settings, 'key-file'), textOption(settings, 'key-secret'), secrets);
 }
 
 /** `--overlay` as `-ooverlay`: there the value may be left out. */
@@ -122,21 +132,26 @@ function checkWriting(settings: MountSettings): void {
   }
 }
 
-/** Opens the image as the settings say, with an overlay where they ask for one. */
-function openAs(settings: MountSettings, path: string): OpenedImage {
-  const overlay = settings.get('overlay');
-  const policy: OpenPolicy = {
+function openPolicy(settings: MountSettings): OpenPolicy {
+  return {
     format: textOption(settings, 'format'),
     noBacking: settings.has('no-backing'),
     backingRoot: textOption(settings, 'backing-root'),
     lock: settings.has('force-share') ? undefined : 'read',
-    writable: overlay === undefined && wantsWriting(settings),
+    writable: !settings.has('overlay') && wantsWriting(settings),
     direct: settings.get('cache') === 'none',
   };
-  if (overlay === undefined) return openImage(path, policy);
+}
+
+/** Opens the image as the settings say, with an overlay where they ask for one. */
+function openAs(settings: MountSettings, path: string, keys: KeyRing): OpenedImage {
+  const overlay = settings.get('overlay');
+  const policy = openPolicy(settings);
+  if (overlay === undefined) return openImage({ path, filename: path, keys }, policy);
   return openOverlaid({
     image: path,
     policy,
+    keys,
     file: overlay === true ? undefined : overlay,
     snapshot: (base) => {
       const index = findSnapshot(base, textOption(settings, 'snapshot'));
@@ -147,14 +162,15 @@ function openAs(settings: MountSettings, path: string): OpenedImage {
 }
 
 async function serveMount(
-  { image: imagePath, target: targetPath, settings }: MountCommand,
+  command: MountCommand,
   channel: DaemonChannel | undefined,
   shutdown: Shutdown,
 ): Promise<Outcome> {
+  const { image: imagePath, target: targetPath, settings } = command;
   const { ownership, cacheSize, workers, logFile, write } = checkSettings(settings);
   const path = resolve(imagePath);
   const overlaid = settings.has('overlay');
-  const image = openAs(settings, path);
+  const image = openAs(settings, path, mountKeyRing(keySources(command), channel?.passphrases));
   const { writable } = image.description;
   const { target, isFile } = checkTarget(targetPath, image.description);
   const trace = settings.has('debug');

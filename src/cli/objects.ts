@@ -1,11 +1,13 @@
 /** `--object TYPE,id=…`: secrets and the like, which QEMU's tools take and images can refer to. */
-import { accessSync, constants } from 'node:fs';
+import { createDecipheriv } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { errnoOf, ImageError } from '../errors.js';
+import type { Secrets } from '../image/crypto/key-ring.js';
 import { strerror } from '../sys/libc.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
 
-/** Types that QEMU's tools have, and that change nothing about an image that is not encrypted. */
+/** Types that QEMU's tools have. But for secrets, they change nothing about an image. */
 const TYPES = [
   'authz-list',
   'authz-list-file',
@@ -25,19 +27,25 @@ const TYPES = [
 /** A machine's, which tools have no use for. */
 const MACHINE_TYPES = ['iothread'];
 
+/** Of the key and the vector that a secret is encrypted with. */
+const SECRET_KEY_BYTES = 32;
+const SECRET_IV_BYTES = 16;
+
 const SECRET_KEYS = ['data', 'file', 'format', 'id', 'iv', 'keyid', 'qom-type'];
 
-/** Throws an ImageError, in QEMU's words, for what is no object. */
-export function checkObjects(words: readonly string[]): void {
-  const ids = new Set<string>();
+/** The secrets among the objects. Throws an ImageError, in QEMU's words, for what is no object. */
+export function takeObjects(words: readonly string[]): Secrets {
+  const secrets = new Map<string, Uint8Array | null>();
   for (const word of words) {
     const options = optionsOf(word);
     const id = checkObject(options);
-    if (ids.has(id)) {
+    const secret = options.get('qom-type') === 'secret' ? secretBytes(options, secrets) : null;
+    if (secrets.has(id)) {
       fail(`attempt to add duplicate property '${id}' to object (type 'container')`);
     }
-    ids.add(id);
+    secrets.set(id, secret);
   }
+  return secrets;
 }
 
 function optionsOf(word: string): OptionMap {
@@ -73,7 +81,6 @@ function checkObject(options: OptionMap): string {
     );
   }
   if (isMachines) fail(`invalid object type: ${type}`);
-  if (type === 'secret') checkSecret(options);
   return id;
 }
 
@@ -86,16 +93,58 @@ function checkSecretWords(options: OptionMap): void {
   if (unknown !== undefined) fail(`Parameter '${unknown}' is unexpected`);
 }
 
-function checkSecret(options: OptionMap): void {
+/** What a secret says, read, decoded and decrypted; `known`: the objects before it. */
+function secretBytes(options: OptionMap, known: Secrets): Uint8Array {
   const [data, file] = [options.get('data'), options.get('file')];
   if (data == null && file == null) fail("Either 'file' or 'data' must be provided");
   if (data != null && file != null) fail("'file' and 'data' are mutually exclusive");
-  if (file == null) return;
+  const bytes = file == null ? Buffer.from(data!) : readSecret(file);
+  const keyId = options.get('keyid') ?? null;
+  if (keyId !== null) return decryptSecret(bytes, keyId, options, known);
+  return options.get('format') === 'base64' ? fromBase64(bytes.toString('latin1')) : bytes;
+}
+
+function readSecret(file: string): Buffer {
   try {
-    accessSync(file, constants.R_OK);
+    return readFileSync(file);
   } catch (error) {
-    fail(`Unable to read ${file}: Failed to open file “${file}”: ${strerror(errnoOf(error))}`);
+    const why = strerror(errnoOf(error));
+    return fail(`Unable to read ${file}: Failed to open file “${file}”: ${why}`);
   }
+}
+
+/** AES-256 in CBC mode, padded, with another secret for its key. */
+function decryptSecret(
+  bytes: Buffer,
+  keyId: string,
+  options: OptionMap,
+  known: Secrets,
+): Uint8Array {
+  const key = known.get(keyId) ?? fail(`No secret with id '${keyId}'`);
+  if (key.length !== SECRET_KEY_BYTES) fail(`Key should be ${SECRET_KEY_BYTES} bytes in length`);
+  const iv = options.get('iv') ?? fail('IV is required to decrypt secret');
+  const vector = fromBase64(iv);
+  if (vector.length !== SECRET_IV_BYTES) {
+    fail(`IV should be ${SECRET_IV_BYTES} bytes in length not ${vector.length}`);
+  }
+  const encrypted =
+    options.get('format') === 'base64' ? fromBase64(bytes.toString('latin1')) : bytes;
+  if (encrypted.length === 0 || encrypted.length % SECRET_IV_BYTES !== 0) {
+    fail(`Length ${encrypted.length} must be a multiple of block size ${SECRET_IV_BYTES}`);
+  }
+  const decipher = createDecipheriv('aes-256-cbc', key, vector).setAutoPadding(false);
+  const padded = decipher.update(encrypted);
+  // As QEMU: of the padding only the last byte is looked at.
+  const padding = padded.at(-1)!;
+  if (padding === 0 || padding > SECRET_IV_BYTES) {
+    fail(`Incorrect number of padding bytes (${padding}) found on decrypted data`);
+  }
+  return padded.subarray(0, -padding);
+}
+
+function fromBase64(text: string): Buffer {
+  if (!/^[A-Za-z0-9+/=\n]*$/.test(text)) fail('Base64 data contains invalid characters');
+  return Buffer.from(text, 'base64');
 }
 
 function fail(message: string, hint?: string): never {

@@ -55,6 +55,12 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'foreground', help: 'do not become a daemon' },
   { name: 'format', value: 'FMT', help: "the image's format: qcow2 or raw (probed)" },
   { name: 'gid', value: 'N', help: "group of the files, instead of the image's" },
+  { name: 'key-file', value: 'FILE', help: "an encrypted image's passphrase: all of FILE" },
+  {
+    name: 'key-secret',
+    value: 'ID',
+    help: 'the same, from --object secret,id=ID,…; ID:ID… for several',
+  },
   { name: 'log', value: 'FILE', help: 'append messages to FILE, instead of syslog' },
   { name: 'no-backing', help: 'refuse images that name another file' },
   {

@@ -5,16 +5,20 @@
 import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { ImageError } from '../errors.js';
+import type { KeyRing } from '../image/crypto/key-ring.js';
 import type { ImageDescription, LayerDescription } from '../image/description.js';
 import { closeImage, type OpenedImage, type OpenPolicy, openImage } from '../image/open.js';
 import { createOverlay } from '../image/qcow2/create.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
+import type { ImageSpec } from '../image/spec.js';
 import { openNameless } from '../tools/throw-away.js';
 
 export interface OverlayOptions {
   /** The image's path, absolute. */
   readonly image: string;
   readonly policy: OpenPolicy;
+  /** For the image, and what lies below it. The overlay itself is not encrypted. */
+  readonly keys: KeyRing;
   /** The overlay's file; none for one that is thrown away. */
   readonly file: string | undefined;
   /** Finds the snapshot that is the disk, if one is meant. */
@@ -28,7 +32,7 @@ export interface OverlayOptions {
 export function openOverlaid(options: OverlayOptions): OpenedImage {
   const { image, file } = options;
   // Held open until the overlay is: nobody who keeps to the locks changes what it names meanwhile.
-  const base = openImage(image, { ...options.policy, writable: false });
+  const base = openImage(specOf(image, options), { ...options.policy, writable: false });
   try {
     const snapshot = options.snapshot(base.description);
     if (snapshot !== undefined && file !== undefined) {
@@ -65,20 +69,25 @@ function openOver(
     const path = resolve(file);
     if (!existsSync(path)) createOverlay(path, creation);
     else checkFile(path, base, options);
-    return openImage(path, over);
+    return openImage(specOf(path, options), over);
   }
   const fd = openNameless(image);
   try {
     createOverlay(fd, creation);
-    return openImage(`/proc/self/fd/${fd}`, over);
+    return openImage(specOf(`/proc/self/fd/${fd}`, options), over);
   } finally {
     closeSync(fd);
   }
 }
 
+function specOf(path: string, { keys }: OverlayOptions): ImageSpec {
+  return { path, filename: path, keys };
+}
+
 /** Looks whether a file is an overlay of the image before it is opened for writing, which changes it. */
 function checkFile(path: string, base: ImageDescription, options: OverlayOptions): void {
-  const { description } = openImage(path, { lock: options.policy.lock, format: 'qcow2' });
+  const policy: OpenPolicy = { lock: options.policy.lock, format: 'qcow2', allowEncrypted: true };
+  const { description } = openImage(path, policy);
   checkChain(description, base, options);
   closeImage(description);
 }

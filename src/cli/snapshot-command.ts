@@ -15,7 +15,7 @@ import { FORCE_SHARE, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-optio
 import { snapshotTable } from './info.js';
 import type { ListedSnapshot } from './info.js';
 import type { Outcome } from './outcome.js';
-import { checkObjects } from './objects.js';
+import { takeObjects } from './objects.js';
 import { warnOfProbing } from './probing.js';
 import { UsageError } from './program.js';
 
@@ -44,7 +44,7 @@ interface Action {
 export async function runSnapshotCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
   const action = actionOf(args);
-  checkObjects(args.all('object'));
+  takeObjects(args.all('object'));
   const [image, ...others] = args.operands;
   if (image === undefined || others.length > 0) {
     throw new UsageError('Expecting one image file name');
@@ -153,6 +153,7 @@ function reason(what: ActionName, errno: number, isRaw: boolean): string {
     case 'delete':
       return errno === ERRNO.ENOENT ? 'snapshot not found' : words;
     case 'apply':
+      if (errno === ERRNO.EBUSY) return 'Device has active dirty bitmaps';
       return isRaw
         ? 'Block driver does not support snapshots'
         : `Failed to load snapshot: ${words}`;

@@ -2,6 +2,7 @@
  * An opened image as plain data: the main thread makes it once and hands it to every thread, each
  * of which attaches to it. Descriptors are valid in all of them.
  */
+import type { ImageKey } from './crypto/cipher-key.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import type { Snapshot } from './qcow2/snapshots.js';
@@ -34,8 +35,10 @@ export interface Qcow2Description {
   readonly dataFile: FileDescription | null;
   readonly header: Qcow2Header;
   readonly snapshots: readonly Snapshot[];
-  /** None of an image that is open for writing: they are no longer kept up to date. */
+  /** As they were when the image was opened. */
   readonly bitmaps: readonly Bitmap[];
+  /** What it is encrypted with; null where it is not, and where it was opened without its key. */
+  readonly key: ImageKey | null;
   /** The dirty bit is set: its refcounts may be wrong. Never in an image open for writing. */
   readonly needsRepair: boolean;
 }

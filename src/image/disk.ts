@@ -3,11 +3,12 @@
  * extents of a file are joined into one, zeroes are filled in, and what a layer does not have comes
  * from the one below.
  */
-import { alignUp } from '../codec/bits.js';
+import { alignDown, alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
-import type { IoBuffer } from '../sys/io-buffer.js';
-import { EXTENT, Extent, type Mapping } from './extent.js';
+import { IoBuffer } from '../sys/io-buffer.js';
+import type { SectorCipher } from './crypto/cipher-key.js';
+import { EXTENT, Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 
 /**
  * Looks at maps that one `seek` may take: an image can map endless zeroes with a few tables. Where
@@ -19,10 +20,13 @@ const MAX_LOOKS = 1 << 17;
 /** A run of bytes of one file that is still to be read. */
 class PendingRead {
   #storage: Storage | null = null;
+  #cipher: SectorCipher | null = null;
+  #cipherOffset = 0;
   #position = 0;
   #unit = 1;
   #at = 0;
   #length = 0;
+  #sector: IoBuffer | undefined;
 
   /** Joins the run to what is pending, or reads that first. */
   add(extent: Extent, length: number, unit: number, target: IoBuffer, at: number): void {
@@ -36,6 +40,8 @@ class PendingRead {
     }
     this.flush(target);
     this.#storage = extent.storage;
+    this.#cipher = extent.cipher;
+    this.#cipherOffset = extent.cipherOffset;
     this.#position = extent.hostOffset;
     this.#unit = unit;
     this.#at = at;
@@ -46,8 +52,37 @@ class PendingRead {
     const storage = this.#storage;
     if (storage === null) return;
     this.#storage = null;
-    const n = storage.read(target, this.#at, this.#length, this.#position);
-    if (n < this.#length) this.#fillTail(storage, target, n);
+    if (this.#cipher === null) {
+      this.#read(storage, this.#position, this.#length, target, this.#at);
+    } else this.#readEncrypted(storage, this.#cipher, target);
+  }
+
+  /** Sectors are decrypted where they are to be; of one that is asked for in part, elsewhere. */
+  #readEncrypted(storage: Storage, cipher: SectorCipher, target: IoBuffer): void {
+    const length = this.#length;
+    for (let done = 0; done < length; ) {
+      const [position, at] = [this.#position + done, this.#at + done];
+      const skip = position % SECTOR_SIZE;
+      const sector = (this.#cipherOffset + done - skip) / SECTOR_SIZE;
+      const whole = skip === 0 ? alignDown(length - done, SECTOR_SIZE) : 0;
+      if (whole > 0) {
+        this.#read(storage, position, whole, target, at);
+        cipher.decrypt(target.bytes, at, whole, sector);
+        done += whole;
+        continue;
+      }
+      const part = Math.min(length - done, SECTOR_SIZE - skip);
+      this.#sector ??= new IoBuffer(SECTOR_SIZE);
+      this.#read(storage, position - skip, SECTOR_SIZE, this.#sector, 0);
+      cipher.decrypt(this.#sector.bytes, 0, SECTOR_SIZE, sector);
+      this.#sector.bytes.copy(target.bytes, at, skip, skip + part);
+      done += part;
+    }
+  }
+
+  #read(storage: Storage, position: number, length: number, target: IoBuffer, at: number): void {
+    const n = storage.read(target, at, length, position);
+    if (n < length) this.#fillTail(storage, position, length, target, at, n);
   }
 
   /** Forgets what is pending, after an error. */
@@ -56,17 +91,24 @@ class PendingRead {
   }
 
   /** The file ended: its last, partial cluster ends in zeroes; anything beyond is missing data. */
-  #fillTail(storage: Storage, target: IoBuffer, done: number): void {
+  #fillTail(
+    storage: Storage,
+    position: number,
+    length: number,
+    target: IoBuffer,
+    at: number,
+    done: number,
+  ): void {
     const end = storage.size();
-    if (this.#position + this.#length > alignUp(end, this.#unit)) {
+    if (position + length > alignUp(end, this.#unit)) {
       throw new ImageError(
         'corrupt',
         'EIO',
-        `${storage.name}: data at offset ${this.#position + done} lies past the end of the file`,
-        { path: storage.name, offset: this.#position + done, limit: `file size ${end}` },
+        `${storage.name}: data at offset ${position + done} lies past the end of the file`,
+        { path: storage.name, offset: position + done, limit: `file size ${end}` },
       );
     }
-    target.bytes.fill(0, this.#at + done, this.#at + this.#length);
+    target.bytes.fill(0, at + done, at + length);
   }
 }
 
@@ -185,6 +227,8 @@ export class Disk {
         const position = extent.hostOffset;
         const last = position + (stop - offset);
         const storage = extent.storage!;
+        // Zeroes in the file are something else on the disk.
+        if (extent.cipher !== null) return hole ? stop : offset;
         // What is missing is no hole: whoever copies it must see that it cannot be read.
         if (last > alignUp(storage.size(), this.mapping.unit)) return hole ? stop : offset;
         // A cluster may be allocated and its file still have a hole there.

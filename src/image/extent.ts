@@ -1,5 +1,6 @@
 /** What lies at a place of a disk, and who tells it. Offsets and lengths are bytes. */
 import type { Storage } from '../storage/storage.js';
+import type { SectorCipher } from './crypto/cipher-key.js';
 
 /** QEMU counts disks in sectors of so many bytes: a partial last one is dropped, or filled up. */
 export const SECTOR_SIZE = 512;
@@ -29,6 +30,10 @@ export class Extent {
   storage: Storage | null = null;
   /** DATA: where they begin there. COMPRESSED: where the compressed bytes begin. */
   hostOffset = 0;
+  /** DATA: what its sectors are encrypted with; null where they are not. */
+  cipher: SectorCipher | null = null;
+  /** DATA, encrypted: where it begins, as its sectors are numbered. */
+  cipherOffset = 0;
   /** COMPRESSED: at most so many compressed bytes. */
   hostLength = 0;
   /** COMPRESSED: how far into the cluster the extent begins. */

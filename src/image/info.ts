@@ -1,10 +1,11 @@
 /** What an image's headers tell of it: the facts that `info` prints. No data is read. */
 import { fstatSync } from 'node:fs';
-import { alignUp, isAligned } from '../codec/bits.js';
+import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import type { LayerDescription, Qcow2Description } from './description.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import { storageOf } from './file-storage.js';
+import { luksHeaderOf } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import {
@@ -14,7 +15,7 @@ import {
   CRYPT_METHOD,
   INCOMPATIBLE,
 } from './qcow2/layout.js';
-import { type LuksFacts, readLuksHeader } from './qcow2/luks-header.js';
+import type { LuksFacts } from './crypto/luks-header.js';
 import type { Snapshot } from './qcow2/snapshots.js';
 import { SECTOR_SIZE } from './extent.js';
 import { fullName } from './file-names.js';
@@ -127,26 +128,16 @@ function qcow2Facts(layer: Qcow2Description): Qcow2Facts {
 }
 
 function encryptFacts({ header, file }: Qcow2Description): Qcow2Facts['encrypt'] {
-  const { cryptMethod, geometry } = header;
-  const place = header.extensions.cryptoHeader;
-  const refuse = (message: string, limit?: string): never => {
-    const context = { path: file.path, ...(limit === undefined ? {} : { limit }) };
-    throw new ImageError('invalid', 'EINVAL', `Could not open '${file.path}': ${message}`, context);
-  };
-  if (cryptMethod !== CRYPT_METHOD.LUKS) {
-    if (place !== null) refuse('CRYPTO header extension only expected with LUKS encryption method');
-    return cryptMethod === CRYPT_METHOD.AES ? { format: 'aes' } : null;
-  }
-  if (place === null) return refuse(`Missing CRYPTO header for crypt method ${cryptMethod}`);
-  if (!isAligned(place.offset, geometry.clusterSize)) {
-    const message = `Encryption header offset '${place.offset}' is not a multiple of cluster size`;
-    refuse(`${message} '${geometry.clusterSize}'`);
-  }
   try {
-    return readLuksHeader(storageOf(file), place);
+    const luks = luksHeaderOf(storageOf(file), header);
+    if (luks !== null) return luks;
+    return header.cryptMethod === CRYPT_METHOD.AES ? { format: 'aes' } : null;
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
-    return refuse(error.message, error.context.limit);
+    const { limit } = error.context;
+    const context = { path: file.path, ...(limit === undefined ? {} : { limit }) };
+    const message = `Could not open '${file.path}': ${error.message}`;
+    throw new ImageError('invalid', 'EINVAL', message, context);
   }
 }
 

@@ -16,6 +16,8 @@ import {
 import { sep } from 'node:path';
 import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
+import type { ImageKey } from './crypto/cipher-key.js';
+import { KeyRing } from './crypto/key-ring.js';
 import type {
   FileDescription,
   ImageDescription,
@@ -27,11 +29,12 @@ import { storageOf } from './file-storage.js';
 import { type LockKind, lockImage } from './lock.js';
 import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
-import { readBitmaps } from './qcow2/bitmaps.js';
+import { checkBitmapTables, readBitmaps } from './qcow2/bitmaps.js';
+import { checkStatedFormat, keyOfImage } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
-import { prepareForWriting } from './qcow2/header-edit.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
+import { prepareForWriting } from './qcow2/prepare-for-writing.js';
 import { rebuildRefcounts } from './qcow2/rebuild.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 import { checkFeaturesForWriting, checkTablesForWriting } from './qcow2/writable.js';
@@ -78,8 +81,6 @@ export interface OpenPolicy {
   readonly writable?: boolean | undefined;
   /** Write to an image that is raw by its looks alone. */
   readonly probedRaw?: boolean | undefined;
-  /** What is read of the disk will stay the same: its bitmaps stay true. */
-  readonly keepBitmaps?: boolean | undefined;
   /** Read and write past the host's page cache. */
   readonly direct?: boolean | undefined;
   /**
@@ -87,7 +88,7 @@ export interface OpenPolicy {
    * opened for writing, its own is 'write' and the others' are 'read', whatever is given.
    */
   readonly lock?: LockKind | undefined;
-  /** Allow encrypted images; for looking at the header. */
+  /** Open encrypted images without their keys; for looking at headers and tables. */
   readonly allowEncrypted?: boolean | undefined;
   /**
    * Open the image for a check of its tables: whatever is wrong with them is no error, and with
@@ -185,7 +186,7 @@ class Opening {
     return within(this.#place(path, 0), () => {
       const storage = storageOf(layer.file);
       const repaired = layer.needsRepair ? this.#repair(storage, layer) : layer.header;
-      const { header, warnings } = prepareForWriting(storage, repaired, this.#policy.keepBitmaps);
+      const { header, warnings } = prepareForWriting(storage, repaired);
       this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
       return { ...layer, header, needsRepair: false };
     });
@@ -255,14 +256,7 @@ class Opening {
     const isChecked = place.depth === 0 && this.#policy.check === true;
     const isUnfinished = place.depth === 0 && this.#policy.unfinished === true;
     const header = readHeader(storage, isUnfinished ? 'fill' : isChecked ? 'check' : 'use');
-    if (header.cryptMethod !== CRYPT_METHOD.NONE && this.#policy.allowEncrypted !== true) {
-      const method = header.cryptMethod === CRYPT_METHOD.LUKS ? 'LUKS' : 'AES';
-      throw new ImageError(
-        'unsupported',
-        'ENOTSUP',
-        `Encrypted images (${method}) are not supported`,
-      );
-    }
+    const key = this.#keyOf(spec, storage, header, writes);
     checkCacheSizes(spec, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
@@ -277,9 +271,10 @@ class Opening {
     const data = () =>
       spec.dataFile ?? { path: dataFilePath(file.path, header.extensions.dataFile!) };
     const dataFile = external && wanted ? this.#openFile(data(), place, writes, 'data file') : null;
+    const parts = { format: 'qcow2', file, dataFile, header, key, needsRepair } as const;
     if (isChecked) {
       const bitmaps = readBitmaps(storage, header);
-      return { format: 'qcow2', file, dataFile, header, snapshots: [], bitmaps, needsRepair };
+      return { ...parts, snapshots: [], bitmaps };
     }
     const snapshots = writes
       ? readSnapshots(storage, header)
@@ -288,8 +283,26 @@ class Opening {
     for (const { name, problem } of snapshots) {
       if (problem !== null) this.#warnings.push(`${file.path}: snapshot '${name}': ${problem}`);
     }
-    const bitmaps = writes ? [] : readBitmaps(storage, header);
-    return { format: 'qcow2', file, dataFile, header, snapshots, bitmaps, needsRepair };
+    const bitmaps = readBitmaps(storage, header);
+    if (writes) checkBitmapTables(storage, header, bitmaps);
+    return { ...parts, snapshots, bitmaps };
+  }
+
+  /** What the image is encrypted with; null where it is not, or is only looked at. */
+  #keyOf(
+    { encryption = {} }: ImageSpec,
+    storage: Storage,
+    header: Qcow2Header,
+    writes: boolean,
+  ): ImageKey | null {
+    checkStatedFormat(header, encryption);
+    if (header.cryptMethod === CRYPT_METHOD.NONE) return null;
+    const { secret } = encryption;
+    const checks = this.#policy.check === true;
+    // A check asks for no key, but for the one that is stated to be right.
+    const needsKey = checks ? secret !== undefined : writes;
+    if (this.#policy.allowEncrypted === true && !needsKey) return null;
+    return keyOfImage(storage, header, this.#spec.keys ?? new KeyRing(), secret);
   }
 
   /** A table that is cut off takes nothing from the disk itself: it is shown without snapshots. */

@@ -24,6 +24,7 @@ export class RawMapping implements Mapping {
     extent.copied = true;
     extent.storage = this.#storage;
     extent.hostOffset = offset;
+    extent.cipher = null;
     if (present <= 0) {
       extent.kind = EXTENT.ZERO;
       extent.length = length;

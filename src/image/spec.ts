@@ -1,4 +1,5 @@
 /** What is to be opened, in full: what `driver=…,file.filename=…` and `json:{…}` can say of an image. */
+import type { KeyRing } from './crypto/key-ring.js';
 import type { WriteOptions } from './write-options.js';
 
 /** The part of a file that is taken for the whole. */
@@ -7,6 +8,14 @@ export interface Window {
   readonly offset: number;
   /** Bytes; to the file's end where it is not given. */
   readonly size?: number;
+}
+
+/** What is said of an image's encryption. */
+export interface EncryptionSpec {
+  /** The image must be encrypted so. */
+  readonly format?: string | undefined;
+  /** The id of the secret that opens it. */
+  readonly secret?: string | undefined;
 }
 
 /** How QEMU calls the ways to a file: each asks for another kind of it. */
@@ -50,6 +59,9 @@ export interface ImageSpec extends FileSpec, NodeNames {
   readonly backing?: BackingSpec | null | undefined;
   /** Instead of the data file that the image names. */
   readonly dataFile?: FileSpec | undefined;
+  readonly encryption?: EncryptionSpec | undefined;
+  /** For all layers; of the image itself alone. */
+  readonly keys?: KeyRing | undefined;
   readonly readOnly?: boolean | undefined;
   /** Read it though another process writes to it. */
   readonly forceShare?: boolean | undefined;

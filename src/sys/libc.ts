@@ -41,6 +41,8 @@ export const libc = {
   sendto: declare(
     'long sendto(int fd, uintptr_t buf, size_t count, int flags, uintptr_t addr, uint32_t length)',
   ),
+  tcgetattr: declare('int tcgetattr(int fd, uintptr_t termios)'),
+  tcsetattr: declare('int tcsetattr(int fd, int when, uintptr_t termios)'),
   strdup: declare('uintptr_t strdup(str s)'),
   openlog: declare('void openlog(uintptr_t ident, int option, int facility)'),
 };

@@ -23,7 +23,7 @@ export interface BlockStatus {
   readonly zero: boolean;
   /** Bytes are stored for it, though the host may keep them as a hole: `zero` is true then, too. */
   readonly data: boolean;
-  /** Where it lies in `file`; null where it lies nowhere, or compressed. */
+  /** Where it lies in `file`; null where it lies nowhere, or compressed, or encrypted. */
   readonly offset: number | null;
   /** The path of the file that holds it; null where `offset` is. */
   readonly file: string | null;
@@ -138,7 +138,7 @@ function ownStatus(layer: Layer, start: number): Growing {
       // The last sector of a raw file that ends within it goes on where the file would.
       return status(layer, start, extent.length, true, true, false, extent.preallocated || isRaw);
     default: {
-      const hole = asksTheHost(layer) && cutAtHole(layer);
+      const hole = extent.cipher === null && asksTheHost(layer) && cutAtHole(layer);
       return status(layer, start, extent.length, true, hole, !(hole && isRaw), true);
     }
   }
@@ -154,11 +154,12 @@ function status(
   data: boolean,
   placed: boolean,
 ): Growing {
-  const { storage, hostOffset, kind } = extent;
+  const { storage, hostOffset, kind, cipher } = extent;
   const compressed = kind === EXTENT.COMPRESSED;
   let offset: number | null = null;
   let file: string | null = null;
-  if (placed && storage !== null) {
+  // Who looks for it in the file would not find it there.
+  if (placed && storage !== null && cipher === null) {
     // A window that is taken for the whole file counts from its own start, for other formats in it.
     const { window } = description.file;
     const windowStart = description.format === 'raw' && window !== undefined ? window.offset : 0;

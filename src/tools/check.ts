@@ -7,9 +7,9 @@ import { closeImage, type OpenPolicy } from '../image/open.js';
 import { type CheckResult, checkImage, type Fix } from '../image/qcow2/check.js';
 import type { CheckedImage } from '../image/qcow2/checked-image.js';
 import type { Report } from '../image/qcow2/check-findings.js';
-import { BITMAP_FLAG, isBitmapTable } from '../image/qcow2/bitmaps.js';
+import { checkBitmapTables } from '../image/qcow2/bitmaps.js';
 import { readHeader } from '../image/qcow2/header.js';
-import { prepareForWriting } from '../image/qcow2/header-edit.js';
+import { prepareForWriting } from '../image/qcow2/prepare-for-writing.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
 import { openDescription } from './open-image.js';
 
@@ -64,7 +64,7 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
 /** As for every opening to write: what other programs have said of the image may no longer be true. */
 function negotiate({ file }: Qcow2Description): void {
   const storage = storageOf(file);
-  prepareForWriting(storage, readHeader(storage, 'check'), true);
+  prepareForWriting(storage, readHeader(storage, 'check'));
 }
 
 /** QEMU opens no image with a bitmap that it cannot load, but where it is marked as not in order. */
@@ -72,11 +72,11 @@ function refuseBitmapTables(
   { filename }: ImageSpec,
   { file, header, bitmaps }: Qcow2Description,
 ): void {
-  for (const bitmap of bitmaps) {
-    if ((bitmap.flags & BITMAP_FLAG.IN_USE) !== 0) continue;
-    if (isBitmapTable(storageOf(file), header.geometry, bitmap)) continue;
-    const what = `Could not read bitmap_table table from image for bitmap '${bitmap.name}'`;
-    const message = `Could not open '${filename}': ${what}: Invalid argument`;
+  try {
+    checkBitmapTables(storageOf(file), header, bitmaps);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const message = `Could not open '${filename}': ${error.message}: Invalid argument`;
     throw new ImageError('invalid', 'EINVAL', message);
   }
 }

@@ -56,7 +56,7 @@ export async function commitInto(
 ): Promise<void> {
   if (base.size < top.size) resizeDisk(base, top.size, 'off');
   await copyDown(top, index, base, bytesPerSecond, progress);
-  base.writer.flushAll();
+  base.writer.close();
   if (!keep) empty(top, spec);
 }
 
@@ -98,7 +98,7 @@ async function openBase(
   unlockImage(file.fd);
   if (layer.format === 'qcow2' && layer.dataFile !== null) unlockImage(layer.dataFile.fd);
   const path = given?.path ?? file.path;
-  const own = { ...given, path, filename: given?.filename || path, format };
+  const own = { ...given, path, filename: given?.filename || path, format, keys: spec.keys };
   const options = { writable: true, write: { ...own.write, ...write } };
   try {
     return await openDisk({ ...own, readOnly: false }, options);

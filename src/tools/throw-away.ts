@@ -30,7 +30,7 @@ export async function openThrowAway(spec: ImageSpec, options: DiskOptions): Prom
       const backingFile = realpathSync(spec.path);
       createOverlay(fd, { size: base.size, backingFile, backingFormat });
       const path = `/proc/self/fd/${fd}`;
-      const overlay = { path, filename: spec.filename, format: 'qcow2' };
+      const overlay = { path, filename: spec.filename, format: 'qcow2', keys: spec.keys };
       return await openDisk(
         { ...overlay, backing: { ...backing, format: backingFormat } },
         options,

@@ -53,8 +53,7 @@ const LINES = [
   'check -r all external-flags',
 ];
 
-describe('check by the words of qemu-img', function () {
-  this.timeout(60_000);
+describe('check by the words of qemu-img', () => {
   const temp = useTempFolder();
 
   function makeImages(): void {

@@ -5,8 +5,7 @@ import { COMMANDS } from '#src/cli/commands.js';
 import { CLI } from '../helpers/mount.js';
 import { useTempFolder } from '../helpers/temp.js';
 
-describe('--help', function () {
-  this.timeout(60_000);
+describe('--help', () => {
   const temp = useTempFolder();
 
   function run(tool: string, ...words: string[]): string {

@@ -10,7 +10,7 @@ import { infoJson } from '#src/mount/info-json.js';
 import { isExpected } from '#src/errors.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { SNAPSHOT_HEADER } from '#src/image/qcow2/layout.js';
-import { LUKS_HEADER } from '#src/image/qcow2/luks-header.js';
+import { LUKS_HEADER } from '#src/image/crypto/luks-header.js';
 
 const SECRET = ['--object', 'secret,id=s,data=abc'];
 

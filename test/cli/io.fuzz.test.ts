@@ -73,8 +73,7 @@ function command(random: Random): string {
   ]);
 }
 
-describe('qemu-io, commands by chance', function () {
-  this.timeout(120_000);
+describe('qemu-io, commands by chance', () => {
   printSeed();
   const temp = useTempFolder();
 

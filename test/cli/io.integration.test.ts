@@ -2,8 +2,7 @@ import { BothIo } from '../helpers/both-io.js';
 import { useTempFolder } from '../helpers/temp.js';
 import { IO_CASES } from './io-cases.js';
 
-describe('qemu-io', function () {
-  this.timeout(120_000);
+describe('qemu-io', () => {
   const temp = useTempFolder();
 
   for (const { title, make, ...run } of IO_CASES) {

@@ -168,7 +168,7 @@ describe('map, info, snapshot by the words of qemu-img', () => {
       map base.raw --output=json
     `,
       READERS,
-    )).timeout(120_000);
+    ));
 
   it('map, refused', () =>
     allSame(
@@ -207,7 +207,7 @@ describe('map, info, snapshot by the words of qemu-img', () => {
       map foo:bar
     `,
       READERS,
-    )).timeout(120_000);
+    ));
 
   it('info', () =>
     allSame(
@@ -254,7 +254,7 @@ describe('map, info, snapshot by the words of qemu-img', () => {
       info mid.qcow2 --output=json
     `,
       READERS,
-    )).timeout(120_000);
+    ));
 
   it('info, refused', () =>
     allSame(
@@ -285,7 +285,7 @@ describe('map, info, snapshot by the words of qemu-img', () => {
       info --image-opts driver=qcow2,file.filename=nofile
     `,
       READERS,
-    )).timeout(120_000);
+    ));
 
   it('snapshot', async () => {
     await allSame(`
@@ -339,7 +339,7 @@ describe('map, info, snapshot by the words of qemu-img', () => {
     sameImages('old.qcow2', ['o2']);
     sameImages('top.qcow2', ['t']);
     sameImages('dirty.qcow2', ['repaired']);
-  }).timeout(120_000);
+  });
 
   it('snapshot of disks of other sizes, with VM state', async () => {
     await allSame(`
@@ -355,7 +355,7 @@ describe('map, info, snapshot by the words of qemu-img', () => {
       info sizes.qcow2
     `);
     sameImages('sizes.qcow2', ['large', 'state']);
-  }).timeout(120_000);
+  });
 
   it('snapshot, refused', async () => {
     await allSame(`
@@ -395,7 +395,7 @@ describe('map, info, snapshot by the words of qemu-img', () => {
       snapshot -l work.qcow2
     `);
     sameImages('work.qcow2');
-  }).timeout(120_000);
+  });
 });
 
 /** One image of each kind. */

@@ -182,8 +182,7 @@ async function expectDisk(
   );
 }
 
-describe('the contents of a mount', function () {
-  this.timeout(120_000);
+describe('the contents of a mount', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 
@@ -261,8 +260,7 @@ async function buildChain(sandbox: Sandbox, links: readonly Link[]): Promise<str
   return layers;
 }
 
-describe('the contents of a mounted chain', function () {
-  this.timeout(120_000);
+describe('the contents of a mounted chain', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 
@@ -280,8 +278,7 @@ describe('the contents of a mounted chain', function () {
   }
 });
 
-describe('reading a mount', function () {
-  this.timeout(120_000);
+describe('reading a mount', () => {
   skipSuite(noMounts);
   const box = useSandbox('suite');
   let file: string;

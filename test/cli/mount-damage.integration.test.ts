@@ -77,8 +77,7 @@ async function brokenClusters(
   return broken;
 }
 
-describe('a damaged image in a mount', function () {
-  this.timeout(60_000);
+describe('a damaged image in a mount', () => {
   skipSuite(() => noMounts() ?? lacking('xfs_io'));
   const box = useSandbox();
 

@@ -7,8 +7,7 @@ import { processStart } from '#src/sys/process.js';
 import { noMounts, type Sandbox, skipSuite, until, useSandbox } from '../helpers/mount.js';
 import { createImage, MIB } from '../helpers/mount-images.js';
 
-describe('qcow2fs, where a signal meets a mount that others have meddled with,', function () {
-  this.timeout(60_000);
+describe('qcow2fs, where a signal meets a mount that others have meddled with,', () => {
   skipSuite(noMounts);
   const box = useSandbox();
   let images = 0;
@@ -71,8 +70,7 @@ describe('qcow2fs, where a signal meets a mount that others have meddled with,',
   });
 });
 
-describe('qcow2fs … --help', function () {
-  this.timeout(60_000);
+describe('qcow2fs … --help', () => {
   const box = useSandbox('suite');
 
   for (const { name, usage, summary } of COMMANDS) {
@@ -100,8 +98,7 @@ describe('qcow2fs … --help', function () {
   });
 });
 
-describe('qcow2fs info of an image that names another', function () {
-  this.timeout(60_000);
+describe('qcow2fs info of an image that names another', () => {
   skipSuite(noMounts);
   const box = useSandbox('suite');
 

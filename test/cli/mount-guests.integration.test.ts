@@ -83,8 +83,7 @@ async function expectTree(sandbox: Sandbox, file: string, guest: Guest, tree: st
   await sandbox.must('umount', [mnt]);
 }
 
-describe("a guest's file system in a mount", function () {
-  this.timeout(120_000);
+describe("a guest's file system in a mount", () => {
   skipSuite(() => noMounts() ?? lacking('mkfs.ext4', 'mkfs.xfs', 'mksquashfs', 'sfdisk'));
   const box = useSandbox();
 

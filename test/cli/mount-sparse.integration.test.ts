@@ -52,8 +52,7 @@ function dataOf(runs: readonly Run[]): number {
   return runs.reduce((sum, { hole, start, end }) => sum + (hole ? 0 : end - start), 0);
 }
 
-describe('holes in a mount', function () {
-  this.timeout(120_000);
+describe('holes in a mount', () => {
   skipSuite(() => noMounts() ?? lacking('xfs_io', 'sfdisk'));
   const box = useSandbox('suite');
   let mnt: string;
@@ -125,8 +124,7 @@ describe('holes in a mount', function () {
   });
 });
 
-describe('st_blocks in a mount', function () {
-  this.timeout(120_000);
+describe('st_blocks in a mount', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 

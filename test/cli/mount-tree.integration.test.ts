@@ -14,8 +14,7 @@ async function xattrsOf(sandbox: Sandbox, path: string): Promise<Map<string, str
   return found;
 }
 
-describe('the attributes of a mount', function () {
-  this.timeout(60_000);
+describe('the attributes of a mount', () => {
   skipSuite(() => noMounts() ?? lacking('getfattr'));
   const box = useSandbox();
 
@@ -130,8 +129,7 @@ describe('the attributes of a mount', function () {
   });
 });
 
-describe('the names in a mount', function () {
-  this.timeout(60_000);
+describe('the names in a mount', () => {
   skipSuite(() => noMounts() ?? lacking('getfattr'));
   const box = useSandbox();
 
@@ -236,8 +234,7 @@ describe('the names in a mount', function () {
   });
 });
 
-describe('writing to a mount', function () {
-  this.timeout(60_000);
+describe('writing to a mount', () => {
   skipSuite(() => noMounts() ?? lacking('getfattr'));
   const box = useSandbox('suite');
   let mnt: string;

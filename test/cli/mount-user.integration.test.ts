@@ -92,8 +92,7 @@ function namespaceOf(pid: number): string | undefined {
 
 const TOOLS = ['fusermount3', 'unshare', 'nsenter', 'setpriv'];
 
-describe("an ordinary user's mount", function () {
-  this.timeout(60_000);
+describe("an ordinary user's mount", () => {
   skipSuite(() => noMounts() ?? lacking(...TOOLS) ?? unreadable());
   const box = useSandbox();
   let space: UserSpace | undefined;

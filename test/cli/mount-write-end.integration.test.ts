@@ -9,8 +9,7 @@ import { qemuImg } from '../helpers/qemu.js';
 
 const RW = ['-o', 'rw'];
 
-describe('the end of a mount that was written to', function () {
-  this.timeout(60_000);
+describe('the end of a mount that was written to', () => {
   skipSuite(noMounts);
   const box = useSandbox();
   const bytes = noise(5, 3 * MIB);
@@ -87,8 +86,7 @@ describe('the end of a mount that was written to', function () {
   });
 });
 
-describe('an overlay', function () {
-  this.timeout(60_000);
+describe('an overlay', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 
@@ -144,8 +142,7 @@ describe('an overlay', function () {
   });
 });
 
-describe('a mount that is read-only', function () {
-  this.timeout(60_000);
+describe('a mount that is read-only', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 

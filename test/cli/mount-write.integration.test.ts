@@ -27,8 +27,7 @@ function partitionTable(start = PARTITION_START, size = 2 * MIB): Buffer {
   return sector;
 }
 
-describe('a mount that can be written to', function () {
-  this.timeout(60_000);
+describe('a mount that can be written to', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 

@@ -41,8 +41,7 @@ function isGone(pid: number): boolean {
   return processStart(pid) === undefined;
 }
 
-describe('qcow2fs IMAGE MOUNTPOINT', function () {
-  this.timeout(60_000);
+describe('qcow2fs IMAGE MOUNTPOINT', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 
@@ -169,8 +168,7 @@ describe('qcow2fs IMAGE MOUNTPOINT', function () {
   });
 });
 
-describe('qcow2fs refuses to mount, with status 1 and the reason,', function () {
-  this.timeout(60_000);
+describe('qcow2fs refuses to mount, with status 1 and the reason,', () => {
   skipSuite(noMounts);
   const box = useSandbox('suite');
   let image: string;
@@ -286,8 +284,7 @@ describe('qcow2fs refuses to mount, with status 1 and the reason,', function () 
   });
 });
 
-describe('the end of a mount', function () {
-  this.timeout(60_000);
+describe('the end of a mount', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 
@@ -391,8 +388,7 @@ describe('the end of a mount', function () {
   });
 });
 
-describe('the log of a mount', function () {
-  this.timeout(60_000);
+describe('the log of a mount', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 

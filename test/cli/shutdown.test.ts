@@ -30,9 +30,7 @@ function run(unmount: string, act: string, finish = 'return true;') {
   return { ...JSON.parse(stdout || '{}'), stderr };
 }
 
-describe('watchForEnd()', function () {
-  this.timeout(30_000);
-
+describe('watchForEnd()', () => {
   it('takes a busy mount out of the tree, and ends at once', () => {
     const busy = `if (!lazy) throw new SysError('umount', ERRNO.EBUSY); return true;`;
     const { stderr, ...result } = run(busy, 'kill();');

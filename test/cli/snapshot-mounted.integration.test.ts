@@ -8,8 +8,7 @@ import { qemuImg, tryQemuImg } from '../helpers/qemu.js';
 
 const RW = ['-o', 'rw'];
 
-describe('snapshot of a mounted image', function () {
-  this.timeout(60_000);
+describe('snapshot of a mounted image', () => {
   skipSuite(noMounts);
   const box = useSandbox();
 

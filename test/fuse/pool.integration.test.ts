@@ -34,8 +34,7 @@ const WORDS: Readonly<Record<Fault, RegExp>> = {
   inLoad: /^qcow2fs: worker \d+ died and is replaced: exit code 5$/m,
 };
 
-describe('WorkerPool', function () {
-  this.timeout(60_000);
+describe('WorkerPool', () => {
   skipSuite(noMounts);
   const box = useSandbox();
   let truth: Window;

@@ -34,8 +34,7 @@ describe('Restarts', () => {
   });
 });
 
-describe('WorkerPool without a mount', function () {
-  this.timeout(20_000);
+describe('WorkerPool without a mount', () => {
   let fd: number;
   beforeEach(() => {
     fd = openSync('/dev/null', 'r+');

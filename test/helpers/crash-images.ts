@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type DiskState, emptyState } from './disk-history.js';
+import { SECRET } from './image-words.js';
 import { markSectors, SECTOR_SIZE, ZEROES } from './sector-marks.js';
 
 /** Generation of what is there before the workload. */
@@ -23,7 +24,8 @@ export interface ImageKind {
 export function makeCrashImage(path: string, { size, options, content }: ImageKind): DiskState {
   const all = options.join(',');
   // QEMU takes the name of a data file from where it runs.
-  const make = (...words: string[]) => execFileSync('qemu-img', words, { cwd: dirname(path) });
+  const make = (command: string, ...words: string[]) =>
+    execFileSync('qemu-img', [command, ...SECRET, ...words], { cwd: dirname(path) });
   const bytes = size * SECTOR_SIZE;
   if (content === 'empty') {
     make('create', '-q', '-f', 'qcow2', '-o', all, path, String(bytes));

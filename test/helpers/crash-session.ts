@@ -13,6 +13,7 @@ import { CrashDriver } from './crash-driver.js';
 import { DATA_FILE, makeCrashImage } from './crash-images.js';
 import type { Workload } from './crash-workloads.js';
 import { type DiskState, Expectation } from './disk-history.js';
+import { imageOf } from './image-words.js';
 import { Random } from './random.js';
 import { readDisk, withImage } from './read.js';
 import { type Recording, RecordingStorage } from './recording-storage.js';
@@ -54,7 +55,7 @@ export function withWriter<T>(
   storageOf: ((description: ImageDescription) => Storages) | null,
   use: (image: AttachedImage, attach: Attach) => T,
 ): T {
-  const { description } = openImage(path, { writable: true, lock: 'write' });
+  const { description } = openImage(imageOf(path), { writable: true, lock: 'write' });
   try {
     const instead = storageOf === null ? {} : storageOf(description);
     const sizes = { cacheSize: MIN_CACHE_SIZE, owners: 1 };

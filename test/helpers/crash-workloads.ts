@@ -1,5 +1,6 @@
 /** What is done to images before the power fails: one workload for each way to change metadata. */
 import type { CrashDriver } from './crash-driver.js';
+import { AES_OPTIONS } from './encrypted.js';
 import type { ImageKind } from './crash-images.js';
 import type { Random } from './random.js';
 
@@ -273,6 +274,15 @@ const FAMILIES: readonly Family[] = [
     content: 'filled',
     options: ['data_file=data.raw', 'data_file_raw=on'],
     run: repeat(80, write, write, write, discard, zero, preallocate, resize(2 * MIB)),
+  },
+  {
+    name: 'encrypted',
+    versions: ['v2', 'v3'],
+    clusters: ['512', '4k'],
+    size: MIB,
+    content: 'over backing file',
+    options: [AES_OPTIONS],
+    run: repeat(60, write, write, write, discard, zero, preallocate, resizeWithSpace, snapshot),
   },
   {
     name: 'refcount-growth',

@@ -13,6 +13,7 @@ import { compressCluster } from '#src/image/qcow2/compression.js';
 import type { Snapshot } from '#src/image/qcow2/snapshots.js';
 import type { ImageWriter, VmStateSource } from '#src/image/writer.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
+import { imageOf, imageWords } from './image-words.js';
 import { qemuImg, qemuRead } from './qemu.js';
 import { pattern, type Random } from './random.js';
 import { readDisk } from './read.js';
@@ -67,7 +68,7 @@ class Session {
   readonly writer: ImageWriter;
 
   constructor({ path, write, direct, cacheSize = 256 << 10 }: ModelOptions) {
-    const { description } = openImage(path, { writable: true, lock: 'write', direct });
+    const { description } = openImage(imageOf(path), { writable: true, lock: 'write', direct });
     const memory = allocateImageMemory(description, {
       cacheSize,
       owners: 1,
@@ -230,7 +231,7 @@ function rangeIn(size: number, random: Random): { offset: number; length: number
 /** What QEMU says of the image, and reads of it. */
 function expectImage(path: string, { disk, snapshots }: Shadow, same?: string): void {
   if (same !== undefined) expectSame(readFileSync(same), disk, 'data file');
-  qemuImg('check', path);
+  qemuImg('check', ...imageWords(path));
   expectSame(qemuRead(path), disk, 'disk');
   for (const [name, held] of snapshots) {
     // qemu-img reads a snapshot with the disk's size where that is another one.

@@ -1,5 +1,6 @@
 /** Writing to files of a mount, and what QEMU finds in the image then. */
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { imageWords } from './image-words.js';
 import { qemuImg, qemuRead } from './qemu.js';
 
 /** Writes all of `bytes` at `at` of an existing file. */
@@ -26,6 +27,6 @@ export function get(path: string, at: number, length: number): Buffer {
 
 /** Checked by QEMU, and read. */
 export function contentOf(image: string): Buffer {
-  qemuImg('check', '-q', image);
+  qemuImg('check', '-q', ...imageWords(image));
   return qemuRead(image);
 }

@@ -5,13 +5,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { encryptedName, isEncrypted, SECRET } from './image-words.js';
 
 /** Shells at most. */
 const MOST = 4;
-/** Answers each `repair PATH` or `check PATH` with the status; what was printed is in a file. */
-const SCRIPT = `while read -r what path; do
+/** Answers each line with the status; what was printed is in a file. */
+const SCRIPT = `while read -r what key path; do
   if [ "$what" = repair ]; then set -- -r all; else set --; fi
-  (cd "\${path%/*}" && qemu-img check "$@" "$path") >"$path.log" 2>&1
+  if [ "$key" = secret ]; then
+    set -- "$@" ${SECRET.join(' ')} --image-opts "${encryptedName('$path')}"
+  else set -- "$@" "$path"; fi
+  (cd "\${path%/*}" && qemu-img check "$@") >"$path.log" 2>&1
   echo $?
 done`;
 
@@ -34,7 +38,8 @@ class Shell {
     this.#keepAlive(true);
     const status = await new Promise<number>((resolve) => {
       this.#answer = resolve;
-      this.#child.stdin!.write(`${what} ${path}\n`);
+      const key = isEncrypted(path) ? 'secret' : 'none';
+      this.#child.stdin!.write(`${what} ${key} ${path}\n`);
     });
     this.#keepAlive(false);
     const log = `${path}.log`;

@@ -1,6 +1,7 @@
 /** QEMU's own tools, the oracle of the tests. A failure shows the command and what it said. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
+import { imageWords } from './image-words.js';
 
 /** Milliseconds after which a tool is taken to hang. */
 const TIMEOUT_MS = 60_000;
@@ -65,14 +66,15 @@ export function tryQemuIo(...words: string[]): ToolResult {
 
 /** Runs commands of qemu-io on the image at `path`. Throws where one of them fails. */
 export function qemuIo(path: string, ...commands: string[]): string {
-  return mustRun('qemu-io', [...commands.flatMap((command) => ['-c', command]), path]);
+  const words = commands.flatMap((command) => ['-c', command]);
+  return mustRun('qemu-io', [...words, ...imageWords(path)]);
 }
 
 /** The image's disk as QEMU reads it, or a snapshot's. */
 export function qemuRead(path: string, snapshot?: string): Buffer {
   const target = `${path}.as-raw`;
   const which = snapshot === undefined ? [] : ['-l', snapshot];
-  qemuImg('convert', '-O', 'raw', ...which, path, target);
+  qemuImg('convert', '-O', 'raw', ...which, ...imageWords(path), target);
   try {
     return readFileSync(target);
   } finally {

@@ -6,6 +6,7 @@ import { loadZstd } from '#src/image/qcow2/compression.js';
 import { allocateImageMemory } from '#src/image/memory.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
+import { imageOf } from './image-words.js';
 
 // What `prepareToAttach` would load for an image that needs it.
 await loadZstd();
@@ -24,7 +25,7 @@ export function withImage<T>(
   use: (opened: OpenImageUse) => T,
   policy: OpenPolicy = {},
 ): T {
-  const { description, warnings } = openImage(path, policy);
+  const { description, warnings } = openImage(imageOf(path), policy);
   try {
     const memory = allocateImageMemory(description, { cacheSize: MIN_CACHE_SIZE, owners: 1 });
     return use({ image: new AttachedImage(description, memory, 1), warnings });

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import { fullName } from '#src/image/file-names.js';
 import { collectInfo, type ImageInfo } from '#src/image/info.js';
 import { closeImage, openImage } from '#src/image/open.js';
-import { LUKS_HEADER, LUKS_KEY_SLOT, type LuksFacts } from '#src/image/qcow2/luks-header.js';
+import { LUKS_HEADER, LUKS_KEY_SLOT, type LuksFacts } from '#src/image/crypto/luks-header.js';
 
 const MAGIC = Buffer.from('LUKS\xba\xbe', 'latin1');
 const CLUSTER_SIZE = 65536;
@@ -120,7 +120,7 @@ describe('collectInfo()', () => {
         payloadOffset: encrypt['payload-offset'],
         masterKeyIterations: encrypt['master-key-iters'],
       });
-      expect(facts.slots[0]).to.deep.equal({
+      expect(facts.slots[0]).to.deep.include({
         active: encrypt.slots[0].active,
         iterations: encrypt.slots[0].iters,
         stripes: encrypt.slots[0].stripes,

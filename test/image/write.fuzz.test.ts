@@ -1,4 +1,6 @@
 import type { WriteOptions } from '#src/image/write-options.js';
+import { AES_OPTIONS, makeLuksImage } from '../helpers/encrypted.js';
+import { SECRET } from '../helpers/image-words.js';
 import { runModel } from '../helpers/model-run.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { loadZstd } from '#src/image/qcow2/compression.js';
@@ -15,6 +17,7 @@ interface Feature {
   readonly compress?: boolean;
   readonly snapshots?: boolean;
   readonly direct?: boolean;
+  readonly luks?: boolean;
   /** Its data file is the disk. */
   readonly raw?: boolean;
   readonly write?: Partial<WriteOptions>;
@@ -85,6 +88,18 @@ const FEATURES: readonly Feature[] = [
     raw: true,
     write: { detectZeroes: 'on', discard: 'ignore' },
   },
+  {
+    name: 'encrypted by LUKS, subclusters, past the page cache',
+    options: 'extended_l2=on',
+    luks: true,
+    direct: true,
+  },
+  { name: 'encrypted by AES, version 2', options: `compat=0.10,${AES_OPTIONS}`, backing: true },
+  {
+    name: 'encrypted by AES, a data file',
+    options: `data_file=@,cluster_size=4096,${AES_OPTIONS}`,
+    snapshots: false,
+  },
   { name: 'compressing', options: 'cluster_size=4096', compressed: true, compress: true },
   { name: 'compressing, version 2', options: 'compat=0.10', backing: true, compress: true },
   {
@@ -111,11 +126,11 @@ describe('writing to an image', () => {
   const folder = useTempFolder();
 
   for (const feature of FEATURES) {
-    it(`is what a shadow copy and QEMU say: ${feature.name}`, function () {
+    it(`is what a shadow copy and QEMU say: ${feature.name}`, async function () {
       this.timeout(600_000);
       const random = new Random(SEED);
       const path = folder.at('disk.qcow2');
-      const start = makeImage(path, feature, random);
+      const start = await makeImage(path, feature, random);
       runModel({
         path,
         random,
@@ -131,7 +146,7 @@ describe('writing to an image', () => {
     });
   }
 
-  function makeImage(path: string, feature: Feature, random: Random): Buffer {
+  async function makeImage(path: string, feature: Feature, random: Random): Promise<Buffer> {
     const start = Buffer.alloc(SIZE);
     const below: string[] = [];
     const options = feature.options.replace('@', folder.at('data'));
@@ -149,7 +164,9 @@ describe('writing to an image', () => {
       const raw = folder.write('source.raw', start);
       qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', options, raw, path);
     } else {
-      qemuImg('create', '-f', 'qcow2', '-o', options, ...below, path, String(SIZE));
+      const how = ['-f', 'qcow2', '-o', options, ...below];
+      if (feature.luks === true) await makeLuksImage(path, SIZE, options);
+      else qemuImg('create', ...SECRET, ...how, path, String(SIZE));
       qemuIo(path, 'write -P 7 1M 100k');
       start.fill(7, 1 << 20, (1 << 20) + 100 * 1024);
     }

@@ -30,8 +30,7 @@ function repair(storage: MutableStorage): CheckResult | null {
   }
 }
 
-describe('check(): power failures in a repair', function () {
-  this.timeout(60_000);
+describe('check(): power failures in a repair', () => {
   const temp = useTempFolder();
   const random = new Random(SEED);
   printSeed();

@@ -56,8 +56,7 @@ function hasFlagsAlone(image: Damage): boolean {
   });
 }
 
-describe('check() of random damage', function () {
-  this.timeout(120_000);
+describe('check() of random damage', () => {
   const temp = useTempFolder();
   const random = new Random(SEED);
   printSeed();

@@ -35,8 +35,7 @@ function plainWords({ status, stdout, stderr }: ToolResult): ToolResult {
   };
 }
 
-describe('check() and qemu-img check', function () {
-  this.timeout(60_000);
+describe('check() and qemu-img check', () => {
   const temp = useTempFolder();
 
   function theirCheck(path: string, ...words: string[]): ToolResult {

@@ -1,9 +1,10 @@
 /** `qcow2fs io`, and the executable called by a link named `qemu-io`. */
 import { isExpected } from '../../errors.js';
+import { KeyRing } from '../../image/crypto/key-ring.js';
 import type { ImageSpec } from '../../image/spec.js';
 import type { Arguments, Option } from '../getopt.js';
 import { parseImageName, parseImageOptions } from '../image-words.js';
-import { checkObjects } from '../objects.js';
+import { takeObjects } from '../objects.js';
 import type { Outcome } from '../outcome.js';
 import { problemText, programName, reportError, reportWarning } from '../program.js';
 import { takeWords } from './arguments.js';
@@ -91,7 +92,7 @@ async function openOperand(session: Session, args: Arguments): Promise<boolean> 
     if (session.imageOpts && format !== undefined) {
       throw invalid('--image-opts and -f are mutually exclusive');
     }
-    checkObjects(args.all('object'));
+    session.keys = new KeyRing({ secrets: takeObjects(args.all('object')) });
     const [word] = args.operands;
     if (word === undefined) return true;
     const parse = (): ImageSpec => {

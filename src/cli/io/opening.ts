@@ -76,7 +76,7 @@ export async function openInto(
 ): Promise<void> {
   if (session.image !== null) throw invalid("file open already, try 'help close'");
   try {
-    session.image = await openIoImage(parse(), flags);
+    session.image = await openIoImage({ ...parse(), keys: session.keys }, flags);
   } catch (error) {
     const what = name === undefined ? "can't open" : `can't open device ${name}`;
     reportError(`${what}: ${withoutName(problemText(error), words)}`);

@@ -1,5 +1,6 @@
 /** What qemu-io's commands share: the open image, the output, requests that wait to be told of. */
 import { errnoOf, isExpected } from '../../errors.js';
+import { KeyRing } from '../../image/crypto/key-ring.js';
 import { strerror } from '../../sys/libc.js';
 import type { Arguments } from '../getopt.js';
 import { Complaint } from './complaint.js';
@@ -13,6 +14,8 @@ export class Session {
   image: IoImage | null = null;
   /** Whether images are named by `driver=…,file.filename=…`. */
   readonly imageOpts: boolean;
+  /** Of the objects on the command line. */
+  keys = new KeyRing();
   /** No further command is run. */
   done = false;
   readonly #waiting: (() => void)[] = [];

@@ -144,6 +144,11 @@ export class Zeroer {
     }
   }
 
+  /** Writes zeroes into the whole range. */
+  write(from: number, to: number): void {
+    this.#put(from, to);
+  }
+
   #put(from: number, to: number): void {
     for (let at = from; at < to; ) {
       const n = Math.min(to - at, this.#zeroes.length);

@@ -7,20 +7,11 @@ import type { FieldTable, Struct, ValuesOf } from '../../codec/struct.js';
 import { ImageError } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
-import { hasBit } from './features.js';
 import type { Qcow2Header } from './header.js';
-import { AUTOCLEAR, CRYPT_METHOD, HEADER, HEADER_V3 } from './layout.js';
+import { HEADER, HEADER_V3 } from './layout.js';
 
 /** What editing needs of an image's file. */
 export type HeaderStorage = Pick<MutableStorage, 'name' | 'size' | 'read' | 'write' | 'flush'>;
-
-/** What `prepareForWriting` did. */
-export interface Prepared {
-  /** The header as it is now. */
-  readonly header: Qcow2Header;
-  /** What the user should know of it. */
-  readonly warnings: readonly string[];
-}
 
 /** Masks of feature bits: those given are written, the others stay. */
 export interface FeatureMasks {
@@ -28,9 +19,6 @@ export interface FeatureMasks {
   readonly compatible?: bigint;
   readonly autoclear?: bigint;
 }
-
-/** Autoclear bits that stay true though clusters are written: the others promise what is not kept. */
-const KEPT_AUTOCLEAR = 1n << BigInt(AUTOCLEAR.DATA_FILE_RAW);
 
 const scratch = new IoBuffer(HEADER.size + HEADER_V3.size);
 
@@ -51,12 +39,14 @@ export function setFeatures(storage: HeaderStorage, masks: FeatureMasks): void {
 /** The header's fields as they are in the file. Version 3 alone. */
 function readFixed(storage: HeaderStorage): IoBuffer {
   const { view, length } = scratch;
-  if (storage.read(scratch, 0, length, 0) < length) {
-    throw new ImageError('corrupt', 'EIO', `${storage.name}: header is cut off`);
-  }
+  if (storage.read(scratch, 0, length, 0) < length) throw cutOff(storage);
   const version = HEADER.get(view, 0, 'version');
   if (version < 3) throw new RangeError(`features of a version ${version} image`);
   return scratch;
+}
+
+function cutOff({ name }: HeaderStorage): ImageError {
+  return new ImageError('corrupt', 'EIO', `${name}: header is cut off`);
 }
 
 /** Writes the disk's size in bytes, bytes 24-31. */
@@ -72,12 +62,14 @@ export function setL1(
   writeFields(storage, HEADER, 0, { l1Size, l1TableOffset });
 }
 
-/** Switches to another L1 table and the size of its disk, bytes 24-47 in one write; not encrypted. */
+/** Switches to another L1 table and the size of its disk, bytes 24-47 in one write. */
 export function setActiveDisk(
   storage: HeaderStorage,
   { size, l1Size, l1TableOffset }: Pick<Qcow2Header, 'size' | 'l1Size' | 'l1TableOffset'>,
 ): void {
-  writeFields(storage, HEADER, 0, { size, cryptMethod: CRYPT_METHOD.NONE, l1Size, l1TableOffset });
+  if (storage.read(scratch, 0, HEADER.size, 0) < HEADER.size) throw cutOff(storage);
+  const cryptMethod = HEADER.get(scratch.view, 0, 'cryptMethod');
+  writeFields(storage, HEADER, 0, { size, cryptMethod, l1Size, l1TableOffset });
 }
 
 /** Writes where the refcount table lies and how many clusters it has, bytes 48-59. */
@@ -128,31 +120,6 @@ export function setSnapshots(
   { nbSnapshots, snapshotsOffset }: Pick<Qcow2Header, 'nbSnapshots' | 'snapshotsOffset'>,
 ): void {
   writeFields(storage, HEADER, 0, { nbSnapshots, snapshotsOffset });
-}
-
-/**
- * Clears the autoclear bits of what this program does not keep up to date, and flushes: on return
- * the image may be written to. That includes its bitmaps, whose space stays taken; but not with
- * `keepBitmaps`, for who changes nothing that they tell of.
- */
-export function prepareForWriting(
-  storage: HeaderStorage,
-  header: Qcow2Header,
-  keepBitmaps = false,
-): Prepared {
-  const before = header.autoclearFeatures;
-  const kept = KEPT_AUTOCLEAR | (keepBitmaps ? 1n << BigInt(AUTOCLEAR.BITMAPS) : 0n);
-  const autoclearFeatures = before & kept;
-  if (before === autoclearFeatures) return { header, warnings: [] };
-  setFeatures(storage, { autoclear: autoclearFeatures });
-  // Were a cluster to be durable before the bit is, a bitmap would be believed that lacks it.
-  storage.flush();
-  const { bitmaps } = header.extensions;
-  const cleared = hasBit(before & ~kept, AUTOCLEAR.BITMAPS);
-  const lost = cleared && bitmaps !== null ? bitmaps.nbBitmaps : 0;
-  const warnings =
-    lost === 0 ? [] : [`bitmaps are not kept up to date: its ${lost} are lost by writing`];
-  return { header: { ...header, autoclearFeatures }, warnings };
 }
 
 /** Writes adjacent fields of `table`, which begins at byte `start` of the file, in one write. */

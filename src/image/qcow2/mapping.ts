@@ -5,17 +5,26 @@
 import { ImageError } from '../../errors.js';
 import type { SliceCache } from '../../shared/slice-cache.js';
 import type { Storage } from '../../storage/storage.js';
+import type { SectorCipher } from '../crypto/cipher-key.js';
 import { EXTENT, type Extent, type Mapping } from '../extent.js';
 import type { ClusterDecompressor, CompressedSource } from './compression.js';
 import type { Geometry } from './geometry.js';
 import { type DecodePiece, hostOffsetOf, isCopied, Piece, standardDecoder } from './l2.js';
 import { subclusterDecoder } from './subclusters.js';
 
+/** A cipher, and how sectors are numbered for it: as they lie in the file, or on the disk. */
+export interface LayerCipher {
+  readonly sectors: SectorCipher;
+  readonly byHostOffset: boolean;
+}
+
 /** What the mappings of one image file have in common, in one thread. */
 export interface Qcow2Layer extends CompressedSource {
   readonly geometry: Geometry;
   /** Where guest clusters lie: the image itself, or its external data file. */
   readonly dataStorage: Storage;
+  /** What guest clusters are encrypted with; compressed ones never are. */
+  readonly cipher: LayerCipher | null;
   readonly cache: SliceCache;
   readonly decompressor: ClusterDecompressor;
 }
@@ -75,6 +84,9 @@ export class Qcow2Mapping implements Mapping {
     const slice = Math.floor(l2Index / this.#entriesPerSlice) * sliceSize;
     const within = withinTable - l2Index * clusterSize;
     this.#mapInSlice(this.#l2TableOffset + slice, first, within, most, extent);
+    const { cipher } = this.#layer;
+    extent.cipher = cipher === null ? null : cipher.sectors;
+    extent.cipherOffset = cipher?.byHostOffset === true ? extent.hostOffset : offset;
     if (extent.kind === EXTENT.DATA && this.#layer.dataStorage !== this.#layer.storage) {
       this.#checkDataFileOffset(offset, extent.hostOffset);
     }

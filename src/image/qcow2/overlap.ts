@@ -1,7 +1,7 @@
 /**
  * The guard against damage that is there already: what is to be written must not lie over metadata.
  * QEMU's default checks: the header, the L1 tables (snapshots' too), active L2 tables, the refcount
- * table and blocks, the snapshot table. On a hit the image is marked corrupt, and writing ends.
+ * table and blocks, the snapshot table; and the LUKS header. On a hit the image is marked corrupt, and writing ends.
  *
  * A bitmap with a bit for each cluster (in files of 2^23 clusters and more, several share one) answers
  * most questions; where it says yes, the tables themselves are asked.
@@ -9,7 +9,7 @@
 import type { ImageError } from '../../errors.js';
 import type { ImageState } from '../../shared/image-state.js';
 import { hostOffsetOf } from './l2.js';
-import type { Tables } from './tables.js';
+import type { Place, Tables } from './tables.js';
 
 const BITS = 1 << 23;
 const ENTRY_SIZE = 8;
@@ -17,12 +17,6 @@ const ENTRY_SIZE = 8;
 /** Memory for the bitmap, shared by all threads. */
 export function allocateMetadataMap(): SharedArrayBuffer {
   return new SharedArrayBuffer(BITS / 8);
-}
-
-/** A table that lies where its snapshot says. Bytes. */
-export interface Place {
-  readonly offset: number;
-  readonly size: number;
 }
 
 export class OverlapGuard {
@@ -69,7 +63,8 @@ export class OverlapGuard {
       const first = Math.floor(offset / this.#clusterSize);
       for (let cluster = first; cluster < end; cluster++) clusters.push(cluster);
     };
-    for (const place of [header, l1, table, snapshots, ...this.#inactiveL1()]) {
+    const { cryptoHeader } = this.#tables;
+    for (const place of [header, cryptoHeader, l1, table, snapshots, ...this.#inactiveL1()]) {
       if (place.size > 0) note(place);
     }
     for (const place of [table, l1]) {
@@ -132,6 +127,7 @@ export class OverlapGuard {
     const l1 = { offset: state.l1TableOffset, size: state.l1Size * ENTRY_SIZE };
     const snapshots = { offset: state.snapshotsOffset, size: state.snapshotTableSize };
     if (offset === 0) return 'main header';
+    if (this.#within(offset, this.#tables.cryptoHeader)) return 'LUKS header';
     if (this.#within(offset, l1)) return 'active L1 table';
     if (this.#within(offset, this.#refcountTable())) return 'refcount table';
     if (this.#within(offset, snapshots)) return 'snapshot table';

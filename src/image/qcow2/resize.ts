@@ -15,6 +15,7 @@ import type { Preallocation } from '../writer.js';
 import type { Allocator } from './allocator.js';
 import type { Zeroer } from './discard.js';
 import type { Flusher } from './flush.js';
+import type { GuestData } from './guest-data.js';
 import { l1EntriesFor } from './geometry.js';
 import { setL1, setSize } from './header-edit.js';
 import { LIMIT } from './layout.js';
@@ -31,6 +32,7 @@ export class Resizer {
   readonly #flusher: Flusher;
   readonly #zeroer: Zeroer;
   readonly #preallocator: Preallocator;
+  readonly #data: GuestData;
 
   constructor(
     tables: Tables,
@@ -39,7 +41,9 @@ export class Resizer {
     flusher: Flusher,
     zeroer: Zeroer,
     preallocator: Preallocator,
+    guestData: GuestData,
   ) {
+    this.#data = guestData;
     this.#tables = tables;
     this.#l2 = l2;
     this.#allocator = allocator;
@@ -138,10 +142,16 @@ export class Resizer {
     const { geometry, data } = this.#tables;
     if (data !== null) this.#preallocator.fillDataFile(old, size, how);
     if (data?.raw === true) return;
+    if (this.#data.encrypted && geometry.version < 3) {
+      // Only what is written reads as zeroes.
+      this.#zeroer.write(old, size);
+      return;
+    }
     const from = alignUp(old, geometry.clusterSize);
     const to = alignUp(size, geometry.clusterSize);
     // As QEMU: over a longer backing file the clusters that are only named say what they are.
-    const flagged = how === 'metadata' && this.#zeroer.below > old;
+    const hides = how === 'metadata' && this.#zeroer.below > old;
+    const flagged = hides || this.#data.encrypted;
     try {
       this.#preallocator.allocate(from, to, how, flagged);
     } catch (error) {

@@ -12,6 +12,12 @@ import type { DataFile } from './data-file.js';
 import type { Geometry } from './geometry.js';
 import { hostOffsetOf, isCompressed, isCopied, ownsHost } from './l2.js';
 
+/** A table that lies where something says. Bytes. */
+export interface Place {
+  readonly offset: number;
+  readonly size: number;
+}
+
 /** The number of the written file in the cache: the top of its chain. */
 export const TOP_FILE = 0;
 
@@ -28,6 +34,8 @@ export class Tables {
   };
   /** Called when clusters are counted that become tables, before anything names them. */
   countsTables: () => void = () => {};
+  /** Where the LUKS header lies; of no bytes without one. */
+  cryptoHeader: Place = { offset: 0, size: 0 };
   /** The entry that `read` found, in halves. */
   low = 0;
   high = 0;

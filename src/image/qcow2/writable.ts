@@ -10,7 +10,7 @@ import { readExactly } from '../read-bytes.js';
 import { hasBit } from './features.js';
 import type { Qcow2Header } from './header.js';
 import { hasReservedL1Bits, hostOffsetOf } from './l2.js';
-import { CRYPT_METHOD, INCOMPATIBLE, SNAPSHOT_HEADER } from './layout.js';
+import { INCOMPATIBLE, SNAPSHOT_HEADER } from './layout.js';
 import type { Snapshot } from './snapshots.js';
 
 /** Entries of an L1 or a refcount table are 64 bits. */
@@ -33,13 +33,10 @@ type EntryOffset = (low: number, high: number) => number | null;
 
 /** Refuses images that cannot be written to by what their header says. Throws an ImageError. */
 export function checkFeaturesForWriting(header: Qcow2Header): void {
-  const { incompatibleFeatures, cryptMethod } = header;
+  const { incompatibleFeatures } = header;
   if (hasBit(incompatibleFeatures, INCOMPATIBLE.CORRUPT)) {
     const message = 'qcow2: Image is corrupt; cannot be opened read/write';
     throw new ImageError('corrupt', 'EACCES', message);
-  }
-  if (cryptMethod !== CRYPT_METHOD.NONE) {
-    throw new ImageError('unsupported', 'ENOTSUP', 'writing to encrypted images is not supported');
   }
 }
 

@@ -10,9 +10,10 @@ import { alignDown, alignUp } from '../../codec/bits.js';
 import type { ImageLock } from '../../shared/image-lock.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
-import { EXTENT, Extent } from '../extent.js';
+import { EXTENT, Extent, SECTOR_SIZE } from '../extent.js';
 import type { Allocator } from './allocator.js';
 import type { Geometry } from './geometry.js';
+import type { GuestData } from './guest-data.js';
 import { copiedHigh, hostLow, hostOffsetOf, isCompressed } from './l2.js';
 import { L2Entry, type L2Tables } from './l2-tables.js';
 import type { OverlapGuard } from './overlap.js';
@@ -33,13 +34,22 @@ export class ClusterWriter {
   readonly #guard: OverlapGuard;
   readonly #geometry: Geometry;
   readonly #disk: Disk;
+  readonly #data: GuestData;
   readonly #extent = new Extent();
   readonly #entry = new L2Entry();
   readonly #changed = new L2Entry();
   /** A cluster that is put together of old and new bytes. */
   readonly #scratch: IoBuffer;
 
-  constructor(tables: Tables, l2: L2Tables, allocator: Allocator, guard: OverlapGuard, disk: Disk) {
+  constructor(
+    tables: Tables,
+    l2: L2Tables,
+    allocator: Allocator,
+    guard: OverlapGuard,
+    disk: Disk,
+    data: GuestData,
+  ) {
+    this.#data = data;
     this.#tables = tables;
     this.#l2 = l2;
     this.#allocator = allocator;
@@ -51,7 +61,7 @@ export class ClusterWriter {
 
   /**
    * Writes as far as the clusters are there and the disk's own, with the lock held in the shared way.
-   * Answers how many bytes that was.
+   * Answers how many bytes that was. Whole sectors, where the disk is encrypted.
    */
   writeInPlace(
     offset: number,
@@ -67,7 +77,8 @@ export class ClusterWriter {
       while (done < length) {
         this.#disk.mapping.map(offset + done, length - done, extent);
         if (extent.kind !== EXTENT.DATA || !extent.copied) break;
-        this.#writeData(extent.hostOffset, extent.length, { source, at: at + done });
+        const bytes = { source, at: at + done };
+        this.#writeData(extent.hostOffset, offset + done, extent.length, bytes);
         done += extent.length;
       }
     } finally {
@@ -76,8 +87,33 @@ export class ClusterWriter {
     return done;
   }
 
-  /** Writes all of it, with the reservation. What was written before an error stays. */
+  /**
+   * Writes all of it, with the reservation. What was written before an error stays. Parts of sectors of an
+   * encrypted disk are written together with the rest of them: alone.
+   */
   write(offset: number, length: number, source: IoBuffer, at: number): void {
+    if (!this.#data.encrypted) {
+      this.#writeAll(offset, length, source, at);
+      return;
+    }
+    const end = offset + length;
+    const from = Math.min(end, alignUp(offset, SECTOR_SIZE));
+    const to = Math.max(from, alignDown(end, SECTOR_SIZE));
+    if (from > offset) this.#writePart(offset, from, source, at);
+    if (to > from) this.#writeAll(from, to - from, source, at + from - offset);
+    if (end > to) this.#writePart(to, end, source, at + to - offset);
+  }
+
+  /** A part of one sector. */
+  #writePart(from: number, to: number, source: IoBuffer, at: number): void {
+    const start = alignDown(from, SECTOR_SIZE);
+    const sector = new IoBuffer(SECTOR_SIZE);
+    this.#disk.read(start, SECTOR_SIZE, sector, 0);
+    source.bytes.copy(sector.bytes, from - start, at, at + to - from);
+    this.#writeAll(start, SECTOR_SIZE, sector, 0);
+  }
+
+  #writeAll(offset: number, length: number, source: IoBuffer, at: number): void {
     for (let done = 0; done < length; ) {
       done += this.#writeSome(offset + done, length - done, { source, at: at + done });
     }
@@ -167,7 +203,8 @@ export class ClusterWriter {
     const start = alignDown(offset, clusterSize);
     const end = offset + length;
     const inImage = this.#tables.data === null;
-    const virgin = inImage && run.first >= state.virginFrom;
+    // What the file has where nothing was ever written are zeroes, but encrypted ones are something else.
+    const virgin = inImage && !this.#data.encrypted && run.first >= state.virginFrom;
     if (inImage) state.virginFrom = Math.max(state.virginFrom, run.first + run.count);
     const edges = { moving: true, virgin };
     const masks = new Map<number, L2Entry>();
@@ -194,7 +231,7 @@ export class ClusterWriter {
     }
     if (to > from) {
       const part = { source: bytes.source, at: bytes.at + from - offset };
-      this.#writeData(host + (from - start), to - from, part);
+      this.#writeData(host + (from - start), from, to - from, part);
     }
     return masks;
   }
@@ -240,8 +277,9 @@ export class ClusterWriter {
       this.#readOld(from, offset, start);
       this.#readOld(end, to, start);
       source.bytes.copy(scratch.bytes, offset - start, at, at + length);
-      this.#writeData(host + (from - start), to - from, { source: scratch, at: from - start });
-    } else this.#writeData(host + (offset - start), length, { source, at });
+      const whole = { source: scratch, at: from - start };
+      this.#writeData(host + (from - start), from, to - from, whole);
+    } else this.#writeData(host + (offset - start), offset, length, { source, at });
     if (how.moving) {
       this.#moveOthers(host, start, start, low, entry);
       this.#moveOthers(host, start, high, start + clusterSize, entry);
@@ -289,7 +327,7 @@ export class ClusterWriter {
       if (kind === EXTENT.DATA || kind === EXTENT.COMPRESSED) {
         this.#readOld(at, at + length, start);
         const part = { source: this.#scratch, at: at - start };
-        this.#writeData(host + (at - start), length, part);
+        this.#writeData(host + (at - start), at, length, part);
         const last = alignUp(at + length, subclusterSize);
         const mask = subclusterMask((at - start) / subclusterSize, (last - start) / subclusterSize);
         entry.set(entry.low, entry.high, entry.allocated | mask, entry.zero & ~mask);
@@ -299,15 +337,12 @@ export class ClusterWriter {
   }
 
   /** All data goes out here: never over metadata. */
-  #writeData(host: number, length: number, { source, at }: Bytes): void {
+  #writeData(host: number, guest: number, length: number, { source, at }: Bytes): void {
     const { clusterSize } = this.#geometry;
-    const { data, storage } = this.#tables;
-    if (data === null) {
+    if (this.#tables.data === null) {
       const first = Math.floor(host / clusterSize);
       this.#guard.check(first, Math.floor((host + length - 1) / clusterSize) - first + 1);
     }
-    (data ?? storage).write(source, at, length, host);
-    // Only now: a flush that began before the bytes were there must not count them in.
-    this.#tables.state.unflushed = true;
+    this.#data.write(host, guest, length, source, at);
   }
 }

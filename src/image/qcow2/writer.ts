@@ -16,20 +16,27 @@ import type {
   SnapshotOptions,
   VmStateSource,
 } from '../writer.js';
+import { SECTOR_SIZE } from '../extent.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
 import { Amender } from './amender.js';
+import { BitmapEditor, refuseUnusable } from './bitmap-editor.js';
+import { type BitmapKeeper, keeperOf } from './bitmap-keeper.js';
+import { BitmapStore } from './bitmap-store.js';
+import { type Bitmap, hasBitmaps } from './bitmaps.js';
 import { CompressedWriter } from './compressed-write.js';
 import { DataFile } from './data-file.js';
 import { DirtyBit } from './dirty-bit.js';
 
 import { Zeroer } from './discard.js';
 import { hasBit } from './features.js';
+import { GuestData } from './guest-data.js';
 import { Flusher } from './flush.js';
 import type { Qcow2Header } from './header.js';
 import { changeBackingFile } from './header-rewrite.js';
 import { L2Tables } from './l2-tables.js';
 import { AUTOCLEAR, COMPATIBLE } from './layout.js';
+import type { LayerCipher } from './mapping.js';
 import { OverlapGuard } from './overlap.js';
 import { RefcountWidth } from './refcount-width.js';
 import { Refcounts } from './refcount.js';
@@ -39,7 +46,7 @@ import { SharedReferences } from './shared-references.js';
 import { SnapshotEditor } from './snapshot-edit.js';
 import { checkName } from './snapshot-table.js';
 import type { Snapshot } from './snapshots.js';
-import { Tables } from './tables.js';
+import { type Place, Tables } from './tables.js';
 import { VmStateArea } from './vm-state.js';
 import { ClusterWriter } from './write.js';
 import { ZeroExpander } from './zero-expansion.js';
@@ -49,7 +56,11 @@ const ZEROES_SIZE = 1 << 20;
 
 export interface Qcow2WriterInput {
   readonly header: Qcow2Header;
+  /** The bitmaps, as the image was opened. */
+  readonly bitmaps: readonly Bitmap[];
   readonly storage: MutableStorage;
+  /** What guest clusters are encrypted with. */
+  readonly cipher: LayerCipher | null;
   /** The external data file; null where there is none. */
   readonly dataStorage: MutableStorage | null;
   readonly cache: SliceCache;
@@ -64,9 +75,21 @@ export interface Qcow2WriterInput {
   readonly snapshots: () => readonly Snapshot[];
 }
 
+function isRaw({ autoclearFeatures }: Qcow2Header): boolean {
+  return hasBit(autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW);
+}
+
+/** Not longer than the file: its length is for nobody to trust. */
+function cryptoHeaderOf({ extensions }: Qcow2Header, storage: MutableStorage): Place {
+  const { offset, length } = extensions.cryptoHeader ?? { offset: 0, length: 0 };
+  return { offset, size: Math.max(0, Math.min(length, storage.size() - offset)) };
+}
+
 export class Qcow2Writer implements ImageWriter {
   /** What amending an image changes; made where it is asked for. */
   readonly amender: () => Amender;
+  /** The image's bitmaps, to be edited: as they are when it is called. */
+  readonly bitmaps: () => BitmapEditor;
   readonly #input: Qcow2WriterInput;
   readonly #state: ImageState;
   readonly #lock: ImageLock;
@@ -82,8 +105,11 @@ export class Qcow2Writer implements ImageWriter {
   readonly #resizer: Resizer;
   readonly #snapshots: SnapshotEditor;
   readonly #tables: Tables;
+  readonly #data: GuestData;
   readonly #l2: L2Tables;
   readonly #allocator: Allocator;
+  /** Null where there are no bitmaps. */
+  readonly #keeper: BitmapKeeper | null;
   #vmStateArea: VmStateArea | undefined;
   readonly #zeroes = new IoBuffer(ZEROES_SIZE);
 
@@ -101,6 +127,9 @@ export class Qcow2Writer implements ImageWriter {
         hasBit(header.compatibleFeatures, COMPATIBLE.LAZY_REFCOUNTS));
     const punch = memory.options.discard === 'unmap';
     const tables = new Tables(geometry, storage, cache, state, this.#zeroes, this.#dataFile(punch));
+    tables.cryptoHeader = cryptoHeaderOf(header, storage);
+    const guestData = new GuestData(tables, input.cipher);
+    this.#data = guestData;
     this.#dirtyBit = new DirtyBit(storage, state, header);
     const inactive = () =>
       input.snapshots().map((one) => ({ offset: one.l1TableOffset, size: one.l1Size * 8 }));
@@ -115,13 +144,13 @@ export class Qcow2Writer implements ImageWriter {
     this.#flusher = new Flusher(tables, allocator, this.#dirtyBit, lock, this.#lazy);
     tables.makeRoom = () => this.#flusher.flushCounts();
     if (this.#lazy) tables.countsTables = () => this.#flusher.writeCounts();
-    this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk);
+    this.#clusters = new ClusterWriter(tables, l2, allocator, this.#guard, disk, guestData);
     this.#compressed = new CompressedWriter(tables, l2, allocator, this.#guard);
     this.#zeroer = new Zeroer(tables, l2, allocator, this.#clusters, disk, this.#zeroes);
     this.#marker = new ZeroMarker(tables, l2, disk);
     const preallocator = new Preallocator(tables, l2, allocator, this.#zeroes);
     const parts = [tables, l2, allocator, this.#flusher, this.#zeroer, preallocator] as const;
-    this.#resizer = new Resizer(...parts);
+    this.#resizer = new Resizer(...parts, guestData);
     const references = new SharedReferences(tables, refcounts, allocator, l2);
     this.#snapshots = new SnapshotEditor(
       tables,
@@ -132,10 +161,23 @@ export class Qcow2Writer implements ImageWriter {
       this.#dirtyBit,
       this.#guard,
     );
+    const store = new BitmapStore(tables, allocator, this.#flusher);
+    const kept = { changes: memory.changes, opened: input.bitmaps };
+    this.#keeper = keeperOf(kept, tables, store, this.#flusher);
+    this.bitmaps = () => new BitmapEditor(tables, store, (body) => this.#alone(body));
     this.amender = () =>
       new Amender({
         zeroes: new ZeroExpander(
-          ...[tables, refcounts, allocator, references, this.#guard, this.#flusher, this.#dirtyBit],
+          ...[
+            tables,
+            guestData,
+            refcounts,
+            allocator,
+            references,
+            this.#guard,
+            this.#flusher,
+            this.#dirtyBit,
+          ],
         ),
         width: new RefcountWidth(tables, allocator, this.#flusher, punch),
         snapshotEditor: this.#snapshots,
@@ -149,14 +191,15 @@ export class Qcow2Writer implements ImageWriter {
     if (dataStorage === null) return null;
     const unsafe = memory.options.cache === 'unsafe';
     const storage = new StickyFlush(dataStorage, this.#state, unsafe);
-    const raw = hasBit(header.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW);
+    // Nobody reads the disk in a file that is encrypted.
+    const raw = isRaw(header) && this.#input.cipher === null;
     return new DataFile(storage, this.#state, raw, punches);
   }
 
   /** As QEMU: what is not counted cannot be shared. `raw`: only where the data file is the disk. */
   #refuseDataFile(what: string, raw = false): void {
     const { data, storage } = this.#tables;
-    if (data === null || (raw && !data.raw)) return;
+    if (data === null || (raw && !isRaw(this.#input.header))) return;
     throw new ImageError('unsupported', 'ENOTSUP', `${storage.name}: ${what}`, {
       limit: 'it has an external data file',
     });
@@ -170,7 +213,10 @@ export class Qcow2Writer implements ImageWriter {
       return;
     }
     if (!this.#state.gathered) this.#reserved(() => {});
-    const done = this.#writeInPlace(offset, length, source, at);
+    if (this.#keeper !== null) this.#mark(this.#keeper, offset, length);
+    const done = this.#isSharable(offset, length)
+      ? this.#writeInPlace(offset, length, source, at)
+      : 0;
     if (done < length) {
       this.#change(offset, length, () =>
         this.#clusters.write(offset + done, length - done, source, at + done),
@@ -181,6 +227,10 @@ export class Qcow2Writer implements ImageWriter {
   writeCompressed(offset: number, data: Uint8Array, length: number): void {
     this.#checkAlive();
     this.#refuseDataFile('no compressed data');
+    if (this.#data.encrypted) {
+      const message = 'Compression and encryption not supported at the same time';
+      throw new ImageError('unsupported', 'ENOTSUP', message);
+    }
     const covered = Math.min(
       this.#input.header.geometry.clusterSize,
       Math.max(1, this.#state.size - offset),
@@ -214,11 +264,17 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   preallocate(offset: number, length: number): void {
-    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length));
+    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length), false);
   }
 
   resize(size: number, preallocation: Preallocation = 'off'): void {
-    this.#alone(() => this.#resizer.resize(size, preallocation));
+    this.#input.bitmaps.forEach(refuseUnusable);
+    this.#alone(() => {
+      const before = this.#state.size;
+      this.#keeper?.hold('all');
+      this.#resizer.resize(size, preallocation);
+      this.#keeper?.resize(before, size);
+    });
     this.#through();
   }
 
@@ -227,7 +283,7 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   changeBackingFile(backing: BackingName | null): void {
-    if (backing !== null && this.#tables.data?.raw === true) {
+    if (backing !== null && isRaw(this.#input.header)) {
       const message = `${this.#tables.storage.name}: no backing file`;
       throw new ImageError('invalid', 'EINVAL', message, { limit: 'its data file is raw' });
     }
@@ -257,6 +313,19 @@ export class Qcow2Writer implements ImageWriter {
     } finally {
       this.#lock.release();
     }
+  }
+
+  close(): void {
+    const keeper = this.#keeper;
+    try {
+      if (keeper?.isHeld === true) this.#alone(() => keeper.save());
+    } finally {
+      this.flushAll();
+    }
+  }
+
+  holdBitmaps(): void {
+    this.#reserved(() => this.#keeper?.hold('all'));
   }
 
   writeVmState(offset: number, length: number, source: IoBuffer, at: number): void {
@@ -308,6 +377,7 @@ export class Qcow2Writer implements ImageWriter {
         this.#allocator,
         this.#guard,
         whole,
+        this.#data,
       );
       this.#vmStateArea = new VmStateArea(this.#tables, this.#resizer, clusters);
     }
@@ -332,6 +402,8 @@ export class Qcow2Writer implements ImageWriter {
 
   revertTo(view: number): void {
     this.#refuseDataFile('no snapshots');
+    // As QEMU: what they say is of the disk that goes.
+    if (this.#input.bitmaps.length > 0) throw hasBitmaps();
     this.#alone(() => {
       const { snapshot } = this.#find(view);
       this.#snapshots.revertTo(snapshot);
@@ -349,12 +421,18 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   /**
-   * Changes clusters: `body` may be run twice. Where the host has no room, freed clusters that wait for
-   * a flush are given back to it first.
+   * Changes clusters: `body` may be run twice. `isSeen`: whether what is read changes. Where the host has
+   * no room, freed clusters that wait for a flush are given back to it first.
    */
-  #change(offset: number, length: number, body: () => void): void {
-    this.#reserved(() => {
+  #change(offset: number, length: number, body: () => void, isSeen = true): void {
+    const run = (steps: () => void) =>
+      this.#isSharable(offset, length) ? this.#reserved(steps) : this.#alone(steps);
+    run(() => {
       this.#checkRange(offset, length);
+      if (isSeen) {
+        this.#keeper?.hold('recording');
+        this.#keeper?.mark(offset, length);
+      }
       try {
         body();
       } catch (error) {
@@ -364,6 +442,27 @@ export class Qcow2Writer implements ImageWriter {
       }
     });
     this.#through();
+  }
+
+  /** Notes in the bitmaps that a range changes. Between looking and marking, nobody saves them. */
+  #mark(keeper: BitmapKeeper, offset: number, length: number): void {
+    for (;;) {
+      this.#lock.enterShared();
+      try {
+        if (keeper.isHeld) {
+          keeper.mark(offset, length);
+          return;
+        }
+      } finally {
+        this.#lock.leaveShared();
+      }
+      this.#reserved(() => keeper.hold('recording'));
+    }
+  }
+
+  /** Whether others may write meanwhile: a part of an encrypted sector is read and written again. */
+  #isSharable(offset: number, length: number): boolean {
+    return !this.#data.encrypted || (offset % SECTOR_SIZE === 0 && length % SECTOR_SIZE === 0);
   }
 
   /** Somebody may have cut the disk since the range was looked at. */

@@ -13,6 +13,7 @@ import { RANK } from '../../shared/slice-cache.js';
 import type { Allocator } from './allocator.js';
 import type { DirtyBit } from './dirty-bit.js';
 import type { Flusher } from './flush.js';
+import type { GuestData } from './guest-data.js';
 import { copiedHigh, hostLow, hostOffsetOf, isCompressed, isZero, withCopied } from './l2.js';
 import type { OverlapGuard } from './overlap.js';
 import type { Refcounts } from './refcount.js';
@@ -24,6 +25,8 @@ const L1_ENTRY_SIZE = 8;
 /** An L2 table as it is worked on. */
 interface L2Table {
   readonly offset: number;
+  /** The guest's offset of its first cluster. */
+  readonly guest: number;
   /** How many L1 entries name it: all that it refers to has a reference for each. */
   readonly shares: number;
   /** Whether only snapshots have it. */
@@ -32,6 +35,7 @@ interface L2Table {
 
 export class ZeroExpander {
   readonly #tables: Tables;
+  readonly #data: GuestData;
   readonly #refcounts: Refcounts;
   readonly #allocator: Allocator;
   readonly #references: SharedReferences;
@@ -41,6 +45,7 @@ export class ZeroExpander {
 
   constructor(
     tables: Tables,
+    data: GuestData,
     refcounts: Refcounts,
     allocator: Allocator,
     references: SharedReferences,
@@ -49,6 +54,7 @@ export class ZeroExpander {
     dirtyBit: DirtyBit,
   ) {
     this.#tables = tables;
+    this.#data = data;
     this.#refcounts = refcounts;
     this.#allocator = allocator;
     this.#references = references;
@@ -74,7 +80,7 @@ export class ZeroExpander {
         const table = tables.get(index * L1_ENTRY_SIZE);
         if (table !== undefined && !seen.has(table)) {
           seen.add(table);
-          this.#expandTable(this.#tableAt(table, l1 !== active), backed);
+          this.#expandTable(this.#tableAt(table, index, l1 !== active), backed);
         }
         yield ++done / total;
       }
@@ -103,10 +109,11 @@ export class ZeroExpander {
     return false;
   }
 
-  #tableAt(offset: number, inactive: boolean): L2Table {
+  /** A table that several L1 tables have is at the same index in all of them. */
+  #tableAt(offset: number, l1Index: number, inactive: boolean): L2Table {
     const shares = this.#countOf(offset);
     if (shares === 0) throw this.#guard.corrupt('an L2 table has no reference count', offset);
-    return { offset, shares, inactive };
+    return { offset, guest: l1Index * this.#tables.geometry.l2Coverage, shares, inactive };
   }
 
   #expandTable(table: L2Table, backed: boolean): void {
@@ -117,6 +124,7 @@ export class ZeroExpander {
       const { low, high } = this.#tables;
       if (isCompressed(high) || !isZero(low)) continue;
       const host = hostOffsetOf(low, high);
+      const guest = table.guest + index * clusterSize;
       if (host % clusterSize !== 0) {
         throw this.#guard.corrupt('L2 entry with an unaligned offset', at);
       }
@@ -124,22 +132,22 @@ export class ZeroExpander {
       const own = host !== 0 && this.#countOf(host) === table.shares;
       if (own) {
         this.#guard.check(host / clusterSize, 1);
-        this.#tables.writeZeroes(host, clusterSize);
+        this.#data.writeZeroes(host, guest, clusterSize);
         this.#name(at, host, table);
         continue;
       }
-      if (backed) this.#name(at, this.#allocate(table), table);
+      if (backed) this.#name(at, this.#allocate(table, guest), table);
       else this.#tables.write(at, 0, 0, RANK.L2);
       if (host !== 0) this.#letGo(host, table);
     }
   }
 
   /** A host cluster of zeroes with a reference for each of the table's. */
-  #allocate({ shares }: L2Table): number {
+  #allocate({ shares }: L2Table, guest: number): number {
     const run = this.#allocator.allocate(1);
     const offset = run.first * this.#tables.geometry.clusterSize;
     try {
-      this.#tables.writeZeroes(offset, this.#tables.geometry.clusterSize);
+      this.#data.writeZeroes(offset, guest, this.#tables.geometry.clusterSize);
       if (shares > 1) this.#refcounts.add(run.first, 1, shares - 1);
     } catch (error) {
       this.#allocator.undo(run);

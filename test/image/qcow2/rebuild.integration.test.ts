@@ -92,8 +92,7 @@ function expectClean(path: string): void {
   expect(isDirty(readFileSync(path))).to.equal(false);
 }
 
-describe('rebuildRefcounts() on images of QEMU', function () {
-  this.timeout(120_000);
+describe('rebuildRefcounts() on images of QEMU', () => {
   const temp = useTempFolder();
   const random = new Random(SEED);
   printSeed();

@@ -1,6 +1,6 @@
 /**
- * The LUKS1 header of an encrypted image, as far as it tells without a key how the image is
- * encrypted. It lies where the crypto header extension says. Source: the LUKS On-Disk Format
+ * The LUKS1 header of an encrypted image: how the image is encrypted, and what its keys are checked
+ * with. It lies where the crypto header extension says. Source: the LUKS On-Disk Format
  * Specification, version 1.2.3; all numbers are big-endian.
  */
 import { alignUp } from '../../codec/bits.js';
@@ -9,7 +9,8 @@ import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { SECTOR_SIZE } from '../extent.js';
 import { readExactly } from '../read-bytes.js';
-import type { CryptoHeaderExtension } from './extensions.js';
+import type { CipherMode, IvGenerator } from './cipher-key.js';
+import type { CryptoHeaderExtension } from '../qcow2/extensions.js';
 
 /** The header up to its key slots, which follow at once. */
 export const LUKS_HEADER = struct('luks_phdr', 'big', {
@@ -37,15 +38,15 @@ export const LUKS_KEY_SLOT = struct('luks_phdr key slot', 'big', {
 export const LUKS_KEY_SLOTS = 8;
 const HEADER_SIZE = LUKS_HEADER.size + LUKS_KEY_SLOTS * LUKS_KEY_SLOT.size;
 
-const MAGIC = 'LUKS\xba\xbe';
+export const LUKS_MAGIC = Buffer.from('LUKS\xba\xbe', 'latin1');
 /** Where the first key material may lie, and what its size is rounded up to. Bytes. */
-const KEY_MATERIAL_UNIT = 4096;
-const SLOT_STATE = { ENABLED: 0x00ac71f3, DISABLED: 0x0000dead } as const;
+export const KEY_MATERIAL_UNIT = 4096;
+export const SLOT_STATE = { ENABLED: 0x00ac71f3, DISABLED: 0x0000dead } as const;
 /** The only number of stripes in use. */
-const STRIPES = 4000;
+export const STRIPES = 4000;
 
 /** Bytes of each hash's digest. */
-const HASHES: Readonly<Record<string, number>> = {
+export const HASHES: Readonly<Record<string, number>> = {
   md5: 16,
   sha1: 20,
   sha224: 28,
@@ -54,8 +55,8 @@ const HASHES: Readonly<Record<string, number>> = {
   sha512: 64,
   ripemd160: 20,
 };
-const CIPHER_MODES = ['ecb', 'cbc', 'xts', 'ctr'];
-const IV_GENERATORS = ['plain', 'plain64', 'essiv'];
+const CIPHER_MODES: readonly CipherMode[] = ['ecb', 'cbc', 'xts', 'ctr'];
+const IV_GENERATORS: readonly IvGenerator[] = ['plain', 'plain64', 'essiv'];
 /** Bytes of the keys that each cipher takes. */
 const CIPHERS: Readonly<Record<string, readonly number[]>> = {
   aes: [16, 24, 32],
@@ -76,8 +77,8 @@ export interface LuksKeySlot {
 export interface LuksFacts {
   readonly format: 'luks';
   readonly cipherAlg: string;
-  readonly cipherMode: string;
-  readonly ivgenAlg: string;
+  readonly cipherMode: CipherMode;
+  readonly ivgenAlg: IvGenerator;
   /** Only with the generator `essiv`. */
   readonly ivgenHashAlg: string | null;
   readonly hashAlg: string;
@@ -88,14 +89,28 @@ export interface LuksFacts {
   readonly slots: readonly LuksKeySlot[];
 }
 
+/** What a slot's passphrase is stretched with. */
+export interface LuksSlotSecret extends LuksKeySlot {
+  readonly salt: Uint8Array;
+}
+
+/** The same with what master keys are checked with. */
+export interface LuksHeader extends LuksFacts {
+  readonly slots: readonly LuksSlotSecret[];
+  /** Bytes of the master key. */
+  readonly keyBytes: number;
+  readonly digest: Uint8Array;
+  readonly digestSalt: Uint8Array;
+}
+
 /** Reads the LUKS header at `place`, in bytes of `storage`. Throws an ImageError (EINVAL, EIO). */
-export function readLuksHeader(storage: Storage, place: CryptoHeaderExtension): LuksFacts {
+export function readLuksHeader(storage: Storage, place: CryptoHeaderExtension): LuksHeader {
   if (place.length < HEADER_SIZE || place.offset > Number.MAX_SAFE_INTEGER - HEADER_SIZE) {
     throw invalid('LUKS header exceeds its extension', `${place.length} of ${HEADER_SIZE} bytes`);
   }
   const { view } = readExactly(storage, place.offset, HEADER_SIZE, 'LUKS header');
   const header = LUKS_HEADER.read(view, 0);
-  if (Buffer.from(header.magic).toString('latin1') !== MAGIC) {
+  if (!LUKS_MAGIC.equals(header.magic)) {
     throw invalid('Volume is not in LUKS format');
   }
   if (header.version !== 1) {
@@ -119,6 +134,9 @@ export function readLuksHeader(storage: Storage, place: CryptoHeaderExtension): 
     payloadOffset,
     masterKeyIterations: header.mkDigestIterations,
     slots,
+    keyBytes: header.keyBytes,
+    digest: header.mkDigest,
+    digestSalt: header.mkDigestSalt,
   };
 }
 
@@ -140,7 +158,7 @@ function checkPlaces(slots: readonly LuksKeySlot[], keyBytes: number, payload: n
   }
 }
 
-function readSlot(view: DataView, index: number): LuksKeySlot {
+function readSlot(view: DataView, index: number): LuksSlotSecret {
   const slot = LUKS_KEY_SLOT.read(view, LUKS_HEADER.size + index * LUKS_KEY_SLOT.size);
   if (slot.active !== SLOT_STATE.ENABLED && slot.active !== SLOT_STATE.DISABLED) {
     throw invalid(`Keyslot ${index} state (active/disable) is corrupted`);
@@ -156,6 +174,7 @@ function readSlot(view: DataView, index: number): LuksKeySlot {
     iterations: slot.iterations,
     stripes: slot.stripes,
     keyOffset: slot.keyMaterialOffset * SECTOR_SIZE,
+    salt: slot.salt,
   };
 }
 
@@ -192,8 +211,9 @@ function cipherOf(name: string, { cipherMode, ivgenHashAlg }: Mode, keyBytes: nu
   return `${name}-${size * 8}`;
 }
 
-function known(names: readonly string[], name: string, what: string): string {
-  if (names.includes(name)) return name;
+function known<T extends string>(names: readonly T[], name: string, what: string): T {
+  const found = names.find((candidate) => candidate === name);
+  if (found !== undefined) return found;
   throw invalid(`${what} '${name}' not supported`);
 }
 
