@@ -16,6 +16,10 @@ const HEADERS: Readonly<Record<string, Bytes>> = {
   'an unaligned table of no snapshots': { 64: '1234567890abcdef' },
 };
 
+/** Where they lie in an image with one data cluster. */
+const COUNT_OF_DATA = 0x2_0000 + 5 * 8;
+const L2_TABLE = 0x4_0000;
+
 /** Counts of the one data cluster, of 64 bits: it is not the disk's own. */
 const COUNTS = ['8000000000000000', 'ffffffffffffffff', '8000000000000001', '0020000000000000'];
 
@@ -48,7 +52,7 @@ describe('qemu-io on odd images', function () {
         const path = `${folder}/a.qcow2`;
         qemuImg('create', '-q', '-f', 'qcow2', '-o', 'refcount_bits=64', path, '1M');
         qemuIo(path, 'write 0 512');
-        poke(path, { 0x20028: count, 0x40000: '0000000000050000' });
+        poke(path, { [COUNT_OF_DATA]: count, [L2_TABLE]: '0000000000050000' });
       };
       new BothIo(temp).same(make, { words: ['a.qcow2'], commands: ['write 0 512'] });
     });
