@@ -2,6 +2,7 @@
 import { LRUCache } from 'lru-cache';
 import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
+import { ChangeMap } from '../shared/change-map.js';
 import { ImageLock } from '../shared/image-lock.js';
 import { ImageState } from '../shared/image-state.js';
 import { type LoadSlice, SLICE_SIZE, SliceCache } from '../shared/slice-cache.js';
@@ -13,12 +14,14 @@ import { Disk } from './disk.js';
 import type { ImageMemory, WriteMemory } from './memory.js';
 import { storageOf } from './file-storage.js';
 import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
+import { BITMAP_FLAG, type Bitmap, isUsable } from './qcow2/bitmaps.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import { COMPRESSION_TYPE, LIMIT } from './qcow2/layout.js';
 import { type LayerCipher, type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
+import { type DirtySource, StoredBitmap } from './qcow2/stored-bitmap.js';
 import { Qcow2Writer } from './qcow2/writer.js';
 import { RawMapping } from './raw.js';
 import { RawWriter } from './raw-writer.js';
@@ -64,6 +67,8 @@ export class AttachedImage {
   readonly #lock: ImageLock | null;
   readonly #backing: Disk | null;
   readonly #top: Qcow2Layer | null;
+  /** What bitmaps are to record; null where there is nothing. */
+  readonly #changes: ChangeMap | null;
   /** All that the active L1 table maps; null of a raw image. */
   readonly #whole: Disk | null;
   readonly #snapshots = new LRUCache<number, Disk>({ max: DISKS_KEPT });
@@ -97,6 +102,8 @@ export class AttachedImage {
         ? qcow2Layer(layer, storages[index]!, data[index]!, index, cache, decompressor)
         : null,
     );
+    const changes = memory.write?.changes ?? null;
+    this.#changes = changes === null ? null : new ChangeMap(changes);
     this.#lock =
       memory.write === null ? null : new ImageLock(memory.write.lock, owner, options.patienceMs);
     let below: Disk | null = null;
@@ -179,6 +186,24 @@ export class AttachedImage {
     const { geometry } = this.#top!;
     const start = () => l1EntriesFor(geometry, this.disk.size) * geometry.l2Coverage;
     return new Disk(new TailMapping(this.#whole.mapping, start), null);
+  }
+
+  /**
+   * What a bitmap of the image says is dirty now, as long as `version` stays: null where its bits cannot
+   * be used.
+   */
+  dirtyOf(
+    bitmap: Bitmap,
+  ): { readonly sources: readonly DirtySource[]; readonly version: number } | null {
+    const top = this.#top;
+    if (top === null || !isUsable(bitmap)) return null;
+    const { size } = this.disk;
+    const changes = this.#changes;
+    const end = Math.min(size, changes?.keptEnd ?? size);
+    const stored = new StoredBitmap(top.storage, bitmap, top.clusterSize, end);
+    if (changes === null) return { sources: [stored], version: 0 };
+    const isEnabled = (bitmap.flags & BITMAP_FLAG.AUTO) !== 0;
+    return { sources: isEnabled ? [stored, changes] : [stored], version: changes.version };
   }
 
   #snapshot(view: number): { snapshot: Snapshot; layer: Qcow2Layer } {

@@ -20,7 +20,8 @@ const NUMBERS = 2;
 // Flags, as 32-bit integers.
 const BEYOND = 0;
 const HELD = 1;
-const FLAGS = 2;
+const VERSION = 2;
+const FLAGS = 3;
 
 export interface ChangeMapMemory {
   readonly numbers: SharedArrayBuffer;
@@ -80,7 +81,9 @@ export class ChangeMap {
       const to = Math.min(31, last - word * 32);
       const mask = (-1 << from) & (-1 >>> (31 - to));
       // Most writes mark what is marked: that costs no exchange between cores.
-      if ((Atomics.load(this.#words, word) & mask) !== mask) Atomics.or(this.#words, word, mask);
+      if ((Atomics.load(this.#words, word) & mask) === mask) continue;
+      Atomics.or(this.#words, word, mask);
+      Atomics.add(this.#flags, VERSION, 1);
     }
   }
 
@@ -101,6 +104,7 @@ export class ChangeMap {
   resize(from: number, to: number): void {
     const end = Math.min(from, to);
     this.#numbers[KEPT_END] = Math.min(this.keptEnd, end);
+    Atomics.add(this.#flags, VERSION, 1);
     const unit = this.#unit;
     const first = Math.ceil(end / unit);
     const firstByte = Math.ceil(first / 8);
@@ -119,6 +123,11 @@ export class ChangeMap {
   clear(): void {
     this.resize(0, 0);
     this.#numbers[KEPT_END] = Number.POSITIVE_INFINITY;
+  }
+
+  /** Another number whenever something else is marked than before. */
+  get version(): number {
+    return Atomics.load(this.#flags, VERSION);
   }
 
   get keptEnd(): number {
