@@ -1,5 +1,6 @@
 /** `qcow2fs amend`, as `qemu-img amend`. */
 import { ImageError, isExpected } from '../errors.js';
+import type { KeyRing } from '../image/crypto/key-ring.js';
 import { amendImage } from '../tools/amend.js';
 import { type OpenDisk, openDisk } from '../tools/open-disk.js';
 import { amendHelp, asksForHelp, parseAmendOptions } from './amend-options.js';
@@ -22,7 +23,7 @@ import { UsageError } from './program.js';
 const OPTIONS = [
   ...[OBJECT, FORMAT, IMAGE_OPTS, PROGRESS, QUIET, CACHE],
   { short: 'o', value: true as const },
-  // Of the key slots of encrypted images alone.
+  // Key slots may be lost that nothing else opens.
   { long: 'force' },
 ];
 
@@ -43,16 +44,16 @@ export async function runAmendCommand(words: string[]): Promise<Outcome> {
   if (cache === undefined) {
     throw new ImageError('invalid', 'EINVAL', `Invalid cache option: ${args.last('t')}`);
   }
-  const disk = await openDisk(imageSpec(filename, args), {
+  const spec = imageSpec(filename, args);
+  const disk = await openDisk(spec, {
     writable: true,
     write: { cache },
-    policy: { keepBitmaps: true },
   });
   try {
     warnOfProbing(disk);
     const [top] = disk.description.layers;
     if (help) process.stdout.write(amendHelp(top.format));
-    else await amend(disk, options, args);
+    else await amend(disk, options, args, spec.keys!);
   } finally {
     disk.abandon();
   }
@@ -72,11 +73,17 @@ function optionList(args: Arguments): string {
   return lists.join();
 }
 
-async function amend(disk: OpenDisk, options: string, args: Arguments): Promise<void> {
+async function amend(
+  disk: OpenDisk,
+  options: string,
+  args: Arguments,
+  keys: KeyRing,
+): Promise<void> {
   const progress = commandProgress(args, args.has('q'));
   try {
-    const { format } = disk.description.layers[0];
-    await amendImage(disk, parseAmendOptions(options, format), progress);
+    const request = parseAmendOptions(options, disk.description.layers[0]);
+    const how = { keys, force: args.has('force') };
+    await amendImage(disk, request, progress, how);
     progress.complete();
   } catch (error) {
     // As QEMU: whatever came of it, that was all.

@@ -8,7 +8,10 @@ import {
   optionsHelp,
   parseOptions,
 } from '../image/create-options.js';
-import type { AmendRequest } from '../tools/amend.js';
+import type { LayerDescription } from '../image/description.js';
+import { CRYPT_METHOD } from '../image/qcow2/layout.js';
+import type { AmendRequest, KeySlotRequest } from '../tools/amend.js';
+import { iterTimeOf } from '../tools/qcow2-options.js';
 import { parseKeyValues } from './key-values.js';
 
 /** Options of creation that can be amended. */
@@ -55,11 +58,12 @@ export function amendHelp(format: string): string {
   return `Amend options for '${format}':\n${optionsHelp(amendTable(format))}`;
 }
 
-/** What a list of options asks of an image of that format. Throws an ImageError in QEMU's words. */
-export function parseAmendOptions(list: string, format: string): AmendRequest {
-  const table = amendTable(format);
+/** What a list of options asks of that image. Throws an ImageError in QEMU's words. */
+export function parseAmendOptions(list: string, layer: LayerDescription): AmendRequest {
+  const table = amendTable(layer.format);
   const values = valuesOf(list, table);
-  refuseEncryption(values);
+  const changesSlots = [...values.keys()].some((name) => name.startsWith('encrypt.'));
+  if (changesSlots) checkEncryption(layer);
   return {
     version: versionOf(values.get('compat')?.text),
     refcountBits: values.get('refcount_bits')?.number,
@@ -69,6 +73,7 @@ export function parseAmendOptions(list: string, format: string): AmendRequest {
     dataFileRaw: values.get('data_file_raw')?.flag,
     backingFile: values.get('backing_file')?.text,
     backingFormat: values.get('backing_fmt')?.text,
+    keySlots: changesSlots ? keySlotsOf(values) : undefined,
   };
 }
 
@@ -108,10 +113,25 @@ function isForCreation(pairs: ReturnType<typeof parseKeyValues>, table: OptionTa
   }
 }
 
-function refuseEncryption(values: OptionValues): void {
-  if (![...values.keys()].some((name) => name.startsWith('encrypt.'))) return;
-  const message = "Can't amend encryption options - encryption not present";
+function checkEncryption(layer: LayerDescription): void {
+  const method = layer.format === 'qcow2' ? layer.header.cryptMethod : CRYPT_METHOD.NONE;
+  if (method === CRYPT_METHOD.LUKS) return;
+  const message =
+    method === CRYPT_METHOD.NONE
+      ? "Can't amend encryption options - encryption not present"
+      : 'Only LUKS encryption options can be amended';
   throw new ImageError('invalid', 'EINVAL', message);
+}
+
+function keySlotsOf(values: OptionValues): KeySlotRequest {
+  const text = (name: string) => values.get(`encrypt.${name}`)?.text;
+  return {
+    state: text('state'),
+    slot: values.get('encrypt.keyslot')?.number,
+    newSecret: text('new-secret'),
+    oldSecret: text('old-secret'),
+    iterTime: iterTimeOf(values),
+  };
 }
 
 function versionOf(text: string | undefined): 2 | 3 | undefined {

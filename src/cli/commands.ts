@@ -23,6 +23,15 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./amend-command.js')).runAmendCommand(words),
   },
   {
+    name: 'bitmap',
+    usage:
+      'bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... ' +
+      '[-b SOURCE_FILE [-F FMT]] [-g GRANULARITY] [--object OBJECT] [--image-opts | -f FMT] IMAGE NAME',
+    summary: "change an image's persistent bitmaps, as qemu-img bitmap does",
+    image: true,
+    run: async (words) => (await import('./bitmap-command.js')).runBitmapCommand(words),
+  },
+  {
     name: 'check',
     usage:
       'check [-f FMT] [--image-opts] [--output=human|json] [-r leaks|all] [-T CACHE] [-q] [-U] ' +

@@ -1,6 +1,7 @@
 /** `convert`: words to a disk that is copied into another image. */
-import { ImageError } from '../errors.js';
+import type { ImageError } from '../errors.js';
 import { withOption } from '../image/create-options.js';
+import { type Bitmap, isUsable } from '../image/qcow2/bitmaps.js';
 import type { ImageSpec } from '../image/spec.js';
 import { type ConvertSource, convertDisks, sourceSize } from '../tools/convert.js';
 import { type ConvertTarget, openTarget } from '../tools/convert-target.js';
@@ -16,7 +17,7 @@ import {
   type SnapshotChoice,
 } from './convert-words.js';
 import { createHelp } from './create-command.js';
-import { imageSpec } from './image-options.js';
+import { imageSpec, keysOf } from './image-options.js';
 import { ioProblem } from './io-problem.js';
 import { asksForHelp } from './option-lists.js';
 import type { Outcome } from './outcome.js';
@@ -71,6 +72,7 @@ async function convert(asked: ConvertWords, progress: CommandProgress): Promise<
       rate: asked.rate,
       threads: asked.threads,
       progress,
+      bitmaps: copiedBitmaps(asked, disks),
       onProblem: (problem) => args.has('q') || reportWarning(problemText(problem)),
     });
   } finally {
@@ -121,9 +123,14 @@ async function targetOf(
       'Having a backing file for the target makes no sense when concatenating multiple input images',
     );
   }
+  if (creation !== undefined) checkBackingFormat(creation);
   if (args.has('c') && creation !== undefined) checkCompression(creation);
   const cache = cacheWord(args, 't', 'unsafe');
-  if (args.has('bitmaps')) checkBitmaps(asked, sources);
+  if (args.has('bitmaps')) {
+    checkBitmaps(asked, sources);
+    const isOld = creation?.values.get('compat')?.text === '0.10';
+    if (asked.format !== 'qcow2' || isOld) throw refuseFormat(asked.format);
+  }
   if (creation !== undefined) {
     return await makeTarget(creation, cache, `error while converting ${asked.format}`);
   }
@@ -132,6 +139,9 @@ async function targetOf(
     if (args.has('c') && target.disk.description.layers[0].format !== 'qcow2') {
       throw invalid('Compression not supported for this file format');
     }
+    const [top] = target.disk.description.layers;
+    const holdsBitmaps = top.format === 'qcow2' && top.header.version >= 3;
+    if (args.has('bitmaps') && !holdsBitmaps) throw refuseFormat(top.format);
     if (target.disk.size < size) throw invalid('output file is smaller than input file');
     if (overBacking(asked) && args.has('target-is-zero')) {
       throw invalid('Cannot use --target-is-zero when the destination image has a backing file');
@@ -145,7 +155,7 @@ async function targetOf(
 
 /** What is to be made, with its size and its backing file. */
 function creationOf({ args, target, format, pairs }: ConvertWords, size: number): Creation {
-  const creation = planCreation(target, format, pairs);
+  const creation = planCreation(target, format, pairs, keysOf(args));
   const { table } = creation;
   let values = withOption(creation.values, table, 'size', String(size));
   for (const [option, name, what] of [
@@ -159,10 +169,12 @@ function creationOf({ args, target, format, pairs }: ConvertWords, size: number)
     }
     values = withOption(values, table, name, text);
   }
-  if (values.has('backing_file') && !values.has('backing_fmt')) {
-    throw invalid('Use of backing file requires explicit backing format');
-  }
   return { ...creation, values };
+}
+
+function checkBackingFormat({ values }: Creation): void {
+  if (!values.has('backing_file') || values.has('backing_fmt')) return;
+  throw invalid('Use of backing file requires explicit backing format');
 }
 
 function checkCompression({ format, values }: Creation): void {
@@ -175,12 +187,34 @@ function checkCompression({ format, values }: Creation): void {
   if ((values.get('preallocation')?.text ?? 'off') !== 'off') throw conflict('preallocation');
 }
 
-function checkBitmaps({ format }: ConvertWords, [disk]: readonly OpenDisk[]): void {
+/** Those of the source that the target gets; none where they are not asked for. */
+function copiedBitmaps({ args }: ConvertWords, [disk]: readonly OpenDisk[]): readonly Bitmap[] {
   const [top] = disk!.description.layers;
-  if (top.format !== 'qcow2') throw invalid('Source lacks bitmap support');
-  if (format !== 'qcow2') throw invalid(`Format driver '${format}' does not support bitmaps`);
-  if (top.bitmaps.length === 0) return;
-  throw new ImageError('unsupported', 'ENOTSUP', 'Bitmaps cannot be copied by this version');
+  if (!args.has('bitmaps') || top.format !== 'qcow2') return [];
+  return top.bitmaps.filter(isUsable);
+}
+
+/** Throws where bitmaps are asked for and cannot be copied; tells of those that are skipped. */
+function checkBitmaps({ args }: ConvertWords, disks: readonly OpenDisk[]): void {
+  if (disks.length > 1) throw invalid('Copying bitmaps only possible with single source');
+  const [top] = disks[0]!.description.layers;
+  if (top.format !== 'qcow2' || top.header.version < 3) {
+    throw invalid('Source lacks bitmap support');
+  }
+  for (const bitmap of top.bitmaps.toReversed()) {
+    if (isUsable(bitmap)) continue;
+    if (!args.has('skip-broken-bitmaps')) {
+      throw invalid(
+        `Cannot copy inconsistent bitmap '${bitmap.name}'`,
+        "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it",
+      );
+    }
+    reportWarning(`Skipping inconsistent bitmap '${bitmap.name}'`);
+  }
+}
+
+function refuseFormat(format: string): ImageError {
+  return invalid(`Format driver '${format}' does not support bitmaps`);
 }
 
 function targetSpec({ args, target, format }: ConvertWords): ImageSpec {

@@ -1,11 +1,10 @@
 /** `create`: words to an image that is made. */
 import { ImageError } from '../errors.js';
 import { describeOptions, formatOptionTable, optionsHelp } from '../image/create-options.js';
-import { completeCreation, createImage, planCreation } from '../tools/create.js';
+import { completeCreation, createImage, type Creation, planCreation } from '../tools/create.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import { FORMAT, OBJECT, QUIET } from './image-options.js';
-import { takeObjects } from './objects.js';
+import { FORMAT, keysOf, OBJECT, QUIET } from './image-options.js';
 import { asksForHelp, optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
@@ -24,7 +23,7 @@ const OPTIONS = [
 export async function runCreateCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
   const format = args.last('f') ?? 'raw';
-  takeObjects(args.all('object'));
+  const keys = keysOf(args);
   const pairs = optionPairs(args.all('o'));
   const [filename, size, extra] = args.operands;
   if (asksForHelp(pairs)) {
@@ -34,18 +33,13 @@ export async function runCreateCommand(words: string[]): Promise<Outcome> {
   if (filename === undefined) throw new UsageError('Expecting image file name');
   const bytes = size === undefined ? undefined : sizeWord('image size', size);
   if (extra !== undefined) throw new UsageError(`Unexpected argument: ${extra}`);
-  await naming(filename, () => create(filename, format, pairs, bytes, args));
+  await naming(filename, () => create(planCreation(filename, format, pairs, keys), bytes, args));
   return { status: 0 };
 }
 
-async function create(
-  filename: string,
-  format: string,
-  pairs: [key: string, value: string | undefined][],
-  size: number | undefined,
-  args: Arguments,
-): Promise<void> {
-  const creation = completeCreation(planCreation(filename, format, pairs), {
+async function create(planned: Creation, size: number | undefined, args: Arguments): Promise<void> {
+  const { filename, format } = planned;
+  const creation = completeCreation(planned, {
     size,
     backingFile: args.last('b'),
     backingFormat: args.last('F'),

@@ -48,6 +48,7 @@ export async function runDdCommand(words: string[]): Promise<Outcome> {
     const problem = 'error while creating output image';
     const target = await makeTarget({ ...creation, values }, 'writeback', problem);
     await convertDisks([{ disk, view: null, part: { offset, size } }], target, {
+      bitmaps: [],
       compressed: false,
       // All of it is written, as dd does.
       sparse: 0,

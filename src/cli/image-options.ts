@@ -29,7 +29,7 @@ export function imageSpec(
   args: Arguments,
   { format = args.last('f'), imageOpts = args.has('image-opts') }: ImageWordOptions = {},
 ): ImageSpec {
-  const secrets = takeObjects(args.all('object'));
+  const keys = keysOf(args);
   if (imageOpts && format != null) {
     const message = '--image-opts and --format are mutually exclusive';
     throw new ImageError('invalid', 'EINVAL', message);
@@ -37,10 +37,15 @@ export function imageSpec(
   const spec = imageOpts ? parseImageOptions(word) : parseImageName(word);
   return {
     ...spec,
-    keys: new KeyRing({ secrets }),
+    keys,
     ...(format != null && { format }),
     ...(args.has('force-share') && { forceShare: true }),
   };
+}
+
+/** The secrets that `--object` gives. */
+export function keysOf(args: Arguments): KeyRing {
+  return new KeyRing({ secrets: takeObjects(args.all('object')) });
 }
 
 export interface ImageWordOptions {

@@ -16,11 +16,11 @@ import {
   FORMAT,
   IMAGE_OPTS,
   imageSpec,
+  keysOf,
   OBJECT,
   OUTPUT,
   outputFormat,
 } from './image-options.js';
-import { takeObjects } from './objects.js';
 import { optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { programName } from './program.js';
@@ -41,7 +41,7 @@ const OPTIONS = [
 
 export async function runMeasureCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
-  takeObjects(args.all('object'));
+  const keys = keysOf(args);
   const pairs = optionPairs(args.all('o'));
   const sizes = args.all('size').map((text) => sizeWord('image size', text));
   const choices = args.all('l').map(snapshotChoice);
@@ -50,7 +50,7 @@ export async function runMeasureCommand(words: string[]): Promise<Outcome> {
   const source = await sourceOf(args, sizes.at(-1));
   try {
     const values = targetValues(format, pairs);
-    const result = measure({ format, values, source, snapshot: choices.at(-1) });
+    const result = measure({ format, values, source, snapshot: choices.at(-1), keys });
     process.stdout.write(output === 'json' ? jsonMeasure(result) : humanMeasure(result));
     return { status: 0 };
   } finally {

@@ -129,12 +129,17 @@ function decryptSecret(
   }
   const encrypted =
     options.get('format') === 'base64' ? fromBase64(bytes.toString('latin1')) : bytes;
-  try {
-    const decipher = createDecipheriv('aes-256-cbc', key, vector);
-    return Buffer.concat([decipher.update(encrypted), decipher.final()]);
-  } catch {
-    return fail('Incorrect padding found on decrypted data');
+  if (encrypted.length === 0 || encrypted.length % SECRET_IV_BYTES !== 0) {
+    fail(`Length ${encrypted.length} must be a multiple of block size ${SECRET_IV_BYTES}`);
   }
+  const decipher = createDecipheriv('aes-256-cbc', key, vector).setAutoPadding(false);
+  const padded = decipher.update(encrypted);
+  // As QEMU: of the padding only the last byte is looked at.
+  const padding = padded.at(-1)!;
+  if (padding === 0 || padding > SECRET_IV_BYTES) {
+    fail(`Incorrect number of padding bytes (${padding}) found on decrypted data`);
+  }
+  return padded.subarray(0, -padding);
 }
 
 function fromBase64(text: string): Buffer {

@@ -153,6 +153,7 @@ function reason(what: ActionName, errno: number, isRaw: boolean): string {
     case 'delete':
       return errno === ERRNO.ENOENT ? 'snapshot not found' : words;
     case 'apply':
+      if (errno === ERRNO.EBUSY) return 'Device has active dirty bitmaps';
       return isRaw
         ? 'Block driver does not support snapshots'
         : `Failed to load snapshot: ${words}`;

@@ -49,7 +49,7 @@ export class Flusher {
     // One that takes longer has the locks of the image, and is waited for there.
     while (busy() && performance.now() < end) state.pause(PAUSE_MS);
     // A worker may have the image for longer than one attempt waits.
-    do this.#outcome = this.#attempt(() => writer.flushAll(), performance.now() < end);
+    do this.#outcome = this.#attempt(() => writer.close(), performance.now() < end);
     while (this.#busy && performance.now() < end);
     return this.#outcome;
   }

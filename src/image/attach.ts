@@ -2,6 +2,7 @@
 import { LRUCache } from 'lru-cache';
 import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
+import { ChangeMap } from '../shared/change-map.js';
 import { ImageLock } from '../shared/image-lock.js';
 import { ImageState } from '../shared/image-state.js';
 import { type LoadSlice, SLICE_SIZE, SliceCache } from '../shared/slice-cache.js';
@@ -14,13 +15,15 @@ import type { ImageMemory, WriteMemory } from './memory.js';
 import { storageOf } from './file-storage.js';
 import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
 import type { FormatSource } from './format.js';
-import { driverOf } from './formats.js';
+import { formatDriver } from './formats.js';
+import { BITMAP_FLAG, type Bitmap, isUsable } from './qcow2/bitmaps.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import { COMPRESSION_TYPE, LIMIT } from './qcow2/layout.js';
 import { type LayerCipher, type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
+import { type DirtySource, StoredBitmap } from './qcow2/stored-bitmap.js';
 import { Qcow2Writer } from './qcow2/writer.js';
 import { RawMapping } from './raw.js';
 import { RawWriter } from './raw-writer.js';
@@ -66,6 +69,8 @@ export class AttachedImage {
   readonly #lock: ImageLock | null;
   readonly #backing: Disk | null;
   readonly #top: Qcow2Layer | null;
+  /** What bitmaps are to record; null where there is nothing. */
+  readonly #changes: ChangeMap | null;
   /** All that the active L1 table maps; null of other formats than qcow2. */
   readonly #whole: Disk | null;
   readonly #snapshots = new LRUCache<number, Disk>({ max: DISKS_KEPT });
@@ -96,6 +101,8 @@ export class AttachedImage {
         ? qcow2Layer(layer, storages[index]!, data[index]!, index, cache, decompressor)
         : null,
     );
+    const changes = memory.write?.changes ?? null;
+    this.#changes = changes === null ? null : new ChangeMap(changes);
     this.#lock =
       memory.write === null ? null : new ImageLock(memory.write.lock, owner, options.patienceMs);
     let below: Disk | null = null;
@@ -183,6 +190,24 @@ export class AttachedImage {
     return new Disk(new TailMapping(this.#whole.mapping, start), null);
   }
 
+  /**
+   * What a bitmap of the image says is dirty now, as long as `version` stays: null where its bits cannot
+   * be used.
+   */
+  dirtyOf(
+    bitmap: Bitmap,
+  ): { readonly sources: readonly DirtySource[]; readonly version: number } | null {
+    const top = this.#top;
+    if (top === null || !isUsable(bitmap)) return null;
+    const { size } = this.disk;
+    const changes = this.#changes;
+    const end = Math.min(size, changes?.keptEnd ?? size);
+    const stored = new StoredBitmap(top.storage, bitmap, top.clusterSize, end);
+    if (changes === null) return { sources: [stored], version: 0 };
+    const isEnabled = (bitmap.flags & BITMAP_FLAG.AUTO) !== 0;
+    return { sources: isEnabled ? [stored, changes] : [stored], version: changes.version };
+  }
+
   #snapshot(view: number): { snapshot: Snapshot; layer: Qcow2Layer } {
     const top = this.description.layers[0];
     const snapshot = this.snapshots().find((shown) => shown.view === view)?.snapshot;
@@ -221,13 +246,14 @@ export class AttachedImage {
       return new RawWriter(storage, state, lock, memory.options, top.probed === true);
     }
     if (top.format !== 'qcow2') throw new TypeError(`${top.format} images are read-only`);
-    const { header } = top;
+    const { header, bitmaps } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
     const whole = this.#whole!;
     const storages = { storage, dataStorage };
     const disks = { disk, whole, snapshots };
     const { cipher } = this.#top!;
-    return new Qcow2Writer({ header, cipher, ...storages, cache, memory, lock, state, ...disks });
+    const keys = { header, bitmaps, cipher };
+    return new Qcow2Writer({ ...keys, ...storages, cache, memory, lock, state, ...disks });
   }
 }
 
@@ -265,7 +291,7 @@ function activeMapping(
 ): Mapping {
   const { format } = layer;
   if (format === 'raw') return new RawMapping(source.storage, state ?? { size: layer.fileSize });
-  if (format !== 'qcow2') return driverOf(format)!.mapping(layer.layout, source);
+  if (format !== 'qcow2') return formatDriver(format)!.mapping(layer.layout, source);
   const { l1TableOffset, l1Size, size } = layer.header;
   return new Qcow2Mapping(qcow2!, state ?? { l1TableOffset, l1Size, size });
 }
@@ -339,7 +365,7 @@ function sliceLoader(storages: readonly Storage[], layers: readonly LayerDescrip
       );
     }
     scratch.bytes.fill(0, n);
-    if (layer.format === 'qcow2' || driverOf(layer.format)?.tableOrder === 'big64') {
+    if (layer.format === 'qcow2' || formatDriver(layer.format)?.tableOrder === 'big64') {
       scratch.bytes.swap64();
     }
     target.set(scratch.bytes);

@@ -6,6 +6,6 @@ import { QED } from './qed/driver.js';
 const DRIVERS: readonly FormatDriver[] = [QED, QCOW1];
 
 /** The driver of a format; undefined where there is none. */
-export function driverOf(format: string): FormatDriver | undefined {
+export function formatDriver(format: string): FormatDriver | undefined {
   return DRIVERS.find((driver) => driver.format === format);
 }

@@ -72,7 +72,7 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
   const actualSize = fstatSync(layer.file.fd).blocks * BLOCK_SIZE;
   const common = {
     filename,
-    format: layer.format,
+    format: (layer.format === 'raw' ? layer.driver : undefined) ?? layer.format,
     virtualSize: layerSize(layer),
     actualSize,
     clusterSize: layerClusterSize(layer),

@@ -1,6 +1,7 @@
 /** The shared memory of one image: made by the main thread, handed to every thread that attaches. */
 import { fstatSync } from 'node:fs';
 import { ERRNO } from '../errors.js';
+import { allocateChangeMap, type ChangeMapMemory } from '../shared/change-map.js';
 import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
 import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
 import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
@@ -22,6 +23,8 @@ export interface WriteMemory {
   readonly metadata: SharedArrayBuffer;
   /** Clusters that the file can have: Infinity but for block devices. */
   readonly clusterLimit: number;
+  /** What bitmaps are to record; null where there are none. */
+  readonly changes: ChangeMapMemory | null;
 }
 
 export interface ImageMemory {
@@ -61,8 +64,19 @@ export function allocateImageMemory(
       }),
       metadata: allocateMetadataMap(),
       clusterLimit: isDevice ? Math.floor(size / clusterSize) : Number.POSITIVE_INFINITY,
+      changes: changesOf(top),
     },
   };
+}
+
+/** Memory for what bitmaps are to record, as finely as the finest one does. */
+function changesOf(top: LayerDescription): ChangeMapMemory | null {
+  if (top.format !== 'qcow2' || top.bitmaps.length === 0) return null;
+  const finest = top.bitmaps.reduce(
+    (least, { granularity }) => Math.min(least, granularity),
+    Number.POSITIVE_INFINITY,
+  );
+  return allocateChangeMap(top.header.size, finest);
 }
 
 /** Frees what the dead thread `owner` held; what it was changing ends all writing. */

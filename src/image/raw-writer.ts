@@ -177,6 +177,12 @@ export class RawWriter implements ImageWriter {
     }
   }
 
+  close(): void {
+    this.flushAll();
+  }
+
+  holdBitmaps(): void {}
+
   flushAll(): void {
     this.flush();
   }

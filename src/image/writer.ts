@@ -99,9 +99,18 @@ export interface ImageWriter {
 
   /**
    * The same, and leaves the image as if it were closed: nothing held back, the dirty bit clear. For
-   * the periodic flush and for the end.
+   * the periodic flush.
    */
   flushAll(): void;
+
+  /** The same, and the bitmaps are true in the file. For the end; the writer can still be used. */
+  close(): void;
+
+  /**
+   * Marks all bitmaps as in use at once, not before the first change: as QEMU does, for who may end at
+   * any moment. Nothing in formats without bitmaps.
+   */
+  holdBitmaps(): void;
 
   /**
    * Writes VM state: bytes behind the disk, as a machine that is saved has them. `offset`: from the
@@ -118,6 +127,6 @@ export interface ImageWriter {
 
   renameSnapshot(view: number, name: string): void;
 
-  /** Makes the disk what the snapshot is, its size too. */
+  /** Makes the disk what the snapshot is, its size too. EBUSY where the image has bitmaps. */
   revertTo(view: number): void;
 }

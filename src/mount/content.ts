@@ -1,5 +1,6 @@
 /** What a file of the mounted tree holds. Offsets and sizes are bytes. */
 import type { Disk } from '../image/disk.js';
+import type { Bitmap } from '../image/qcow2/bitmaps.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import type { Partition, PartitionTable } from './partitions/table.js';
@@ -19,6 +20,8 @@ export interface Origin {
   readonly start?: number;
   readonly snapshot?: Snapshot | undefined;
   readonly partition?: Partition;
+  /** The bitmap that a file tells of. */
+  readonly bitmap?: Bitmap;
   /** Of a folder of partitions. */
   readonly table?: PartitionTable;
 }

@@ -2,9 +2,10 @@
 import type { AttachedImage } from '../image/attach.js';
 import type { LayerDescription } from '../image/description.js';
 import { collectInfo, type ImageInfo, type Qcow2Facts } from '../image/info.js';
-import { BITMAP_FLAG, type Bitmap } from '../image/qcow2/bitmaps.js';
+import type { Bitmap } from '../image/qcow2/bitmaps.js';
 import type { LuksFacts, LuksKeySlot } from '../image/crypto/luks-header.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
+import { flagNames } from './bitmap-folder.js';
 import { formatJson, type JsonObject } from './json.js';
 
 /** What `info --output=json FILENAME` prints of an image that is open already. */
@@ -87,10 +88,7 @@ export function qcow2Object(facts: Qcow2Facts): JsonObject {
 }
 
 function bitmapObject({ name, granularity, flags }: Bitmap): JsonObject {
-  const names: string[] = [];
-  if ((flags & BITMAP_FLAG.IN_USE) !== 0) names.push('in-use');
-  if ((flags & BITMAP_FLAG.AUTO) !== 0) names.push('auto');
-  return { name, granularity, flags: names };
+  return { name, granularity, flags: flagNames(flags) };
 }
 
 function encryptObject(encrypt: Qcow2Facts['encrypt']): JsonObject | undefined {

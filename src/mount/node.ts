@@ -59,12 +59,18 @@ export const SLOT = {
   ROOT: ROOT_ID,
   INFO: 2,
   SNAPSHOTS: 3,
+  BITMAPS: 4,
   RAW: 8,
   VMSTATE: 9,
   PARTITIONS: 10,
   /** Partition n has slot PARTITION + n. */
   PARTITION: 0x1000,
+  /** Bitmap n, from 1 on, has slot BITMAP + n, of view 0. */
+  BITMAP: 0x8000,
 } as const;
+
+/** Bitmaps that have a slot. */
+export const LAST_BITMAP = 0x7fff;
 
 const SLOTS = 0x1_0000;
 
@@ -82,5 +88,9 @@ export function slotOf(id: number): number {
 
 /** The number of the partition that a node is; 0 where it is none. */
 export function partitionOf(id: number): number {
-  return Math.max(0, slotOf(id) - SLOT.PARTITION);
+  return isPartition(slotOf(id)) ? slotOf(id) - SLOT.PARTITION : 0;
+}
+
+export function isPartition(slot: number): boolean {
+  return slot >= SLOT.PARTITION && slot < SLOT.BITMAP;
 }

@@ -1,7 +1,7 @@
 /**
  * The mounted tree over one image: nodes made on demand, the same in every thread.
  *
- *   disk.raw  disk.partitions/N.raw  disk.info.json
+ *   disk.raw  disk.partitions/N.raw  disk.info.json  disk.bitmaps/NAME.json
  *   disk.snapshots/NAME.raw  NAME.vmstate  NAME.partitions/N.raw
  *
  * An image can have 65,536 snapshots. So a name is found without reading any disk, a folder is
@@ -13,11 +13,12 @@ import { LRUCache } from 'lru-cache';
 import type { AttachedImage, SnapshotView } from '../image/attach.js';
 import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
+import { BitmapFolder } from './bitmap-folder.js';
 import { BytesContent, type Content, type Origin, WindowContent } from './content.js';
 import { directoryEntry, type Entry, fileEntry } from './entry.js';
 import type { MountFacts } from './facts.js';
 import { liveInfo } from './info-json.js';
-import { type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
+import { isPartition, type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
 import { NodeMaker } from './node-maker.js';
 import { PartitionTables } from './partition-tables.js';
 import type { Partition } from './partitions/table.js';
@@ -36,12 +37,14 @@ const ROOT_SLOTS: ReadonlyMap<string, number> = new Map([
   ['.partitions', SLOT.PARTITIONS],
   ['.snapshots', SLOT.SNAPSHOTS],
   ['.info.json', SLOT.INFO],
+  ['.bitmaps', SLOT.BITMAPS],
 ]);
 const PARTITION_FILE = /^([1-9]\d*)\.raw$/;
 
 export class Tree {
   readonly #image: AttachedImage;
   readonly #facts: MountFacts;
+  readonly #bitmaps: BitmapFolder;
   readonly #maker: NodeMaker;
   readonly #writable: boolean;
   readonly #windows: OpenWindows | null;
@@ -59,6 +62,7 @@ export class Tree {
     this.#image = image;
     this.#facts = facts;
     this.#windows = windows;
+    this.#bitmaps = new BitmapFolder(image);
     this.#maker = new NodeMaker(image.description, facts);
     this.#writable = image.description.writable;
     this.#tables = new PartitionTables({
@@ -137,7 +141,7 @@ export class Tree {
   /** Whether the file shows bytes of a disk, or of a VM state: those of `viewOf(id)`. */
   isOfView(id: number): boolean {
     const slot = slotOf(id);
-    if (this.isDisk(id) || slot >= SLOT.PARTITION) return true;
+    if (this.isDisk(id) || isPartition(slot)) return true;
     return viewOf(id) > 0 && (slot === SLOT.RAW || slot === SLOT.VMSTATE);
   }
 
@@ -159,6 +163,8 @@ export class Tree {
         return this.#lookupRoot(name);
       case SLOT.SNAPSHOTS:
         return this.#folder.find(name);
+      case SLOT.BITMAPS:
+        return this.#bitmaps.find(name);
       default: {
         const number = PARTITION_FILE.exec(name)?.[1];
         if (number === undefined) return undefined;
@@ -174,6 +180,8 @@ export class Tree {
         return this.#rootEntries().filter(({ next }) => next > from);
       case SLOT.SNAPSHOTS:
         return this.#folder.list(from, (view) => this.#showsPartitions(view));
+      case SLOT.BITMAPS:
+        return this.#bitmaps.list(from);
       default:
         return this.#listPartitions(viewOf(directory), from);
     }
@@ -206,7 +214,11 @@ export class Tree {
     if (this.hasSnapshots) {
       entries.push(directoryEntry(`${DISK}.snapshots`, nodeId(0, SLOT.SNAPSHOTS), 3));
     }
-    return [...entries, fileEntry(`${DISK}.info.json`, nodeId(0, SLOT.INFO), 4)];
+    entries.push(fileEntry(`${DISK}.info.json`, nodeId(0, SLOT.INFO), 4));
+    if (this.#hasBitmaps) {
+      entries.push(directoryEntry(`${DISK}.bitmaps`, nodeId(0, SLOT.BITMAPS), 5));
+    }
+    return entries;
   }
 
   *#listPartitions(view: number, from: number): Generator<Entry> {
@@ -231,6 +243,11 @@ export class Tree {
     return top.format === 'qcow2' && top.dataFile === null && this.#facts.snapshot === null;
   }
 
+  /** They are of the disk as it is now. */
+  get #hasBitmaps(): boolean {
+    return !this.#bitmaps.isEmpty && this.#facts.snapshot === null;
+  }
+
   /** What a node shows; undefined where there is no such node. */
   #origin(id: number): Origin | undefined {
     const view = viewOf(id);
@@ -245,7 +262,7 @@ export class Tree {
       const table = this.#tables.get(view);
       return table === null || table.partitions.length === 0 ? undefined : { snapshot, table };
     }
-    if (slot >= SLOT.PARTITION) {
+    if (isPartition(slot)) {
       const number = slot - SLOT.PARTITION;
       const found = this.#find(view, (candidate) => candidate.number === number);
       const partition = found?.partition ?? (view === 0 ? this.#openPartition(number) : undefined);
@@ -256,7 +273,12 @@ export class Tree {
       return view > 0 && snapshot!.vmStateSize > 0 ? { snapshot } : undefined;
     if (view > 0) return undefined;
     if (slot === SLOT.ROOT) return { snapshot };
-    const there = slot === SLOT.INFO || (slot === SLOT.SNAPSHOTS && this.hasSnapshots);
+    const bitmap = this.#hasBitmaps ? this.#bitmaps.bitmap(slot) : undefined;
+    if (bitmap !== undefined) return { bitmap };
+    const there =
+      slot === SLOT.INFO ||
+      (slot === SLOT.SNAPSHOTS && this.hasSnapshots) ||
+      (slot === SLOT.BITMAPS && this.#hasBitmaps);
     return there ? {} : undefined;
   }
 
@@ -274,7 +296,11 @@ export class Tree {
     if (origin === undefined) return undefined;
     const view = viewOf(id);
     const folder = view === 0 ? ROOT_ID : nodeId(0, SLOT.SNAPSHOTS);
-    const { disk, partition } = origin;
+    const { bitmap, disk, partition } = origin;
+    if (bitmap !== undefined) {
+      const content = this.#bitmaps.content(slotOf(id));
+      return this.#maker.file(id, nodeId(0, SLOT.BITMAPS), content, origin);
+    }
     if (partition !== undefined) {
       const content = new WindowContent(disk!, partition.offset, partition.size);
       return this.#maker.file(id, nodeId(view, SLOT.PARTITIONS), content, origin);
@@ -294,7 +320,7 @@ export class Tree {
 
   /** How many folders a folder holds; undefined where finding out is not cheap, or failed. */
   #subfolders(slot: number): number | undefined {
-    if (slot === SLOT.PARTITIONS) return 0;
+    if (slot === SLOT.PARTITIONS || slot === SLOT.BITMAPS) return 0;
     if (slot === SLOT.SNAPSHOTS) return this.#folder.isEmpty ? 0 : undefined;
     if (this.#tables.tryGet(0) === undefined) return undefined;
     return this.#rootEntries().filter((entry) => entry.directory).length;

@@ -1,5 +1,6 @@
 /** Extended attributes: facts about the image, the snapshot and the partition behind a file. */
 import type { ImageDescription } from '../image/description.js';
+import { flagNames } from './bitmap-folder.js';
 import type { Origin } from './content.js';
 import type { MountFacts } from './facts.js';
 
@@ -35,7 +36,7 @@ export function xattrsOf(
   description: ImageDescription,
   facts: MountFacts,
   root: boolean,
-  { disk, snapshot, partition, table }: Origin,
+  { bitmap, disk, snapshot, partition, table }: Origin,
   live: LiveNumbers,
 ): ReadonlyMap<string, string> {
   const values: Record<string, string | number | bigint | null | undefined> = imageFacts(
@@ -50,6 +51,11 @@ export function xattrsOf(
     values['snapshot.disk-size'] = snapshot.diskSize;
     values['snapshot.vm-state-size'] = snapshot.vmStateSize;
     values['snapshot.vm-clock-nsec'] = snapshot.vmClock;
+  }
+  if (bitmap !== undefined) {
+    values['bitmap.name'] = bitmap.name;
+    values['bitmap.granularity'] = bitmap.granularity;
+    values['bitmap.flags'] = flagNames(bitmap.flags).join();
   }
   if (partition !== undefined) {
     values['partition.number'] = partition.number;

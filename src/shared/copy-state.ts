@@ -12,8 +12,9 @@ import { lock, unlock } from './futex.js';
 const CLAIM = 0;
 const TURN = 16;
 const STOPPED = 32;
+const TAKEN_OVER = 48;
 /** Numbers behind them, by index. */
-const NUMBERS_OFFSET = 48 * 4;
+const NUMBERS_OFFSET = 64 * 4;
 const POSITION = 0;
 const NEXT_TICKET = 1;
 const DUE_MS = 2;
@@ -44,6 +45,16 @@ export class CopyState {
 
   get stopped(): boolean {
     return Atomics.load(this.#words, STOPPED) !== 0;
+  }
+
+  /** Whether a worker has begun. */
+  get takenOver(): boolean {
+    return Atomics.load(this.#words, TAKEN_OVER) !== 0;
+  }
+
+  /** Before a worker's first claim: whoever claims after it knows. */
+  takeOver(): void {
+    Atomics.store(this.#words, TAKEN_OVER, 1);
   }
 
   /** All threads end at their next step. */

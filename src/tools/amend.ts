@@ -5,8 +5,13 @@
  */
 import { ImageError, isExpected } from '../errors.js';
 import type { AttachedImage } from '../image/attach.js';
+import { KeyRing } from '../image/crypto/key-ring.js';
+import { changeSlots, type SlotChange, slotsToChange } from '../image/crypto/key-slots.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
+import { refuseUnusable } from '../image/qcow2/bitmap-editor.js';
+import { readBitmaps } from '../image/qcow2/bitmaps.js';
+import { luksPlace } from '../image/qcow2/encryption.js';
 import { hasBit } from '../image/qcow2/features.js';
 import { setFeatures } from '../image/qcow2/header-edit.js';
 import { readHeader, type Qcow2Header } from '../image/qcow2/header.js';
@@ -36,6 +41,26 @@ export interface AmendRequest {
   /** Only what the image has already. */
   readonly backingFile?: string | undefined;
   readonly backingFormat?: string | undefined;
+  /** What is to become of the key slots of a LUKS image. */
+  readonly keySlots?: KeySlotRequest | undefined;
+}
+
+export interface KeySlotRequest {
+  /** `active` or `inactive`; others are refused. */
+  readonly state: string | undefined;
+  readonly slot: number | undefined;
+  /** Ids of secrets. */
+  readonly newSecret: string | undefined;
+  readonly oldSecret: string | undefined;
+  /** Milliseconds. */
+  readonly iterTime: number | undefined;
+}
+
+export interface AmendOptions {
+  /** With the secrets that the request names. */
+  readonly keys?: KeyRing;
+  /** Erase key slots that nothing else opens. */
+  readonly force?: boolean;
 }
 
 /** The image to be amended: open for writing, by this thread alone. */
@@ -44,6 +69,7 @@ export interface AmendTarget {
   readonly storage: MutableStorage;
   /** As it was opened. */
   readonly description: ImageDescription;
+  readonly options?: AmendOptions | undefined;
   /** Attaches to the image by a description that is true now. */
   attach(description: ImageDescription): AttachedImage;
 }
@@ -56,9 +82,10 @@ export function describeAnew({
   const [top, ...below] = description.layers;
   const header = readHeader(storage);
   const snapshots = readSnapshots(storage, header);
+  const bitmaps = readBitmaps(storage, header);
   return {
     ...description,
-    layers: [{ ...(top as Qcow2Description), header, snapshots }, ...below],
+    layers: [{ ...(top as Qcow2Description), header, snapshots, bitmaps }, ...below],
   };
 }
 
@@ -97,6 +124,8 @@ class Amendment {
   /** Null: the header has changed since. */
   #known: ImageDescription | null;
   #image: AttachedImage | null = null;
+  /** What is done with key slots, once it is checked. */
+  #slots: { readonly change: SlotChange; readonly slots: readonly number[] } | null = null;
 
   constructor(target: AmendTarget) {
     this.#target = target;
@@ -121,6 +150,7 @@ class Amendment {
     const header = this.#header;
     const { lazyRefcounts, refcountBits, size } = request;
     checkValues(header, request);
+    if (request.keySlots !== undefined) this.#checkKeySlots(request.keySlots);
     const version = request.version ?? header.version;
     if (version < 3 && this.#asksForWidth(request)) {
       throw refusal(
@@ -135,6 +165,7 @@ class Amendment {
           '(use compat=1.1 or greater)',
       );
     }
+    if (size !== undefined && size !== header.size) this.#top.bitmaps.forEach(refuseUnusable);
     if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
     // Else the change of the width, the first step, refuses.
@@ -147,6 +178,23 @@ class Amendment {
   #asksForWidth({ refcountBits = VERSION_2_REFCOUNT_BITS }: AmendRequest): boolean {
     const now = this.#header.geometry.refcountBits;
     return refcountBits !== VERSION_2_REFCOUNT_BITS && refcountBits !== now;
+  }
+
+  #checkKeySlots(request: KeySlotRequest): void {
+    const { keys = new KeyRing(), force = false } = this.#target.options ?? {};
+    const { state, slot, newSecret, oldSecret, iterTime } = request;
+    if (state === undefined) throw refusal("Parameter 'state' is missing", 'EINVAL');
+    if (state !== 'active' && state !== 'inactive') {
+      throw refusal(`Parameter 'state' does not accept value '${state}'`, 'EINVAL');
+    }
+    const secret = (id: string | undefined) => (id === undefined ? undefined : keys.secret(id));
+    const change: SlotChange = {
+      ...{ state, slot, iterTime, force },
+      newPassphrase: secret(newSecret),
+      oldPassphrase: secret(oldSecret),
+    };
+    const slots = slotsToChange(this.#target.storage, luksPlace(this.#header)!, change);
+    this.#slots = { change, slots };
   }
 
   #checkDowngrade({ refcountBits, size }: AmendRequest): void {
@@ -182,6 +230,7 @@ class Amendment {
     const header = this.#header;
     const { version = header.version, refcountBits, lazyRefcounts, size, dataFile } = request;
     if (version > header.version) yield { run: () => this.#upgrade(), long: true };
+    if (this.#slots !== null) yield { run: () => this.#changeKeySlots() };
     if (refcountBits !== undefined && refcountBits !== header.geometry.refcountBits) {
       yield { run: () => this.#changeRefcountWidth(refcountBits), long: true };
     }
@@ -214,14 +263,20 @@ class Amendment {
     yield* this.#edit(downgradeHeader);
   }
 
+  /** The header of LUKS lies in clusters of its own, which nothing else writes to. */
+  *#changeKeySlots(): Generator<number> {
+    const { change, slots } = this.#slots!;
+    const place = luksPlace(this.#header)!;
+    changeSlots(this.#target.storage, place, slots, change, this.#top.key!.key);
+    yield 1;
+  }
+
   *#changeRefcountWidth(bits: number): Generator<number> {
     yield* this.#writer.amender().changeRefcountWidth(bits);
     yield* this.#edit(() => {});
   }
 
   *#resize(size: number): Generator<number> {
-    // They are not made longer.
-    yield* this.#edit(clearAutoclear(AUTOCLEAR.BITMAPS));
     this.#writer.resize(size);
     yield 1;
     this.#settle();
@@ -245,7 +300,7 @@ class Amendment {
 
   /** Leaves the image clean, and lets go of it. */
   #settle(): void {
-    this.#image?.writer?.flushAll();
+    this.#image?.writer?.close();
     this.#image = null;
     this.#known = null;
   }
@@ -313,7 +368,9 @@ export async function amendImage(
   { description, attach }: OpenDisk,
   request: AmendRequest,
   progress: Progress,
+  options?: AmendOptions,
 ): Promise<void> {
-  const target = { storage: storageOf(description.layers[0].file), description, attach };
+  const storage = storageOf(description.layers[0].file);
+  const target = { storage, description, attach, options };
   for (const fraction of amendSteps(target, request)) await progress.advance(fraction);
 }

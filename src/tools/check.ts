@@ -4,14 +4,14 @@ import { ImageError } from '../errors.js';
 import type { CheckResult, Fix } from '../image/check-result.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
-import { driverOf } from '../image/formats.js';
+import { formatDriver } from '../image/formats.js';
 import { closeImage, type OpenPolicy } from '../image/open.js';
 import { checkImage } from '../image/qcow2/check.js';
 import type { CheckedImage } from '../image/qcow2/checked-image.js';
 import type { Report } from '../image/qcow2/check-findings.js';
-import { BITMAP_FLAG, isBitmapTable } from '../image/qcow2/bitmaps.js';
+import { checkBitmapTables } from '../image/qcow2/bitmaps.js';
 import { readHeader } from '../image/qcow2/header.js';
-import { prepareForWriting } from '../image/qcow2/header-edit.js';
+import { prepareForWriting } from '../image/qcow2/prepare-for-writing.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
 import { openDescription } from './open-image.js';
 
@@ -50,7 +50,7 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
     options.opened?.(description);
     const [layer] = description.layers;
     if (layer.format !== 'qcow2') {
-      const checkOther = layer.format === 'raw' ? undefined : driverOf(layer.format)?.check;
+      const checkOther = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.check;
       if (layer.format === 'raw' || checkOther === undefined) throw noChecks();
       return checkOther(storageOf(layer.file), layer);
     }
@@ -70,7 +70,7 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
 /** As for every opening to write: what other programs have said of the image may no longer be true. */
 function negotiate({ file }: Qcow2Description): void {
   const storage = storageOf(file);
-  prepareForWriting(storage, readHeader(storage, 'check'), true);
+  prepareForWriting(storage, readHeader(storage, 'check'));
 }
 
 /** QEMU opens no image with a bitmap that it cannot load, but where it is marked as not in order. */
@@ -78,11 +78,11 @@ function refuseBitmapTables(
   { filename }: ImageSpec,
   { file, header, bitmaps }: Qcow2Description,
 ): void {
-  for (const bitmap of bitmaps) {
-    if ((bitmap.flags & BITMAP_FLAG.IN_USE) !== 0) continue;
-    if (isBitmapTable(storageOf(file), header.geometry, bitmap)) continue;
-    const what = `Could not read bitmap_table table from image for bitmap '${bitmap.name}'`;
-    const message = `Could not open '${filename}': ${what}: Invalid argument`;
+  try {
+    checkBitmapTables(storageOf(file), header, bitmaps);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const message = `Could not open '${filename}': ${error.message}: Invalid argument`;
     throw new ImageError('invalid', 'EINVAL', message);
   }
 }

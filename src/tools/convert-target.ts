@@ -6,12 +6,17 @@ import { fstatSync, readlinkSync, realpathSync, rmSync, statSync } from 'node:fs
 import { alignUp } from '../codec/bits.js';
 import { AttachedImage } from '../image/attach.js';
 import { SECTOR_SIZE } from '../image/extent.js';
+import type { Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
 import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
+import type { BitmapEditor } from '../image/qcow2/bitmap-editor.js';
 import { BulkAllocator } from '../image/qcow2/bulk-allocator.js';
 import { BulkTables, showHeader } from '../image/qcow2/bulk-tables.js';
+import { readHeader } from '../image/qcow2/header.js';
+import { Qcow2Writer } from '../image/qcow2/writer.js';
 import type { ImageSpec } from '../image/spec.js';
 import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/write-options.js';
+import type { ImageWriter } from '../image/writer.js';
 import type { MutableStorage } from '../storage/storage.js';
 import type { CopyReport, CopyTarget } from './copy-thread.js';
 import type { Creation } from './create.js';
@@ -31,6 +36,10 @@ export interface ConvertTarget {
   prepare(threads: number, layout: Float64Array): CopyTarget;
   /** What has become of the next range. */
   take(report: CopyReport): void;
+  /** All of the disk is copied. */
+  settle(): void;
+  /** Behind that: its bitmaps, to be edited. Not of a raw one. */
+  bitmaps(): BitmapEditor;
   /** Makes it whole, and durable where that is wanted; closes it. */
   finish(): void;
   /** Closes it; a new one is gone. */
@@ -55,7 +64,9 @@ export async function openNewTarget(
   let disk: OpenDisk;
   try {
     const policy = { unfinished: true };
-    disk = await openDisk({ path, filename, format }, { writable: true, write: { cache }, policy });
+    const encryption = { secret: creation.values.get('encrypt.key-secret')?.text };
+    const spec = { path, filename, format, keys: creation.keys, encryption };
+    disk = await openDisk(spec, { writable: true, write: { cache }, policy });
   } catch (error) {
     if (statSync(path).isFile()) rmSync(realpathSync(path), { force: true });
     throw error;
@@ -67,8 +78,11 @@ export async function openNewTarget(
   if (!isFile) return new WrittenTarget(disk, write, true);
   if (top.format === 'raw') return new RawTarget(disk, cache, sizeOf(creation));
   if (top.format !== 'qcow2') return new WrittenTarget(disk, write, true);
-  const isPlain = top.dataFile === null && below.length === 0 && preallocation === 'off';
-  return isPlain ? new BulkTarget(disk, cache) : new WrittenTarget(disk, write, true);
+  const isPlain =
+    top.dataFile === null && top.key === null && below.length === 0 && preallocation === 'off';
+  if (isPlain) return new BulkTarget(disk, cache);
+  const isPlainSpace = top.key !== null && preallocation !== 'off' && top.header.version < 3;
+  return new WrittenTarget(disk, write, true, isPlainSpace);
 }
 
 /** Whole sectors, as raw images have. */
@@ -114,6 +128,12 @@ class RawTarget extends NewTarget implements ConvertTarget {
 
   take(): void {}
 
+  settle(): void {}
+
+  bitmaps(): BitmapEditor {
+    throw new TypeError('a raw image has no bitmaps');
+  }
+
   finish(): void {
     if (this.storage.size() < this.#size) this.storage.truncate(this.#size);
     this.flush();
@@ -127,6 +147,8 @@ class BulkTarget extends NewTarget implements ConvertTarget {
   readonly #tables: BulkTables;
   readonly #header;
   #allocator: BulkAllocator | undefined;
+  /** Of its bitmaps, where there are some. */
+  #writer: ImageWriter | null = null;
 
   constructor(disk: OpenDisk, cache: WriteOptions['cache']) {
     super(disk, cache);
@@ -156,8 +178,21 @@ class BulkTarget extends NewTarget implements ConvertTarget {
     this.#tables.writeBelow(end);
   }
 
-  finish(): void {
+  settle(): void {
     this.#tables.finish(this.#allocator!);
+  }
+
+  bitmaps(): BitmapEditor {
+    const { description, attach } = this.disk;
+    const [top, ...below] = description.layers;
+    const header = readHeader(this.storage, 'open');
+    const now = { ...(top as Qcow2Description), header };
+    this.#writer = attach({ ...description, layers: [now, ...below] }).writer;
+    return editorOf(this.#writer);
+  }
+
+  finish(): void {
+    this.#writer?.close();
     // All of it is durable before it is an image.
     this.flush();
     showHeader(this.storage);
@@ -175,16 +210,18 @@ class WrittenTarget implements ConvertTarget {
   readonly isZero: boolean;
   readonly #hidden: MutableStorage | null;
   #memory: ImageMemory | undefined;
+  #writer: ImageWriter | null = null;
   #owner = 0;
 
-  constructor(disk: OpenDisk, write: WriteOptions, isNew: boolean) {
+  /** `isPlainSpace`: its clusters are there, and what they read as is not known. */
+  constructor(disk: OpenDisk, write: WriteOptions, isNew: boolean, isPlainSpace = false) {
     this.disk = disk;
     this.#write = write;
     this.#isNew = isNew;
     const [top] = disk.description.layers;
     this.unit = top.format === 'qcow2' ? top.header.geometry.clusterSize : RAW_UNIT;
     // A device holds what it held before.
-    this.isZero = isNew && top.format === 'qcow2';
+    this.isZero = isNew && top.format === 'qcow2' && !isPlainSpace;
     this.#hidden = isNew && top.format === 'qcow2' ? storageOf(top.file) : null;
   }
 
@@ -199,9 +236,18 @@ class WrittenTarget implements ConvertTarget {
 
   take(): void {}
 
+  settle(): void {
+    this.#writer = new AttachedImage(this.disk.description, this.#memory!, this.#owner).writer;
+  }
+
+  bitmaps(): BitmapEditor {
+    // What was written is in those that it had.
+    this.#writer!.close();
+    return editorOf(this.#writer);
+  }
+
   finish(): void {
-    const image = new AttachedImage(this.disk.description, this.#memory!, this.#owner);
-    image.writer!.flushAll();
+    this.#writer!.close();
     if (this.#hidden !== null) {
       showHeader(this.#hidden);
       if (this.#write.cache !== 'unsafe') this.#hidden.flush();
@@ -213,6 +259,11 @@ class WrittenTarget implements ConvertTarget {
     if (this.#isNew) removeFile(this.disk);
     this.disk.abandon();
   }
+}
+
+function editorOf(writer: ImageWriter | null): BitmapEditor {
+  if (writer instanceof Qcow2Writer) return writer.bitmaps();
+  throw new TypeError('a qcow2 image is expected');
 }
 
 /** By the descriptor: a link leads where it led. A device stays what it is. */

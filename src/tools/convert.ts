@@ -7,10 +7,12 @@ import { fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { isExpected } from '../errors.js';
 import { allocateImageMemory } from '../image/memory.js';
+import type { Bitmap } from '../image/qcow2/bitmaps.js';
 import { allocateCopyState, CopyState } from '../shared/copy-state.js';
 import type { ConvertTarget } from './convert-target.js';
 import { runCopy } from './copy.js';
 import { CopyFailure } from './copy-failure.js';
+import { copyBitmaps } from './bitmaps.js';
 import type { CopyJob } from './copy-thread.js';
 import type { SourcePart } from './copy-source.js';
 import type { OpenDisk } from './open-disk.js';
@@ -18,7 +20,7 @@ import type { Progress } from './progress.js';
 
 const CACHE_SIZE = 32 << 20;
 /** Bytes on the host up to which threads take longer to start than they save. */
-const SMALL = 32 << 20;
+const SMALL = 128 << 20;
 /** The same where it is compressed. */
 const SMALL_COMPRESSED = 1 << 20;
 /** Threads that write to one file: more of them only wait for each other. */
@@ -51,6 +53,8 @@ export interface ConvertOptions {
   /** Threads at most. */
   readonly threads: number;
   readonly progress: Progress;
+  /** Bitmaps of the source that the target gets, as well. */
+  readonly bitmaps: readonly Bitmap[];
   /** Told of what was passed over, with `salvage`, in the disk's order. */
   readonly onProblem: (problem: CopyFailure) => void;
 }
@@ -74,6 +78,9 @@ export async function convertDisks(
   try {
     const size = sources.reduce((sum, source) => sum + sourceSize(source), 0);
     await copy(sources, size, target, options);
+    writing(size, () => target.settle());
+    if (options.bitmaps.length > 0)
+      copyBitmaps(sources[0]!.disk, options.bitmaps, target.bitmaps());
     writing(size, () => target.finish());
     finished = true;
   } finally {
@@ -89,7 +96,8 @@ async function copy(
 ): Promise<void> {
   const { progress, salvage, sparse, overBacking, rate } = options;
   const threads = threadsFor(sources, options);
-  const owners = Math.max(1, threads);
+  // The main thread copies, too.
+  const owners = threads + 1;
   const memory = allocateCopyState();
   const job: CopyJob = {
     sources: sources.map((source) => partOf(source, owners)),

@@ -10,12 +10,14 @@ import {
   parseOptions,
   withOption,
 } from '../image/create-options.js';
+import { KeyRing } from '../image/crypto/key-ring.js';
+import { makeLuks } from '../image/crypto/luks-write.js';
 import { CreateTarget } from '../image/create-target.js';
 import { layerSize } from '../image/description.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import { fullName, protocolOf } from '../image/file-names.js';
 import { closeImage, openImage } from '../image/open.js';
-import { formatImage, planImage } from '../image/qcow2/create.js';
+import { formatImage, planImage, type Qcow2Plan } from '../image/qcow2/create.js';
 import { fillRawFile } from '../image/raw-create.js';
 import type { Preallocation } from '../image/writer.js';
 import { type Progress, NO_PROGRESS } from './progress.js';
@@ -28,6 +30,8 @@ export interface Creation {
   readonly path: string;
   readonly format: string;
   readonly table: OptionTable;
+  /** With the secrets that the options name. */
+  readonly keys: KeyRing;
   /** With its `size`, when it comes to making it. */
   readonly values: OptionValues;
 }
@@ -37,6 +41,7 @@ export function planCreation(
   filename: string,
   format: string,
   pairs: readonly (readonly [key: string, value: string | undefined])[],
+  keys: KeyRing = new KeyRing(),
 ): Creation {
   // Formats before names, as QEMU.
   createOptionTable(format);
@@ -48,7 +53,7 @@ export function planCreation(
     );
   }
   const table = createOptionTable(format, protocol);
-  return { filename, path, format, table, values: parseOptions(pairs, table) };
+  return { filename, path, format, table, keys, values: parseOptions(pairs, table) };
 }
 
 function pathOf(filename: string): string {
@@ -259,17 +264,17 @@ function hintsOf(values: OptionValues) {
 }
 
 async function createQcow2(
-  { path, values }: Creation,
+  creation: Creation,
   advance: Advance,
   unfinished: boolean,
 ): Promise<void> {
-  await withTarget(path, async (target) => {
-    const dataFile = values.get('data_file')?.text;
+  await withTarget(creation.path, async (target) => {
+    const dataFile = creation.values.get('data_file')?.text;
     if (dataFile === undefined) {
-      await writeQcow2(target, values, advance, unfinished);
+      await writeQcow2(target, creation, advance, unfinished);
       return;
     }
-    const write = (data: CreateTarget) => writeQcow2(target, values, advance, unfinished, data);
+    const write = (data: CreateTarget) => writeQcow2(target, creation, advance, unfinished, data);
     await withTarget(pathOf(dataFile), write, target);
   });
 }
@@ -277,7 +282,7 @@ async function createQcow2(
 /** The data file is whole before the image that names it is one. */
 async function writeQcow2(
   target: CreateTarget,
-  values: OptionValues,
+  { values, keys }: Creation,
   advance: Advance,
   unfinished: boolean,
   data?: CreateTarget,
@@ -292,6 +297,7 @@ async function writeQcow2(
     throw invalid(`Could not resize image: Failed to resize underlying file: ${below}`);
   }
   if (isDevice) checkDevice(target, plan.layout.fileSize);
+  const luks = luksHeaderFor(plan, keys);
   if (data !== undefined) {
     if (data.isDevice) checkDevice(data, plan.layout.size);
     const space = hasSpace && !data.isDevice ? preallocation : 'off';
@@ -299,7 +305,17 @@ async function writeQcow2(
     data.storage.flush();
   }
   target.begin(hintsOf(values));
-  await formatImage(storage, plan, { blank: !isDevice, advance, unfinished });
+  await formatImage(storage, plan, { blank: !isDevice, advance, unfinished, luks });
+}
+
+/** The bytes of the image's LUKS header, where it is to have one. The keys know it then. */
+function luksHeaderFor({ options: { encryption } }: Qcow2Plan, keys: KeyRing): Buffer | undefined {
+  if (encryption === undefined) return undefined;
+  const passphrase = keys.secret(encryption.secret!);
+  if (encryption.luks === null) return undefined;
+  const { bytes, header, key } = makeLuks(encryption.luks, passphrase);
+  keys.learn(header, passphrase, key);
+  return bytes;
 }
 
 function invalid(message: string, hint?: string): ImageError {

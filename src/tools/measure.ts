@@ -2,6 +2,8 @@
 import { alignUp, divCeil } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import { isCreatable, type OptionValues } from '../image/create-options.js';
+import type { KeyRing } from '../image/crypto/key-ring.js';
+import { checkLuksOptions, luksSize } from '../image/crypto/luks-write.js';
 import type { Bitmap } from '../image/qcow2/bitmaps.js';
 import { ENTRY_SIZE, refcountsFor } from '../image/qcow2/create-layout.js';
 import {
@@ -14,7 +16,7 @@ import { BITMAP_DIRECTORY_ENTRY, LIMIT } from '../image/qcow2/layout.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import { blockStatus, type MappedDisk } from './block-status.js';
 import type { OpenDisk } from './open-disk.js';
-import { refuseEncryption } from './qcow2-options.js';
+import { encryptionOf } from './qcow2-options.js';
 import { chosenSnapshot, type SnapshotChoice } from './snapshot-choice.js';
 
 /** Bytes of the file. */
@@ -34,10 +36,12 @@ export interface MeasureRequest {
   readonly values: OptionValues;
   readonly source: OpenDisk | number;
   readonly snapshot?: SnapshotChoice | undefined;
+  /** With the secret that the values name. */
+  readonly keys: KeyRing;
 }
 
 /** Throws an ImageError in QEMU's words. */
-export function measure({ format, values, source, snapshot }: MeasureRequest): Measure {
+export function measure({ format, values, source, snapshot, keys }: MeasureRequest): Measure {
   if (format !== 'qcow2' && format !== 'raw' && isCreatable(format)) {
     throw new ImageError(
       'unsupported',
@@ -50,7 +54,7 @@ export function measure({ format, values, source, snapshot }: MeasureRequest): M
     const size = alignUp(content.size, SECTOR_SIZE);
     return { required: size, fullyAllocated: size };
   }
-  return measureQcow2(values, content);
+  return measureQcow2(values, content, keys);
 }
 
 /** What is to be stored. */
@@ -75,8 +79,8 @@ function contentOf(source: OpenDisk | number, snapshot: SnapshotChoice | undefin
   return { size, disk: { description, disk }, bitmaps: hasBitmaps ? top.bitmaps : null };
 }
 
-function measureQcow2(values: OptionValues, content: Content): Measure {
-  const { geometry, preallocation } = measuredOptions(values);
+function measureQcow2(values: OptionValues, content: Content, keys: KeyRing): Measure {
+  const { geometry, preallocation, cryptoSize } = measuredOptions(values, keys);
   const { clusterSize } = geometry;
   const size = alignUp(content.size, clusterSize);
   const tables = divCeil(size / clusterSize, geometry.l2Entries);
@@ -90,14 +94,19 @@ function measureQcow2(values: OptionValues, content: Content): Measure {
     whole || (content.disk !== null && values.has('backing_file'))
       ? size
       : storedBytes(content, clusterSize);
-  const fullyAllocated = size + metadataSize(geometry, size);
+  // As QEMU: what counts its clusters is not counted.
+  const crypto = alignUp(cryptoSize, clusterSize);
+  const fullyAllocated = size + metadataSize(geometry, size) + crypto;
   const result = { required: fullyAllocated - size + stored, fullyAllocated };
   if (geometry.version < 3 || content.bitmaps === null) return result;
   return { ...result, bitmaps: bitmapsSize(content.bitmaps, content.size, clusterSize) };
 }
 
 /** The rules that are checked here are fewer than those for making an image, and in other words. */
-function measuredOptions(values: OptionValues): { geometry: Geometry; preallocation: string } {
+function measuredOptions(
+  values: OptionValues,
+  keys: KeyRing,
+): { geometry: Geometry; preallocation: string; cryptoSize: number } {
   const clusterSize = values.get('cluster_size')!.number!;
   checkClusterSize(clusterSize);
   const extendedL2 = values.get('extended_l2')!.flag!;
@@ -113,14 +122,23 @@ function measuredOptions(values: OptionValues): { geometry: Geometry; preallocat
   if (!['off', 'metadata', 'falloc', 'full'].includes(preallocation)) {
     throw invalid(`invalid parameter value: ${preallocation}`);
   }
-  if (values.get('encrypt.format')?.text === 'luks') refuseEncryption(values);
   const geometry = geometryOf({
     version,
     clusterBits: Math.log2(clusterSize),
     extendedL2,
     refcountOrder: Math.log2(refcountBits),
   });
-  return { geometry, preallocation };
+  return { geometry, preallocation, cryptoSize: cryptoSizeOf(values, keys) };
+}
+
+/** Bytes of the LUKS header that the image would have; the older AES is not looked at. */
+function cryptoSizeOf(values: OptionValues, keys: KeyRing): number {
+  if (values.get('encrypt.format')?.text !== 'luks') return 0;
+  const { secret, luks } = encryptionOf(values)!;
+  if (secret === undefined) throw invalid("Parameter 'encrypt.key-secret' is required for cipher");
+  keys.secret(secret);
+  checkLuksOptions(luks!);
+  return luksSize(luks!);
 }
 
 /** Bytes of the clusters of which a part is data. */

@@ -79,7 +79,7 @@ export class OpenDisk {
   /** Leaves the image clean and closes it. What throws here was not made durable. */
   close(): void {
     try {
-      this.image.writer?.flushAll();
+      this.image.writer?.close();
     } finally {
       closeImage(this.description);
     }

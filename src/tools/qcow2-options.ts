@@ -1,7 +1,8 @@
 /** The words of `-o` as what a new qcow2 image is to be. */
 import { ImageError } from '../errors.js';
 import { isKnownDriver, type OptionValues } from '../image/create-options.js';
-import type { Qcow2Options } from '../image/qcow2/create-options.js';
+import type { LuksOptions } from '../image/crypto/luks-write.js';
+import type { NewEncryption, Qcow2Options } from '../image/qcow2/create-options.js';
 
 const VERSIONS = { '0.10': 2, v2: 2, '1.1': 3, v3: 3 } as const;
 const PREALLOCATIONS = {
@@ -20,7 +21,7 @@ export function qcow2OptionsOf(values: OptionValues): Qcow2Options {
   if (backingFormat !== undefined && !isKnownDriver(backingFormat)) {
     throw refused('backing-fmt', backingFormat);
   }
-  refuseEncryption(values);
+  const encryption = encryptionOf(values);
   const preallocation = wordOf(PREALLOCATIONS, 'preallocation', text('preallocation'));
   const refcountBits = values.get('refcount_bits')?.number;
   if (refcountBits !== undefined && (refcountBits <= -(2 ** 63) || refcountBits >= 2 ** 63)) {
@@ -40,6 +41,7 @@ export function qcow2OptionsOf(values: OptionValues): Qcow2Options {
     dataFile: text('data_file'),
     dataFileRaw: values.get('data_file_raw')?.flag,
     preallocation,
+    encryption,
   };
 }
 
@@ -58,23 +60,66 @@ function refused(name: string, text: string): ImageError {
   return invalid(`Parameter '${name}' does not accept value '${text}'`);
 }
 
-/** Images are not encrypted here yet. Mistakes are told first. */
-export function refuseEncryption(values: OptionValues): void {
+/** Undefined where the image is not to be encrypted. */
+export function encryptionOf(values: OptionValues): NewEncryption | undefined {
   const legacy = values.get('encryption')?.flag === true;
-  const format = values.get('encrypt.format')?.text;
+  const stated = values.get('encrypt.format')?.text;
   const names = [...values.keys()].filter((name) => name.startsWith('encrypt.'));
-  if (!legacy && names.length === 0) return;
-  if (legacy && format !== undefined) {
+  if (!legacy && names.length === 0) return undefined;
+  if (legacy && stated !== undefined) {
     throw invalid("'encrypt.format' and its alias 'encryption' can't be used at the same time");
   }
-  if (!legacy && format === undefined) throw invalid("Parameter 'encrypt.format' is missing");
-  if (format !== undefined && format !== 'aes' && format !== 'luks') {
-    throw refused('format', format);
-  }
-  if (!values.has('encrypt.key-secret')) {
-    throw invalid("Parameter 'encrypt.key-secret' is required for cipher");
-  }
-  throw new ImageError('unsupported', 'ENOTSUP', 'Encrypted images are not supported');
+  const format = legacy ? 'aes' : stated;
+  if (format === undefined) throw invalid("Parameter 'encrypt.format' is missing");
+  if (format !== 'aes' && format !== 'luks') throw refused('format', format);
+  const secret = values.get('encrypt.key-secret')?.text;
+  if (format === 'luks') return { luks: luksOptionsOf(values), secret };
+  const unexpected = LUKS_NAMES.find((name) => values.has(name));
+  if (unexpected !== undefined) throw invalid(`Parameter '${unexpected}' is unexpected`);
+  return { luks: null, secret };
+}
+
+const LUKS_NAMES = [
+  'cipher-alg',
+  'cipher-mode',
+  'ivgen-alg',
+  'ivgen-hash-alg',
+  'hash-alg',
+  'iter-time',
+].map((name) => `encrypt.${name}`);
+const CIPHERS = words(
+  'aes-128 aes-192 aes-256 des 3des cast5-128 serpent-128 serpent-192 serpent-256 ' +
+    'twofish-128 twofish-192 twofish-256',
+);
+const MODES = { ecb: 'ecb', cbc: 'cbc', xts: 'xts', ctr: 'ctr' } as const;
+const GENERATORS = { plain: 'plain', plain64: 'plain64', essiv: 'essiv' } as const;
+const HASH_WORDS = words('md5 sha1 sha224 sha256 sha384 sha512 ripemd160');
+/** QEMU's. Milliseconds. */
+const ITER_TIME = 2000;
+
+function words(text: string): Readonly<Record<string, string>> {
+  return Object.fromEntries(text.split(' ').map((word) => [word, word]));
+}
+
+function luksOptionsOf(values: OptionValues): LuksOptions {
+  const word = <T>(known: Readonly<Record<string, T>>, name: string) =>
+    wordOf(known, name, values.get(`encrypt.${name}`)?.text);
+  const options = {
+    cipherAlg: word(CIPHERS, 'cipher-alg') ?? 'aes-256',
+    mode: word(MODES, 'cipher-mode') ?? 'xts',
+    ivGenerator: word(GENERATORS, 'ivgen-alg') ?? 'plain64',
+    ivHash: word(HASH_WORDS, 'ivgen-hash-alg') ?? 'sha256',
+    hash: word(HASH_WORDS, 'hash-alg') ?? 'sha256',
+  };
+  const iterTime = iterTimeOf(values) ?? ITER_TIME;
+  return { ...options, iterTime };
+}
+
+/** Milliseconds. */
+export function iterTimeOf(values: OptionValues): number | undefined {
+  const time = values.get('encrypt.iter-time')?.number;
+  if (time === undefined || Math.abs(time) < 2 ** 63) return time;
+  throw invalid("Parameter 'encrypt.iter-time' expects integer");
 }
 
 function invalid(message: string): ImageError {

@@ -2,6 +2,7 @@
 import { ImageError } from '../errors.js';
 import type { SnapshotView } from '../image/attach.js';
 import type { VmStateSource } from '../image/writer.js';
+import { hasBitmaps } from '../image/qcow2/bitmaps.js';
 import type { OpenDisk } from './open-disk.js';
 
 /** Bytes of a name: QEMU cuts longer ones. */
@@ -24,6 +25,9 @@ export function deleteSnapshot(disk: OpenDisk, name: string): void {
 export function applySnapshot(disk: OpenDisk, idOrName: string): void {
   refuseRaw(disk);
   refuseDataFile(disk);
+  const [top] = disk.description.layers;
+  // Whether there is such a snapshot or not, as QEMU says it.
+  if (top.format === 'qcow2' && top.bitmaps.length > 0) throw hasBitmaps();
   disk.writer.revertTo(existing(disk.findSnapshot(idOrName), idOrName).view);
 }
 

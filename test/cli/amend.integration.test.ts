@@ -223,7 +223,7 @@ describe('qemu-img amend', () => {
   async function amend(list: string): Promise<string> {
     const disk = await openDisk(tools.at('ours', NAME), { writable: true });
     try {
-      await amendImage(disk, parseAmendOptions(list, 'qcow2'), NO_PROGRESS);
+      await amendImage(disk, parseAmendOptions(list, disk.description.layers[0]), NO_PROGRESS);
       return '';
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;

@@ -470,3 +470,105 @@ export const OBJECTS = `
   create -f qcow2 -b missing -F qcow2 x
   create -f qcow2 -b ./missing -F qcow2 dir/x
 `;
+
+export const ENCRYPTION = `
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=aes,encrypt.key-secret=s x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encryption=on,encrypt.key-secret=s,compat=0.10,preallocation=metadata x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=aes,encrypt.key-secret=s,encrypt.cipher-alg=aes-256 x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=aes,encrypt.key-secret=s,encrypt.iter-time=1 x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=aes,encrypt.key-secret=t x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=t x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=foo,preallocation=foo x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-mode=gcm x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.ivgen-alg=foo x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.ivgen-hash-alg=foo x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.hash-alg=foo x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=des x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=3des x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=cast5-128 x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha1 x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=9223372036854775808 x 1M
+  create --object secret,id=s,data=abc -f qcow2 -o encrypt.format=luks,encrypt.key-secret=t,cluster_size=13 x 1M
+  create --object secret,id=s,data=/+8=,format=base64 -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s x 1M
+  create --object secret,id=s,data=@@,format=base64 -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s x 1M
+  create --object secret,id=s,data=YWJj,keyid=k x 1k
+  create --object secret,id=k,data=abc --object secret,id=s,data=YWJj,keyid=k x 1k
+  create --object secret,id=k,data=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,format=base64 --object secret,id=s,data=YWJj,keyid=k x 1k
+  create --object secret,id=k,data=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,format=base64 --object secret,id=s,data=YWJj,keyid=k,iv=abc= x 1k
+  create --object secret,id=k,data=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,format=base64 --object secret,id=s,data=kNiltYSQZ0XvXmJ9dVbA4g==,format=base64,keyid=k,iv=AAAAAAAAAAAAAAAAAAAAAA== x 1k
+  map --object secret,id=k,data=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,format=base64 --object secret,id=s,data=k3nBefZLfyFTjUOuYwSDjg==,format=base64,keyid=k,iv=AAAAAAAAAAAAAAAAAAAAAA== --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s
+  create --object secret,id=k,data=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=,format=base64 --object secret,id=s,data=abc,keyid=k,iv=AAAAAAAAAAAAAAAAAAAAAA== x 1k
+  measure --size 1G -O qcow2 -o encrypt.format=luks,encrypt.key-secret=s
+  measure --size 1G -O qcow2 -o encrypt.cipher-alg=aes-128
+  measure --object secret,id=s,data=abc --size 1G -O qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha1
+  convert --object secret,id=s,data=abc -c -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s base.raw x
+  convert --object secret,id=s,data=abc -O qcow2 -o encrypt.format=aes,encrypt.key-secret=t base.raw x
+  convert --object secret,id=s,data=abc -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s base.raw x
+  map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s
+  map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=t
+  map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q
+  map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.format=luks,encrypt.key-secret=s
+  map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.foo=luks,encrypt.key-secret=s
+  map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=base.q,encrypt.format=luks,encrypt.key-secret=s
+  map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=base.q,encrypt.key-secret=s
+  map aes.q
+  map --output=json --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s
+  info aes.q
+  resize aes.q 2M
+  resize --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s 2M
+  snapshot -l aes.q
+  snapshot -c x aes.q
+  compare aes.q base.raw
+  convert aes.q x
+  dd if=aes.q of=x
+  rebase -u -b '' aes.q
+  commit aes.q
+  measure -O raw aes.q
+  amend -o compat=0.10 aes.q
+  convert --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s x
+  dd --object secret,id=s,data=abc --image-opts if=driver=qcow2,,file.filename=aes.q of=x
+`;
+
+export const KEY_SLOT_LINES = `
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=9 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=-1 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=w --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=x --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.new-secret=n --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=foo,encrypt.new-secret=n --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=x --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n,encrypt.keyslot=8 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.new-secret=n --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0,encrypt.old-secret=w --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0,encrypt.iter-time=5 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.iter-time=5 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.format=luks,encrypt.state=inactive --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o compat=0.9,encrypt.state=foo --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o refcount_bits=3,encrypt.state=foo --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o backing_file=x,encrypt.state=foo --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o compat=0.10,encrypt.state=active --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1,refcount_bits=8 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o size=2M --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1 --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.old-secret=n --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1,encrypt.old-secret=n,compat=0.10 --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=inactive,encrypt.keyslot=1,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=two.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.keyslot=0 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.keyslot=1 --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.old-secret=s --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong --force -o encrypt.state=inactive,encrypt.old-secret=w --image-opts driver=qcow2,file.filename=one.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=s --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active base.q
+  amend --object secret,id=s,data=päss --object secret,id=n,data=new --object secret,id=w,data=wrong -o encrypt.state=active,encrypt.new-secret=n one.q
+  info one.q
+  info --output=json two.q
+`;

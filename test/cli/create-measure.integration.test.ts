@@ -2,13 +2,19 @@
  * `create` and `measure`, line by line on QEMU's qemu-img and on ours: what they print, how they end, and
  * the images that they make.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { expect } from 'chai';
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expectSame } from '../helpers/command-lines.js';
+import { AES_OPTIONS, makeLuksImage } from '../helpers/encrypted.js';
+import { encryptedName, SECRET } from '../helpers/image-words.js';
+import { runInProcess } from '../helpers/in-process.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
 import {
   BACKING_AND_DATA_FILES,
+  ENCRYPTION,
+  KEY_SLOT_LINES,
   LAYOUTS,
   OBJECTS,
   SIZES_AND_OPTIONS,
@@ -41,6 +47,27 @@ describe('create, measure by the words of qemu-img', () => {
     qemuImg('create', '-q', '-f', 'qcow2', '-u', '-b', 'small', '-F', 'qcow2', at('wrong.q'), '2M');
     await same(WORDS);
     await same(OBJECTS);
+  });
+
+  it('encrypted images, by many commands', async () => {
+    const how = ['-o', 'encrypt.format=aes,encrypt.key-secret=s'];
+    const secret = ['--object', 'secret,id=s,data=abc'];
+    qemuImg('create', '-q', ...secret, '-f', 'qcow2', ...how, join(template, 'aes.q'), '1M');
+    await same(ENCRYPTION);
+  });
+
+  it('key slots of encrypted images', async () => {
+    const at = (name: string) => join(template, name);
+    const aes = ['-f', 'qcow2', '-o', AES_OPTIONS, at('aes.q'), '1M'];
+    qemuImg('create', '-q', ...SECRET, ...aes);
+    await makeLuksImage(at('one.q'), 1 << 20);
+    copyFileSync(at('one.q'), at('two.q'));
+    const add = 'encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10';
+    const objects = [...SECRET, '--object', 'secret,id=n,data=new'];
+    const words = ['amend', ...objects, '-o', add, '--image-opts', encryptedName('two.q')];
+    const result = await runInProcess(words, template);
+    expect(result).to.deep.equal({ status: 0, stdout: '', stderr: '' });
+    await same(KEY_SLOT_LINES);
   });
 
   it('measure: notations of sizes', () => expectSame(NOTATIONS, template));

@@ -9,7 +9,7 @@ describe('Flusher', () => {
     const lines: string[] = [];
     const state = new MountState(allocateMountState(), 1);
     const flusher = new Flusher({
-      writer: { flushAll } as ImageWriter,
+      writer: { flushAll, close: flushAll } as ImageWriter,
       state,
       log: { error: (line) => lines.push(line) },
       busy,

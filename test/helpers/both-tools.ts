@@ -53,6 +53,15 @@ export class BothTools {
     return { status, stdout, stderr };
   }
 
+  /** Runs commands of our qemu-io on an image; throws where it fails. */
+  io(path: string, ...commands: string[]): void {
+    const link = this.#temp.at('qemu-io');
+    if (!existsSync(link)) symlinkSync(MAIN, link);
+    const words = [...commands.flatMap((command) => ['-c', command]), path];
+    const { status, stdout, stderr } = spawnSync(link, words, { encoding: 'utf8' });
+    if (status !== 0) throw new Error(`qemu-io ${words.join(' ')}: ${stdout}${stderr}`);
+  }
+
   /** Runs it on both: what they print and how they end must be the same, and what they leave. */
   same(
     words: readonly string[],

@@ -1,5 +1,6 @@
 /** Encrypted images that QEMU makes and reads. */
 import { KeyRing } from '#src/image/crypto/key-ring.js';
+import { completeCreation, createImage, planCreation } from '#src/tools/create.js';
 import type { ImageSpec } from '#src/image/spec.js';
 import { PASSPHRASE } from './image-words.js';
 import { tryQemuIo } from './qemu.js';
@@ -16,6 +17,15 @@ export const AES_OPTIONS = 'encrypt.format=aes,encrypt.key-secret=s';
 export function encryptedSpec(path: string, passphrase = PASSPHRASE): ImageSpec {
   const keys = new KeyRing({ secrets: new Map([['s', Buffer.from(passphrase)]]) });
   return { path, filename: path, keys, encryption: { secret: 's' } };
+}
+
+/** Makes an image here: QEMU would take seconds to time its keys. `options`: behind format and key. */
+export async function makeLuksImage(path: string, size: number, options = ''): Promise<void> {
+  const { keys } = encryptedSpec(path);
+  const pairs = luksOptions(options)
+    .split(',')
+    .map((word) => word.split('=') as [string, string]);
+  await createImage(completeCreation(planCreation(path, 'qcow2', pairs, keys), { size }));
 }
 
 /** Runs commands of qemu-io on an image that is named by options. Throws where one fails. */

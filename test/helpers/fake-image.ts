@@ -106,6 +106,8 @@ function fakeWriter(image: FakeImage): ImageWriter {
     changeBackingFile: noting('changeBackingFile', () => {}),
     flush: noting('flush', () => {}),
     flushAll: noting('flushAll', () => {}),
+    close: noting('close', () => {}),
+    holdBitmaps: () => {},
     writeVmState: noting('writeVmState', () => {}),
     createSnapshot: noting('createSnapshot', (name: string) => {
       const view = 1 + Math.max(...image.views.map((one) => one.view));

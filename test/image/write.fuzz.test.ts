@@ -1,5 +1,5 @@
 import type { WriteOptions } from '#src/image/write-options.js';
-import { AES_OPTIONS } from '../helpers/encrypted.js';
+import { AES_OPTIONS, makeLuksImage } from '../helpers/encrypted.js';
 import { SECRET } from '../helpers/image-words.js';
 import { runModel } from '../helpers/model-run.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
@@ -17,6 +17,9 @@ interface Feature {
   readonly compress?: boolean;
   readonly snapshots?: boolean;
   readonly direct?: boolean;
+  readonly luks?: boolean;
+  /** The name of a bitmap that it has. */
+  readonly bitmap?: string;
   /** Its data file is the disk. */
   readonly raw?: boolean;
   readonly write?: Partial<WriteOptions>;
@@ -88,8 +91,9 @@ const FEATURES: readonly Feature[] = [
     write: { detectZeroes: 'on', discard: 'ignore' },
   },
   {
-    name: 'encrypted by AES, subclusters, past the page cache',
-    options: `extended_l2=on,${AES_OPTIONS}`,
+    name: 'encrypted by LUKS, subclusters, past the page cache',
+    options: 'extended_l2=on',
+    luks: true,
     direct: true,
   },
   { name: 'encrypted by AES, version 2', options: `compat=0.10,${AES_OPTIONS}`, backing: true },
@@ -114,6 +118,21 @@ const FEATURES: readonly Feature[] = [
   },
   { name: 'compressing, clusters of 512', options: 'cluster_size=512', compress: true },
   { name: 'compressed, subclusters', options: 'extended_l2=on', compressed: true },
+  {
+    name: 'a bitmap',
+    options: 'cluster_size=4096',
+    backing: true,
+    compress: true,
+    snapshots: false,
+    bitmap: 'on',
+  },
+  {
+    name: 'a bitmap, clusters of 512, lazy',
+    options: 'cluster_size=512,lazy_refcounts=on',
+    snapshots: false,
+    bitmap: 'on',
+    write: { detectZeroes: 'unmap' },
+  },
 ];
 
 /** More for long runs: `QCOW2FS_FUZZ_STEPS=100000`. */
@@ -124,11 +143,14 @@ describe('writing to an image', () => {
   const folder = useTempFolder();
 
   for (const feature of FEATURES) {
-    it(`is what a shadow copy and QEMU say: ${feature.name}`, function () {
+    it(`is what a shadow copy and QEMU say: ${feature.name}`, async function () {
       this.timeout(600_000);
       const random = new Random(SEED);
       const path = folder.at('disk.qcow2');
-      const start = makeImage(path, feature, random);
+      const start = await makeImage(path, feature, random);
+      if (feature.bitmap !== undefined) {
+        qemuImg('bitmap', '--add', '-g', '512', path, feature.bitmap);
+      }
       runModel({
         path,
         random,
@@ -139,12 +161,13 @@ describe('writing to an image', () => {
         direct: feature.direct ?? false,
         write: feature.write ?? {},
         compress: feature.compress ?? false,
+        bitmap: feature.bitmap,
         ...(feature.raw === true ? { same: folder.at('data') } : {}),
       });
     });
   }
 
-  function makeImage(path: string, feature: Feature, random: Random): Buffer {
+  async function makeImage(path: string, feature: Feature, random: Random): Promise<Buffer> {
     const start = Buffer.alloc(SIZE);
     const below: string[] = [];
     const options = feature.options.replace('@', folder.at('data'));
@@ -163,7 +186,8 @@ describe('writing to an image', () => {
       qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', options, raw, path);
     } else {
       const how = ['-f', 'qcow2', '-o', options, ...below];
-      qemuImg('create', ...SECRET, ...how, path, String(SIZE));
+      if (feature.luks === true) await makeLuksImage(path, SIZE, options);
+      else qemuImg('create', ...SECRET, ...how, path, String(SIZE));
       qemuIo(path, 'write -P 7 1M 100k');
       start.fill(7, 1 << 20, (1 << 20) + 100 * 1024);
     }

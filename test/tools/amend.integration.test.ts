@@ -28,7 +28,7 @@ function expectClean(path: string, leaks = false): void {
 }
 
 async function amend(path: string, request: AmendRequest): Promise<void> {
-  const disk = await openDisk(path, { writable: true, policy: { keepBitmaps: true } });
+  const disk = await openDisk(path, { writable: true });
   try {
     await amendImage(disk, request, NO_PROGRESS);
   } finally {
@@ -160,7 +160,7 @@ describe('amendImage()', () => {
     expect(header.compatibleFeatures).to.equal(compatibleFeatures | 1n);
   });
 
-  it('keeps bitmaps true while the disk stays what it is', async () => {
+  it('keeps bitmaps, and lets them grow', async () => {
     const path = folder.at('image.qcow2');
     qemuImg('create', '-q', '-f', 'qcow2', path, '1M');
     qemuImg('bitmap', '--add', path, 'b0');
@@ -170,7 +170,9 @@ describe('amendImage()', () => {
     await keeps(path, { refcountBits: 4, lazyRefcounts: true });
     expect(bitmaps()).to.deep.equal(before);
     await amend(path, { size: 2 * SIZE });
-    expect(headerOf(path).autoclearFeatures).to.equal(0n);
+    expect(headerOf(path).autoclearFeatures).to.equal(1n);
+    expect(bitmaps()).to.deep.equal(before);
+    expectClean(path);
   });
 
   it('changes widths with clusters of any size, and undoes what does not fit', async () => {

@@ -1,15 +1,23 @@
 /** Encrypted images of QEMU's, read here; wrong keys and damage. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { KeyRing } from '#src/image/crypto/key-ring.js';
 import { LUKS_HEADER, LUKS_KEY_SLOT } from '#src/image/crypto/luks-header.js';
 import type { ImageSpec } from '#src/image/spec.js';
+import { IoBuffer } from '#src/sys/io-buffer.js';
 import { type OpenDisk, openDisk } from '#src/tools/open-disk.js';
-import { AES_OPTIONS, encryptedSpec, luksOptions, qemuIoOn } from '../helpers/encrypted.js';
-import { encryptedName, PASSPHRASE, SECRET } from '../helpers/image-words.js';
-import { qemuImg } from '../helpers/qemu.js';
+import {
+  AES_OPTIONS,
+  encryptedSpec,
+  luksOptions,
+  makeLuksImage,
+  qemuIoOn,
+} from '../helpers/encrypted.js';
+import { encryptedName, imageWords, PASSPHRASE, SECRET } from '../helpers/image-words.js';
+import { runInProcess } from '../helpers/in-process.js';
+import { qemuImg, qemuIo, qemuRead } from '../helpers/qemu.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
 import { readDisk } from '../helpers/read.js';
 import { useTempFolder } from '../helpers/temp.js';
@@ -211,5 +219,79 @@ describe('encrypted images of QEMU', () => {
     }
     const never = new KeyRing({ ask: () => null, missing: 'no key at all' });
     await refused({ ...spec, keys: never }, /no key at all/);
+  });
+});
+
+/** Each cipher, mode, generator and hash at least once. */
+const KINDS = [
+  'compat=0.10',
+  'encrypt.cipher-alg=aes-128,encrypt.hash-alg=sha1,cluster_size=512',
+  'encrypt.cipher-alg=aes-192,encrypt.hash-alg=sha512,preallocation=metadata',
+  'encrypt.cipher-mode=cbc,encrypt.ivgen-alg=plain,encrypt.hash-alg=ripemd160,preallocation=full',
+  'encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,extended_l2=on,preallocation=metadata',
+  'encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=md5,encrypt.hash-alg=sha384',
+  'encrypt.cipher-mode=ecb,encrypt.hash-alg=sha224,data_file=@',
+  'encrypt.cipher-alg=aes-128,encrypt.cipher-mode=ctr,encrypt.hash-alg=md5',
+];
+
+describe('encrypted images made here', () => {
+  const temp = useTempFolder();
+  printSeed();
+
+  for (const kind of KINDS) {
+    it(`are zeroes, and read and written to by QEMU and us: ${kind}`, async () => {
+      const path = temp.at('image');
+      await makeLuksImage(path, SIZE, kind.replace('@', temp.at('data')));
+      expect(qemuRead(path).equals(Buffer.alloc(SIZE))).to.equal(true);
+      qemuIo(path, 'write -P 5 3k 70k', 'write -P 6 299k 1k');
+      const disk = Buffer.alloc(SIZE)
+        .fill(5, 3072, 73 * 1024)
+        .fill(6, 299 * 1024);
+      const written = await openDisk(encryptedSpec(path), { writable: true });
+      expect(readDisk(written.disk).equals(disk)).to.equal(true);
+      const bytes = new IoBuffer(50_001);
+      new Random(SEED).bytes(bytes.length).copy(bytes.bytes);
+      const before = Buffer.from(bytes.bytes);
+      written.writer.write(60_000, bytes.length, bytes, 0);
+      // Who writes keeps its bytes.
+      expect(bytes.bytes.equals(before)).to.equal(true);
+      written.close();
+      before.copy(disk, 60_000);
+      qemuImg('check', ...imageWords(path));
+      expect(qemuRead(path).equals(disk)).to.equal(true);
+    });
+  }
+
+  it('are what is converted into one, from one, and from one to another', async () => {
+    const raw = new Random(SEED).bytes(SIZE);
+    const source = temp.write('source', raw);
+    const run = async (...words: string[]) => {
+      const result = await runInProcess(['convert', ...SECRET, ...words], temp.path);
+      expect(result).to.deep.equal({ status: 0, stdout: '', stderr: '' });
+    };
+    const options = ['-O', 'qcow2', '-o', luksOptions('encrypt.cipher-mode=cbc')];
+    await run('-f', 'raw', ...options, source, 'one');
+    expect(qemuRead(temp.at('one')).equals(raw)).to.equal(true);
+    const second = ['-O', 'qcow2', '-o', `${AES_OPTIONS},compat=0.10,preallocation=metadata`];
+    await run(...second, '--image-opts', encryptedName('one'), 'two');
+    expect(qemuRead(temp.at('two')).equals(raw)).to.equal(true);
+    await run('-O', 'raw', '--image-opts', encryptedName('two'), 'three');
+    expect(readFileSync(temp.at('three')).equals(raw)).to.equal(true);
+  });
+
+  it('take the time that is asked for, and say nothing of their keys', async () => {
+    const words = ['create', ...SECRET, '-f', 'qcow2', '-o', luksOptions('encrypt.iter-time=0')];
+    const { stdout, stderr } = await runInProcess([...words, 'image', '1M'], temp.path);
+    expect(stdout + stderr).not.to.contain(PASSPHRASE);
+    const { encrypt } = JSON.parse(qemuImg('info', '--output=json', temp.at('image')))[
+      'format-specific'
+    ].data;
+    expect(encrypt['master-key-iters']).to.equal(1000);
+    expect(encrypt.slots[0].iters).to.equal(1000);
+    const large = luksOptions('encrypt.iter-time=1000000000000');
+    const refused = ['create', ...SECRET, '-f', 'qcow2', '-o', large, 'other', '1M'];
+    const result = await runInProcess(refused, temp.path);
+    expect(result.stderr).to.match(/PBKDF iterations \d+ larger than 4294967295/);
+    expect(existsSync(temp.at('other'))).to.equal(false);
   });
 });

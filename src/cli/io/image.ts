@@ -67,6 +67,8 @@ export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<Io
   const disk = flags.snapshot
     ? await openThrowAway(opened, options)
     : await openDisk(opened, options);
+  // As QEMU: a session that is cut off leaves them so, whatever it did.
+  if (!readOnly) disk.writer.holdBitmaps();
   const guessedRaw =
     spec.format === undefined && !readOnly && disk.description.layers[0].format === 'raw';
   const requests = new DiskRequests(disk, {

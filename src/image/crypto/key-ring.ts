@@ -70,15 +70,21 @@ export class KeyRing {
     stated: string | undefined,
   ): Uint8Array {
     const open = (passphrase: Uint8Array): Uint8Array | undefined => {
-      const what = Buffer.concat([header.digest, header.digestSalt, passphrase]).toString('hex');
-      const key = this.#known.get(what) ?? openKeySlot(storage, offset, header, passphrase)?.key;
-      if (key !== undefined) this.#known.set(what, key);
+      const known = this.#known.get(nameOf(header, passphrase));
+      if (known !== undefined) return known;
+      const key = openKeySlot(storage, offset, header, passphrase)?.key;
+      if (key !== undefined) this.learn(header, passphrase, key);
       return key;
     };
     if (stated === undefined) return this.#first(storage.name, open);
     const key = open(this.secret(stated));
     if (key === undefined) throw wrongPassword();
     return key;
+  }
+
+  /** The passphrase opens that header: whoever opens it again need not find out. */
+  learn(header: LuksHeader, passphrase: Uint8Array, key: Uint8Array): void {
+    this.#known.set(nameOf(header, passphrase), key);
   }
 
   /** The passphrase of an image that any fits: the secret `stated`, or the first one there is. */
@@ -105,6 +111,10 @@ export class KeyRing {
     }
     throw tried ? wrongPassword() : invalid(this.#missing);
   }
+}
+
+function nameOf({ digest, digestSalt }: LuksHeader, passphrase: Uint8Array): string {
+  return Buffer.concat([digest, digestSalt, passphrase]).toString('hex');
 }
 
 function wrongPassword(): ImageError {

@@ -1,5 +1,5 @@
 /** The directory of persistent bitmaps: what an image's bitmaps are, not their contents. */
-import { alignUp, isAligned } from '../../codec/bits.js';
+import { alignUp, divCeil, isAligned } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { readExactly, readUpTo } from '../read-bytes.js';
@@ -15,7 +15,7 @@ export const BITMAP_FLAG = { IN_USE: 1, AUTO: 2, EXTRA_DATA_COMPATIBLE: 4 } as c
 const KNOWN_FLAGS = BITMAP_FLAG.IN_USE | BITMAP_FLAG.AUTO | BITMAP_FLAG.EXTRA_DATA_COMPATIBLE;
 
 /** The only type of bitmap there is. */
-const DIRTY_TRACKING = 1;
+export const DIRTY_TRACKING = 1;
 
 // Bits of a table entry that must be 0, by halves; bit 0 means ones where there is no cluster.
 const RESERVED_HIGH = 0xff00_0000;
@@ -24,7 +24,7 @@ const RESERVED_LOW = 0x1fe;
 /** QEMU's limits on an entry. The bitmap's own size is bytes. */
 const MIN_GRANULARITY_BITS = 9;
 const MAX_GRANULARITY_BITS = 31;
-const MAX_NAME_SIZE = 1023;
+export const MAX_BITMAP_NAME_SIZE = 1023;
 const MAX_BITMAP_SIZE = 512 << 20;
 
 export interface Bitmap {
@@ -36,6 +36,31 @@ export interface Bitmap {
   readonly tableOffset: number;
   /** Entries of the table: clusters of the bitmap. */
   readonly tableSize: number;
+  /** Bytes of extra data, of which nothing is known here. */
+  readonly extraDataSize: number;
+  /** Where its entry begins in the directory, in bytes. */
+  readonly entryOffset: number;
+}
+
+/** Its bits may be wrong: whoever changed the disk last did not close the image. */
+export function isInconsistent({ flags }: Pick<Bitmap, 'flags'>): boolean {
+  return (flags & BITMAP_FLAG.IN_USE) !== 0;
+}
+
+/** Whether its bits may be used and changed: extra data can forbid it. */
+export function isUsable({ flags, extraDataSize }: Bitmap): boolean {
+  const known = extraDataSize === 0 || (flags & BITMAP_FLAG.EXTRA_DATA_COMPATIBLE) !== 0;
+  return known && (flags & BITMAP_FLAG.IN_USE) === 0;
+}
+
+/** Clusters of a bitmap of a disk of `size` bytes. */
+export function bitmapClusters(size: number, granularity: number, clusterSize: number): number {
+  return divCeil(divCeil(size, granularity), clusterSize * 8);
+}
+
+/** Whether a disk of `size` bytes is too large for bitmaps of that granularity. */
+export function isBitmapTooLarge(size: number, granularity: number): boolean {
+  return size > MAX_BITMAP_SIZE * 8 * granularity;
 }
 
 /** The bitmaps of the image; none where the autoclear bit says that they are out of date. */
@@ -57,7 +82,7 @@ export function readBitmaps(storage: Storage, header: Qcow2Header): Bitmap[] {
     );
   }
   const directory = readExactly(storage, offset, size, 'bitmap directory').view;
-  return readDirectory(directory, nbBitmaps, header.geometry.clusterSize);
+  return readDirectory(directory, nbBitmaps, header);
 }
 
 /** What is wrong with a bitmap table's entry of that host offset, or null. */
@@ -66,12 +91,20 @@ export function bitmapEntryProblem(low: number, high: number, host: number): str
   return (low & 1) !== 0 && host !== 0 ? 'both a cluster and all ones' : null;
 }
 
-/** Whether all entries of the bitmap's table are valid, as far as the file has them. */
-export function isBitmapTable(
+/** Throws EINVAL where the table of a bitmap that is in order otherwise cannot be used, as QEMU does. */
+export function checkBitmapTables(
   storage: Storage,
-  { clusterSize }: Geometry,
-  bitmap: Bitmap,
-): boolean {
+  { geometry }: Qcow2Header,
+  bitmaps: readonly Bitmap[],
+): void {
+  for (const bitmap of bitmaps) {
+    if (isInconsistent(bitmap) || isBitmapTable(storage, geometry, bitmap)) continue;
+    throw invalid(`Could not read bitmap_table table from image for bitmap '${bitmap.name}'`);
+  }
+}
+
+/** Whether all entries of the bitmap's table are valid, as far as the file has them. */
+function isBitmapTable(storage: Storage, { clusterSize }: Geometry, bitmap: Bitmap): boolean {
   const { view, length } = readUpTo(storage, bitmap.tableOffset, bitmap.tableSize * 8);
   for (let at = 0; at + 8 <= length; at += 8) {
     const high = view.getUint32(at);
@@ -82,7 +115,7 @@ export function isBitmapTable(
   return true;
 }
 
-function readDirectory(directory: DataView, nbBitmaps: number, clusterSize: number): Bitmap[] {
+function readDirectory(directory: DataView, nbBitmaps: number, header: Qcow2Header): Bitmap[] {
   const bitmaps: Bitmap[] = [];
   let at = 0;
   while (at + BITMAP_DIRECTORY_ENTRY.size <= directory.byteLength) {
@@ -91,13 +124,15 @@ function readDirectory(directory: DataView, nbBitmaps: number, clusterSize: numb
     const end = nameAt + entry.nameSize;
     if (end > directory.byteLength) break;
     const name = Buffer.from(directory.buffer, directory.byteOffset + nameAt, entry.nameSize);
-    checkEntry(entry, name.toString(), clusterSize);
+    checkEntry(entry, name.toString(), header);
     bitmaps.push({
       name: name.toString(),
       flags: entry.flags,
       granularity: 2 ** entry.granularityBits,
       tableOffset: entry.bitmapTableOffset,
       tableSize: entry.bitmapTableSize,
+      extraDataSize: entry.extraDataSize,
+      entryOffset: at,
     });
     at = alignUp(end, 8);
   }
@@ -114,26 +149,33 @@ function readDirectory(directory: DataView, nbBitmaps: number, clusterSize: numb
 function checkEntry(
   entry: ReturnType<typeof BITMAP_DIRECTORY_ENTRY.read>,
   name: string,
-  clusterSize: number,
+  { geometry: { clusterSize }, size }: Qcow2Header,
 ): void {
-  const { flags, type, granularityBits, nameSize, extraDataSize } = entry;
+  const { flags, type, granularityBits, nameSize } = entry;
   const { bitmapTableOffset, bitmapTableSize } = entry;
   const problem =
     ((flags & ~KNOWN_FLAGS) !== 0 && `flags 0x${flags.toString(16)}`) ||
     (type !== DIRTY_TRACKING && `type ${type}`) ||
     (granularityBits < MIN_GRANULARITY_BITS && `granularity 2^${granularityBits}`) ||
     (granularityBits > MAX_GRANULARITY_BITS && `granularity 2^${granularityBits}`) ||
-    (nameSize > MAX_NAME_SIZE && `a name of ${nameSize} bytes`) ||
-    (extraDataSize !== 0 && `${extraDataSize} bytes of extra data`) ||
+    (nameSize > MAX_BITMAP_NAME_SIZE && `a name of ${nameSize} bytes`) ||
     (bitmapTableSize === 0 && 'no table') ||
     (bitmapTableSize * clusterSize > MAX_BITMAP_SIZE && `${bitmapTableSize} clusters`) ||
     ((bitmapTableOffset === 0 || !isAligned(bitmapTableOffset, clusterSize)) &&
-      `its table at 0x${bitmapTableOffset.toString(16)}`);
+      `its table at 0x${bitmapTableOffset.toString(16)}`) ||
+    ((flags & BITMAP_FLAG.IN_USE) === 0 &&
+      bitmapTableSize < bitmapClusters(size, 2 ** granularityBits, clusterSize) &&
+      `${bitmapTableSize} clusters for a disk of ${size} bytes`);
   if (problem === false) return;
   throw invalid(
-    `Bitmap '${name.slice(0, MAX_NAME_SIZE)}' doesn't satisfy the constraints`,
+    `Bitmap '${name.slice(0, MAX_BITMAP_NAME_SIZE)}' doesn't satisfy the constraints`,
     problem,
   );
+}
+
+/** What is said where the disk is to become another one. */
+export function hasBitmaps(): ImageError {
+  return new ImageError('unsupported', 'EBUSY', 'Device has active dirty bitmaps');
 }
 
 function invalid(message: string, limit?: string): ImageError {

@@ -9,6 +9,8 @@ import {
   COMPATIBLE,
   COMPRESSION_TYPE,
   COMPRESSION_TYPE_OFFSET,
+  CRYPT_METHOD,
+  CRYPTO_HEADER_EXTENSION,
   EXTENSION_TYPE,
   FEATURE_NAME,
   HEADER,
@@ -48,6 +50,17 @@ export function encodeHeader(options: Qcow2Options, layout: Qcow2Layout): Buffer
   }
   if (dataFile !== undefined) {
     extensions.push({ type: EXTENSION_TYPE.DATA_FILE, data: Buffer.from(dataFile) });
+  }
+  if (layout.crypto !== null) {
+    const data = Buffer.alloc(CRYPTO_HEADER_EXTENSION.size);
+    const { at, size: length } = layout.crypto;
+    const place = { offset: at * clusterSize, length };
+    CRYPTO_HEADER_EXTENSION.write(
+      new DataView(data.buffer, data.byteOffset, data.length),
+      0,
+      place,
+    );
+    extensions.push({ type: EXTENSION_TYPE.CRYPTO_HEADER, data });
   }
   const features = { type: EXTENSION_TYPE.FEATURE_TABLE, data: featureTable() };
   const parts = { fields, extensions, backingFile: name };
@@ -90,6 +103,7 @@ function encodeFields(options: Qcow2Options, layout: Qcow2Layout): Buffer {
     version: geometry.version,
     clusterBits: geometry.clusterBits,
     size: layout.size,
+    cryptMethod: cryptMethodOf(options),
     l1Size: layout.l1Size,
     l1TableOffset: layout.l1At * geometry.clusterSize,
     refcountTableOffset: layout.refcountTableAt * geometry.clusterSize,
@@ -109,6 +123,11 @@ function encodeFields(options: Qcow2Options, layout: Qcow2Layout): Buffer {
   });
   view.setUint8(COMPRESSION_TYPE_OFFSET, zstd ? COMPRESSION_TYPE.ZSTD : COMPRESSION_TYPE.ZLIB);
   return bytes;
+}
+
+function cryptMethodOf({ encryption }: Qcow2Options): number {
+  if (encryption === undefined) return CRYPT_METHOD.NONE;
+  return encryption.luks === null ? CRYPT_METHOD.AES : CRYPT_METHOD.LUKS;
 }
 
 function bitIf(set: boolean, bit: number): bigint {

@@ -4,6 +4,7 @@
  */
 import { alignUp, divCeil } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
+import { luksSize } from '../crypto/luks-write.js';
 import { SECTOR_SIZE } from '../extent.js';
 import type { CheckedOptions } from './create-options.js';
 import { type Geometry, geometryOf, l1EntriesFor } from './geometry.js';
@@ -35,6 +36,8 @@ export interface Qcow2Layout {
   readonly dataAt: readonly number[];
   /** Clusters of data in the file. */
   readonly dataClusters: number;
+  /** Where the LUKS header lies, and its bytes; null without one. */
+  readonly crypto: { readonly at: number; readonly size: number } | null;
   /** Bytes of the file: a table at the end ends with its last entry. */
   readonly fileSize: number;
 }
@@ -48,6 +51,9 @@ interface Contents {
   /** Guest clusters. */
   readonly guestClusters: number;
   readonly external: boolean;
+  /** Bytes of the LUKS header. */
+  readonly cryptoSize: number;
+  readonly cryptoClusters: number;
 }
 
 /** Throws an ImageError where the tables would be too large. */
@@ -63,7 +69,11 @@ export function layOutImage(options: CheckedOptions): Qcow2Layout {
   const l1Size = l1EntriesFor(geometry, size);
   const fits = size <= MOST_SIZE && l1Size * ENTRY_SIZE <= LIMIT.MAX_L1_SIZE;
   if (!fits) throw tooLarge(geometry, size);
+  const luks = options.encryption?.luks ?? null;
+  const cryptoSize = luks === null ? 0 : luksSize(luks);
   const contents: Contents = {
+    cryptoSize,
+    cryptoClusters: divCeil(cryptoSize, clusterSize),
     geometry,
     size,
     l1Size,
@@ -87,13 +97,13 @@ function tooLarge(geometry: Geometry, size: number): ImageError {
 
 /**
  * Each thing where it comes to be when an image grows from nothing: L1 table, then L2 tables with their
- * data. A refcount block follows what first needs it.
+ * data, then the LUKS header. A refcount block follows what first needs it.
  */
 function inOrder(contents: Contents, l2Tables: number): Qcow2Layout {
-  const { geometry, l1Size, l1Clusters, guestClusters, external } = contents;
+  const { geometry, l1Size, l1Clusters, guestClusters, external, cryptoClusters } = contents;
   const { clusterSize } = geometry;
   const data = l2Tables === 0 || external ? 0 : guestClusters;
-  const others = 1 + l1Clusters + l2Tables + data;
+  const others = 1 + l1Clusters + l2Tables + data + cryptoClusters;
   const { tableClusters } = refcountsFor(others, geometry);
   const blocks = new Blocks(geometry, 1 + tableClusters);
   const l1At = blocks.take(l1Clusters);
@@ -105,6 +115,7 @@ function inOrder(contents: Contents, l2Tables: number): Qcow2Layout {
     l2TablesAt.push(blocks.take(1));
     dataAt.push(external ? first : blocks.take(mapped));
   }
+  const cryptoAt = blocks.take(cryptoClusters);
   const endsInL1 = l1Clusters > 0 && blocks.next === l1At + l1Clusters;
   return {
     ...contents,
@@ -116,8 +127,13 @@ function inOrder(contents: Contents, l2Tables: number): Qcow2Layout {
     l2TablesAt,
     dataAt,
     dataClusters: data,
+    crypto: cryptoOf(contents, cryptoAt),
     fileSize: endsInL1 ? l1At * clusterSize + l1Size * ENTRY_SIZE : blocks.next * clusterSize,
   };
+}
+
+function cryptoOf({ cryptoSize }: Contents, at: number): Qcow2Layout['crypto'] {
+  return cryptoSize === 0 ? null : { at, size: cryptoSize };
 }
 
 /** Refcount blocks come to be as clusters are taken. */
@@ -149,11 +165,14 @@ class Blocks {
   }
 }
 
-/** The data in one run, between the refcounts and the L2 tables, of which the first lies in front. */
+/**
+ * The data in one run, between the refcounts and the L2 tables, of which the first lies in front. The LUKS
+ * header lies behind all.
+ */
 function dataTogether(contents: Contents): Qcow2Layout {
-  const { geometry, l1Size, l1Clusters, guestClusters } = contents;
+  const { geometry, l1Size, l1Clusters, guestClusters, cryptoClusters } = contents;
   const { clusterSize, l2Entries } = geometry;
-  const others = 1 + l1Clusters + l1Size + guestClusters;
+  const others = 1 + l1Clusters + l1Size + guestClusters + cryptoClusters;
   const { blocks, tableClusters } = refcountsFor(others, geometry);
   // Header, L2 table, refcount block, L1 table, blocks, refcount table, data, L2 tables.
   const l1At = 3;
@@ -161,7 +180,8 @@ function dataTogether(contents: Contents): Qcow2Layout {
   const tableAt = restAt + blocks - 1;
   const firstData = tableAt + tableClusters;
   const endOfData = firstData + guestClusters;
-  const clusters = endOfData + l1Size - 1;
+  const cryptoAt = endOfData + l1Size - 1;
+  const clusters = cryptoAt + cryptoClusters;
   const tables = Array.from({ length: l1Size }, (_, n) => n);
   return {
     ...contents,
@@ -173,6 +193,7 @@ function dataTogether(contents: Contents): Qcow2Layout {
     l2TablesAt: tables.map((n) => (n === 0 ? 1 : endOfData + n - 1)),
     dataAt: tables.map((n) => firstData + n * l2Entries),
     dataClusters: guestClusters,
+    crypto: cryptoOf(contents, cryptoAt),
     fileSize: clusters * clusterSize,
   };
 }

@@ -1,6 +1,7 @@
 /** What a new image is to be, and the rules for that, in QEMU's words. */
 import { ImageError } from '../../errors.js';
 import type { Preallocation } from '../writer.js';
+import { checkLuksOptions, type LuksOptions } from '../crypto/luks-write.js';
 import { LIMIT } from './layout.js';
 
 export interface Qcow2Options {
@@ -25,6 +26,15 @@ export interface Qcow2Options {
   /** It shows the disk to who reads it alone. */
   readonly dataFileRaw?: boolean | undefined;
   readonly preallocation?: Preallocation | undefined;
+  readonly encryption?: NewEncryption | undefined;
+}
+
+/** How a new image is encrypted. */
+export interface NewEncryption {
+  /** LUKS; null for the older AES. */
+  readonly luks: LuksOptions | null;
+  /** The id of its secret. */
+  readonly secret: string | undefined;
 }
 
 export const DEFAULT_CLUSTER_SIZE = 65536;
@@ -68,7 +78,13 @@ export function checkOptions(options: Qcow2Options): CheckedOptions {
       `Non-zlib compression type is only supported with compatibility level 1.1 and above ${NEWER}`,
     );
   }
+  if (options.encryption !== undefined) checkEncryption(options.encryption);
   return { ...options, version, clusterSize, refcountBits, extendedL2, preallocation };
+}
+
+function checkEncryption({ secret, luks }: NewEncryption): void {
+  if (secret === undefined) throw invalid("Parameter 'encrypt.key-secret' is required for cipher");
+  if (luks !== null) checkLuksOptions(luks);
 }
 
 export function checkClusterSize(clusterSize: number): void {

@@ -37,7 +37,7 @@ export function planImage(given: Qcow2Options): Qcow2Plan {
  */
 export function createOverlay(
   target: string | number,
-  options: Omit<Qcow2Options, 'preallocation' | 'dataFile'>,
+  options: Omit<Qcow2Options, 'preallocation' | 'dataFile' | 'encryption'>,
 ): void {
   // Before there is a file: most mistakes are found here.
   const plan = planImage(options);
@@ -63,7 +63,7 @@ function formatEmpty(storage: MutableStorage, plan: Qcow2Plan): void {
       limit: `${storage.size()} bytes`,
     });
   }
-  writeTables(storage, plan.layout);
+  writeTables(storage, plan);
   writeHeader(storage, plan);
 }
 
@@ -74,6 +74,8 @@ export interface FormatOptions {
   readonly advance: (fraction: number) => Promise<void>;
   /** The header begins with UNFINISHED_MAGIC: it is to be filled before it is an image. */
   readonly unfinished?: boolean | undefined;
+  /** The LUKS header, where the plan has a place for one. */
+  readonly luks?: Uint8Array | undefined;
 }
 
 /**
@@ -83,12 +85,17 @@ export interface FormatOptions {
 export async function formatImage(
   storage: MutableStorage,
   plan: Qcow2Plan,
-  { blank, advance, unfinished = false }: FormatOptions,
+  { blank, advance, unfinished = false, luks }: FormatOptions,
 ): Promise<void> {
   const { layout, options } = plan;
   const { clusterSize } = layout.geometry;
   if (!blank) await fillSpace(storage, 0, layout.fileSize, 'full', advance);
-  writeTables(storage, layout);
+  writeTables(storage, plan);
+  if (layout.crypto !== null) {
+    const header = new IoBuffer(layout.crypto.size);
+    header.bytes.set(luks!);
+    storage.write(header, 0, header.length, layout.crypto.at * clusterSize);
+  }
   const { preallocation } = options;
   const wantsSpace = preallocation === 'falloc' || preallocation === 'full';
   if (blank && wantsSpace && layout.dataClusters > 0) {
@@ -101,7 +108,7 @@ export async function formatImage(
 }
 
 /** All but the header; what is zero is left to the file's growth. */
-function writeTables(storage: MutableStorage, layout: Qcow2Layout): void {
+function writeTables(storage: MutableStorage, { layout, options }: Qcow2Plan): void {
   const { clusterSize } = layout.geometry;
   if (storage.size() < layout.fileSize) storage.truncate(layout.fileSize);
   writeRefcountBlocks(storage, layout);
@@ -112,7 +119,9 @@ function writeTables(storage: MutableStorage, layout: Qcow2Layout): void {
   const l1 = layout.l2TablesAt;
   const l1Entry = (at: number) => [hostLow(at * clusterSize, false), copiedHigh(at * clusterSize)];
   if (l1.length > 0) writeTable(storage, layout.l1At * clusterSize, l1, l1Entry);
-  for (let n = 0; n < l1.length; n++) writeL2Table(storage, layout, n);
+  // What nobody wrote in an encrypted image is not zero, unless it is said; version 2 cannot say it.
+  const zero = options.encryption !== undefined && layout.geometry.version >= 3;
+  for (let n = 0; n < l1.length; n++) writeL2Table(storage, layout, n, zero);
 }
 
 /** Each entry is 8 bytes: the low and the high half. */
@@ -131,15 +140,23 @@ function writeTable(
   storage.write(table, 0, table.length, offset);
 }
 
-/** Names the clusters that are set aside; with subclusters, none of those holds anything yet. */
-function writeL2Table(storage: MutableStorage, layout: Qcow2Layout, n: number): void {
-  const { clusterSize, l2Entries, l2EntrySize } = layout.geometry;
+/**
+ * Names the clusters that are set aside; with subclusters, none of those holds anything yet. `zero`: their
+ * entries say that they are zero.
+ */
+function writeL2Table(
+  storage: MutableStorage,
+  layout: Qcow2Layout,
+  n: number,
+  zero: boolean,
+): void {
+  const { clusterSize, extendedL2, l2Entries, l2EntrySize } = layout.geometry;
   const mapped = Math.min(l2Entries, Math.ceil(layout.size / clusterSize) - n * l2Entries);
   const table = new IoBuffer(clusterSize);
   for (let index = 0; index < mapped; index++) {
     const host = (layout.dataAt[n]! + index) * clusterSize;
     table.view.setUint32(index * l2EntrySize, copiedHigh(host));
-    table.view.setUint32(index * l2EntrySize + 4, hostLow(host, false));
+    table.view.setUint32(index * l2EntrySize + 4, hostLow(host, zero && !extendedL2));
   }
   storage.write(table, 0, table.length, layout.l2TablesAt[n]! * clusterSize);
 }

@@ -7,20 +7,11 @@ import type { FieldTable, Struct, ValuesOf } from '../../codec/struct.js';
 import { ImageError } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
-import { hasBit } from './features.js';
 import type { Qcow2Header } from './header.js';
-import { AUTOCLEAR, HEADER, HEADER_V3 } from './layout.js';
+import { HEADER, HEADER_V3 } from './layout.js';
 
 /** What editing needs of an image's file. */
 export type HeaderStorage = Pick<MutableStorage, 'name' | 'size' | 'read' | 'write' | 'flush'>;
-
-/** What `prepareForWriting` did. */
-export interface Prepared {
-  /** The header as it is now. */
-  readonly header: Qcow2Header;
-  /** What the user should know of it. */
-  readonly warnings: readonly string[];
-}
 
 /** Masks of feature bits: those given are written, the others stay. */
 export interface FeatureMasks {
@@ -28,9 +19,6 @@ export interface FeatureMasks {
   readonly compatible?: bigint;
   readonly autoclear?: bigint;
 }
-
-/** Autoclear bits that stay true though clusters are written: the others promise what is not kept. */
-const KEPT_AUTOCLEAR = 1n << BigInt(AUTOCLEAR.DATA_FILE_RAW);
 
 const scratch = new IoBuffer(HEADER.size + HEADER_V3.size);
 
@@ -132,31 +120,6 @@ export function setSnapshots(
   { nbSnapshots, snapshotsOffset }: Pick<Qcow2Header, 'nbSnapshots' | 'snapshotsOffset'>,
 ): void {
   writeFields(storage, HEADER, 0, { nbSnapshots, snapshotsOffset });
-}
-
-/**
- * Clears the autoclear bits of what this program does not keep up to date, and flushes: on return
- * the image may be written to. That includes its bitmaps, whose space stays taken; but not with
- * `keepBitmaps`, for who changes nothing that they tell of.
- */
-export function prepareForWriting(
-  storage: HeaderStorage,
-  header: Qcow2Header,
-  keepBitmaps = false,
-): Prepared {
-  const before = header.autoclearFeatures;
-  const kept = KEPT_AUTOCLEAR | (keepBitmaps ? 1n << BigInt(AUTOCLEAR.BITMAPS) : 0n);
-  const autoclearFeatures = before & kept;
-  if (before === autoclearFeatures) return { header, warnings: [] };
-  setFeatures(storage, { autoclear: autoclearFeatures });
-  // Were a cluster to be durable before the bit is, a bitmap would be believed that lacks it.
-  storage.flush();
-  const { bitmaps } = header.extensions;
-  const cleared = hasBit(before & ~kept, AUTOCLEAR.BITMAPS);
-  const lost = cleared && bitmaps !== null ? bitmaps.nbBitmaps : 0;
-  const warnings =
-    lost === 0 ? [] : [`bitmaps are not kept up to date: its ${lost} are lost by writing`];
-  return { header: { ...header, autoclearFeatures }, warnings };
 }
 
 /** Writes adjacent fields of `table`, which begins at byte `start` of the file, in one write. */

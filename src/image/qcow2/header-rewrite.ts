@@ -10,8 +10,17 @@ import { ImageError } from '../../errors.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
 import type { BackingName } from '../writer.js';
+import type { BitmapsExtension } from './extensions.js';
 import type { HeaderStorage } from './header-edit.js';
-import { EXTENSION_TYPE, HEADER, HEADER_EXTENSION, HEADER_V3, LIMIT } from './layout.js';
+import {
+  AUTOCLEAR,
+  BITMAPS_EXTENSION,
+  EXTENSION_TYPE,
+  HEADER,
+  HEADER_EXTENSION,
+  HEADER_V3,
+  LIMIT,
+} from './layout.js';
 
 export interface HeaderExtension {
   readonly type: number;
@@ -52,6 +61,53 @@ export function changeBackingFile(storage: HeaderStorage, backing: BackingName |
     extensions: format === null ? others : [extension, ...others],
     backingFile: Buffer.from(backing?.file ?? ''),
   });
+}
+
+/**
+ * Lets the image have the bitmaps of that directory, or none (null), and says by the autoclear bit that
+ * they are true. Version 3 alone. Durable when it returns.
+ */
+export function setBitmapsExtension(
+  storage: HeaderStorage,
+  directory: BitmapsExtension | null,
+): void {
+  const parts = readHeaderParts(storage);
+  const others = parts.extensions.filter(({ type }) => type !== EXTENSION_TYPE.BITMAPS);
+  if (directory === null) {
+    rewriteHeader(storage, { ...parts, fields: withBitmapsBit(parts, false), extensions: others });
+    return;
+  }
+  const data = Buffer.alloc(BITMAPS_EXTENSION.size);
+  BITMAPS_EXTENSION.write(viewOf(data), 0, { ...directory, reserved: 0 });
+  const extension = { type: EXTENSION_TYPE.BITMAPS, data };
+  const place = parts.extensions.findIndex(({ type }) => type === EXTENSION_TYPE.BITMAPS);
+  const extensions = place < 0 ? [...others, extension] : parts.extensions.with(place, extension);
+  if (place >= 0 && liesInTwoSectors(parts, place)) {
+    // Half of the old one and half of the new one could be there after a crash: without the bit, none is.
+    rewriteHeader(storage, { ...parts, fields: withBitmapsBit(parts, false) });
+    storage.flush();
+  }
+  rewriteHeader(storage, { ...parts, fields: withBitmapsBit(parts, true), extensions });
+}
+
+/** Whether the data of the extension at that place of the list do. */
+function liesInTwoSectors({ fields, extensions }: HeaderParts, place: number): boolean {
+  let at = fields.length + HEADER_EXTENSION.size;
+  for (const { data } of extensions.slice(0, place)) {
+    at += HEADER_EXTENSION.size + alignUp(data.length, 8);
+  }
+  const last = at + extensions[place]!.data.length - 1;
+  return Math.floor(at / SECTOR_SIZE) !== Math.floor(last / SECTOR_SIZE);
+}
+
+function withBitmapsBit({ fields }: HeaderParts, on: boolean): Uint8Array {
+  const changed = Uint8Array.from(fields);
+  if (fields.length === HEADER.size) return changed;
+  const view = viewOf(changed);
+  const bit = 1n << BigInt(AUTOCLEAR.BITMAPS);
+  const now = HEADER_V3.get(view, HEADER.size, 'autoclearFeatures');
+  HEADER_V3.set(view, HEADER.size, 'autoclearFeatures', on ? now | bit : now & ~bit);
+  return changed;
 }
 
 /** The parts of a header that is valid. */

@@ -53,13 +53,13 @@ type FixedFields = ReturnType<typeof HEADER.read> & ReturnType<typeof HEADER_V3.
 
 /**
  * How much must be right: for use; for a check, which looks at tables for itself; or for filling an image
- * that has no magic yet.
+ * that has no magic yet; or either of these, of an image that is open already.
  */
-export type HeaderUse = 'use' | 'check' | 'fill';
+export type HeaderUse = 'use' | 'check' | 'fill' | 'open';
 
 /** Reads the header of the image in `storage`. Throws an ImageError that names what is wrong. */
 export function readHeader(storage: Storage, use: HeaderUse = 'use'): Qcow2Header {
-  const fixed = readFixedFields(storage, use === 'fill' ? UNFINISHED_MAGIC : QCOW2_MAGIC);
+  const fixed = readFixedFields(storage, use);
   const clusterSize = 2 ** fixed.clusterBits;
   const cluster = readUpTo(storage, 0, clusterSize);
   const { view } = cluster;
@@ -87,9 +87,14 @@ export function readHeader(storage: Storage, use: HeaderUse = 'use'): Qcow2Heade
   };
 }
 
-function readFixedFields(storage: Storage, magic: number): FixedFields {
+function isMagic(magic: number, use: HeaderUse): boolean {
+  if (magic === UNFINISHED_MAGIC) return use === 'fill' || use === 'open';
+  return magic === QCOW2_MAGIC && use !== 'fill';
+}
+
+function readFixedFields(storage: Storage, use: HeaderUse): FixedFields {
   const { view, length } = readUpTo(storage, 0, HEADER_V3_LENGTH);
-  if (length < HEADER.size || HEADER.get(view, 0, 'magic') !== magic) {
+  if (length < HEADER.size || !isMagic(HEADER.get(view, 0, 'magic'), use)) {
     throw invalid('Image is not in qcow2 format');
   }
   const header = HEADER.read(view, 0);
@@ -193,6 +198,14 @@ function checkTables(fixed: FixedFields, geometry: Geometry, use: HeaderUse): vo
       fixed.nbSnapshots * SNAPSHOT_HEADER.size,
       LIMIT.MAX_SNAPSHOTS * SNAPSHOT_HEADER.size,
     );
+  }
+  // As QEMU: where there is none, its offset must be one all the same.
+  if (
+    fixed.nbSnapshots === 0 &&
+    use !== 'check' &&
+    !isAligned(fixed.snapshotsOffset, clusterSize)
+  ) {
+    throw invalid('Snapshot table offset invalid', `0x${fixed.snapshotsOffset.toString(16)}`);
   }
   const l1Bytes = fixed.l1Size * 8;
   const needed = l1EntriesFor(geometry, fixed.size);

@@ -20,6 +20,10 @@ import { SECTOR_SIZE } from '../extent.js';
 import { isZero } from '../zeroes.js';
 import { Allocator } from './allocator.js';
 import { Amender } from './amender.js';
+import { BitmapEditor, refuseUnusable } from './bitmap-editor.js';
+import { type BitmapKeeper, keeperOf } from './bitmap-keeper.js';
+import { BitmapStore } from './bitmap-store.js';
+import { type Bitmap, hasBitmaps } from './bitmaps.js';
 import { CompressedWriter } from './compressed-write.js';
 import { DataFile } from './data-file.js';
 import { DirtyBit } from './dirty-bit.js';
@@ -52,6 +56,8 @@ const ZEROES_SIZE = 1 << 20;
 
 export interface Qcow2WriterInput {
   readonly header: Qcow2Header;
+  /** The bitmaps, as the image was opened. */
+  readonly bitmaps: readonly Bitmap[];
   readonly storage: MutableStorage;
   /** What guest clusters are encrypted with. */
   readonly cipher: LayerCipher | null;
@@ -82,6 +88,8 @@ function cryptoHeaderOf({ extensions }: Qcow2Header, storage: MutableStorage): P
 export class Qcow2Writer implements ImageWriter {
   /** What amending an image changes; made where it is asked for. */
   readonly amender: () => Amender;
+  /** The image's bitmaps, to be edited: as they are when it is called. */
+  readonly bitmaps: () => BitmapEditor;
   readonly #input: Qcow2WriterInput;
   readonly #state: ImageState;
   readonly #lock: ImageLock;
@@ -100,6 +108,8 @@ export class Qcow2Writer implements ImageWriter {
   readonly #data: GuestData;
   readonly #l2: L2Tables;
   readonly #allocator: Allocator;
+  /** Null where there are no bitmaps. */
+  readonly #keeper: BitmapKeeper | null;
   #vmStateArea: VmStateArea | undefined;
   readonly #zeroes = new IoBuffer(ZEROES_SIZE);
 
@@ -151,6 +161,10 @@ export class Qcow2Writer implements ImageWriter {
       this.#dirtyBit,
       this.#guard,
     );
+    const store = new BitmapStore(tables, allocator, this.#flusher);
+    const kept = { changes: memory.changes, opened: input.bitmaps };
+    this.#keeper = keeperOf(kept, tables, store, this.#flusher);
+    this.bitmaps = () => new BitmapEditor(tables, store, (body) => this.#alone(body));
     this.amender = () =>
       new Amender({
         zeroes: new ZeroExpander(
@@ -199,6 +213,7 @@ export class Qcow2Writer implements ImageWriter {
       return;
     }
     if (!this.#state.gathered) this.#reserved(() => {});
+    if (this.#keeper !== null) this.#mark(this.#keeper, offset, length);
     const done = this.#isSharable(offset, length)
       ? this.#writeInPlace(offset, length, source, at)
       : 0;
@@ -249,11 +264,17 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   preallocate(offset: number, length: number): void {
-    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length));
+    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length), false);
   }
 
   resize(size: number, preallocation: Preallocation = 'off'): void {
-    this.#alone(() => this.#resizer.resize(size, preallocation));
+    this.#input.bitmaps.forEach(refuseUnusable);
+    this.#alone(() => {
+      const before = this.#state.size;
+      this.#keeper?.hold('all');
+      this.#resizer.resize(size, preallocation);
+      this.#keeper?.resize(before, size);
+    });
     this.#through();
   }
 
@@ -292,6 +313,19 @@ export class Qcow2Writer implements ImageWriter {
     } finally {
       this.#lock.release();
     }
+  }
+
+  close(): void {
+    const keeper = this.#keeper;
+    try {
+      if (keeper?.isHeld === true) this.#alone(() => keeper.save());
+    } finally {
+      this.flushAll();
+    }
+  }
+
+  holdBitmaps(): void {
+    this.#reserved(() => this.#keeper?.hold('all'));
   }
 
   writeVmState(offset: number, length: number, source: IoBuffer, at: number): void {
@@ -368,6 +402,8 @@ export class Qcow2Writer implements ImageWriter {
 
   revertTo(view: number): void {
     this.#refuseDataFile('no snapshots');
+    // As QEMU: what they say is of the disk that goes.
+    if (this.#input.bitmaps.length > 0) throw hasBitmaps();
     this.#alone(() => {
       const { snapshot } = this.#find(view);
       this.#snapshots.revertTo(snapshot);
@@ -385,14 +421,18 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   /**
-   * Changes clusters: `body` may be run twice. Where the host has no room, freed clusters that wait for
-   * a flush are given back to it first.
+   * Changes clusters: `body` may be run twice. `isSeen`: whether what is read changes. Where the host has
+   * no room, freed clusters that wait for a flush are given back to it first.
    */
-  #change(offset: number, length: number, body: () => void): void {
+  #change(offset: number, length: number, body: () => void, isSeen = true): void {
     const run = (steps: () => void) =>
       this.#isSharable(offset, length) ? this.#reserved(steps) : this.#alone(steps);
     run(() => {
       this.#checkRange(offset, length);
+      if (isSeen) {
+        this.#keeper?.hold('recording');
+        this.#keeper?.mark(offset, length);
+      }
       try {
         body();
       } catch (error) {
@@ -402,6 +442,22 @@ export class Qcow2Writer implements ImageWriter {
       }
     });
     this.#through();
+  }
+
+  /** Notes in the bitmaps that a range changes. Between looking and marking, nobody saves them. */
+  #mark(keeper: BitmapKeeper, offset: number, length: number): void {
+    for (;;) {
+      this.#lock.enterShared();
+      try {
+        if (keeper.isHeld) {
+          keeper.mark(offset, length);
+          return;
+        }
+      } finally {
+        this.#lock.leaveShared();
+      }
+      this.#reserved(() => keeper.hold('recording'));
+    }
   }
 
   /** Whether others may write meanwhile: a part of an encrypted sector is read and written again. */

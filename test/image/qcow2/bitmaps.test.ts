@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { ErrnoName } from '#src/errors.js';
-import { BITMAP_FLAG, readBitmaps } from '#src/image/qcow2/bitmaps.js';
+import { BITMAP_FLAG, isUsable, readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
 import { EXTENSION_TYPE } from '#src/image/qcow2/layout.js';
 import { MemoryStorage } from '#src/storage/memory.js';
@@ -38,13 +38,23 @@ describe('readBitmaps()', () => {
       { name: 'b'.repeat(1023), granularityBits: 31, fields: { flags: BITMAP_FLAG.AUTO } },
     ];
     expect(read(build({ bitmaps }))).to.deep.equal([
-      { name: 'a', flags: 0, granularity: 512, tableOffset: 0x20000, tableSize: 1 },
+      {
+        name: 'a',
+        flags: 0,
+        granularity: 512,
+        tableOffset: 0x20000,
+        tableSize: 1,
+        extraDataSize: 0,
+        entryOffset: 0,
+      },
       {
         name: 'b'.repeat(1023),
         flags: 2,
         granularity: 2 ** 31,
         tableOffset: 0x30000,
         tableSize: 1,
+        extraDataSize: 0,
+        entryOffset: 32,
       },
     ]);
   });
@@ -85,7 +95,6 @@ describe('readBitmaps()', () => {
     ['bits for 256 bytes', { granularityBits: 8 }],
     ['bits for 2^32 bytes', { granularityBits: 32 }],
     ['a name of 1024 bytes', { name: 'x'.repeat(1024) }],
-    ['extra data', { extraData: Buffer.alloc(8) }],
     ['no table', { fields: { bitmapTableSize: 0 } }],
     ['an unaligned table', { fields: { bitmapTableOffset: 0x30001 } }],
   ];
@@ -96,6 +105,29 @@ describe('readBitmaps()', () => {
       expectImageError('EINVAL', /[Bb]itmap/, () => read(bytes));
     });
   }
+
+  it('refuses a table that is too short for the disk, but where it is in use', () => {
+    const entry = { name: 'a', granularityBits: 9 };
+    const bytes = (flags: number) =>
+      build({ size: 1 << 30, bitmaps: [{ ...entry, fields: { flags, bitmapTableSize: 1 } }] });
+    expectImageError('EINVAL', /doesn't satisfy the constraints/, () => read(bytes(0)));
+    expect(tryQemuImg('info', temp.write('image', bytes(0))).status).to.equal(1);
+    expect(read(bytes(BITMAP_FLAG.IN_USE))).to.have.lengthOf(1);
+  });
+
+  it('reads one with extra data, which says whether the bits may be used', () => {
+    const { IN_USE, EXTRA_DATA_COMPATIBLE } = BITMAP_FLAG;
+    const usable = (flags: number) => {
+      const extraData = Buffer.alloc(8, 1);
+      const bytes = build({ bitmaps: [{ name: 'a', extraData, fields: { flags } }] });
+      const [bitmap] = read(bytes);
+      expect(bitmap).to.include({ name: 'a', extraDataSize: 8 });
+      return isUsable(bitmap!);
+    };
+    expect(usable(0)).to.equal(false);
+    expect(usable(EXTRA_DATA_COMPATIBLE)).to.equal(true);
+    expect(usable(EXTRA_DATA_COMPATIBLE | IN_USE)).to.equal(false);
+  });
 
   it('refuses a reserved field that is set', () => {
     const data = Buffer.alloc(24);

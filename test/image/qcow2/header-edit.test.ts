@@ -2,13 +2,13 @@ import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { readHeader } from '#src/image/qcow2/header.js';
 import {
-  prepareForWriting,
   setFeatures,
   setL1,
   setRefcountTable,
   setSize,
   setSnapshots,
 } from '#src/image/qcow2/header-edit.js';
+import { prepareForWriting } from '#src/image/qcow2/prepare-for-writing.js';
 import { MemoryStorage } from '#src/storage/memory.js';
 import type { IoBuffer } from '#src/sys/io-buffer.js';
 import { buildImage } from '../../helpers/image-builder.js';
@@ -112,26 +112,36 @@ describe('header-edit', () => {
       expect(header.autoclearFeatures).to.equal(0n);
     });
 
-    it('clears the bit of bitmaps, and says so', () => {
-      const storage = recorder({ bitmaps: [{ name: 'a' }, { name: 'b' }] });
+    it('keeps the bit of bitmaps that are there', () => {
+      const storage = recorder({ bitmaps: [{ name: 'a' }], header: { autoclearFeatures: 5n } });
       const { header, warnings } = prepareForWriting(storage, readHeader(storage));
-      expect(warnings).to.have.lengthOf(1);
-      expect(warnings[0]).to.match(/its 2 are lost/);
-      expect(header.autoclearFeatures).to.equal(0n);
-      expect(storage.calls).to.have.lengthOf(2);
+      expect(warnings).to.deep.equal([]);
+      expect(header).to.deep.equal(readHeader(storage));
+      expect(header.autoclearFeatures).to.equal(1n);
+      expect(header.extensions.bitmaps?.nbBitmaps).to.equal(1);
     });
 
-    it('leaves an image whose bitmaps QEMU takes for inconsistent, and nothing worse', () => {
+    it('clears it where there are none', () => {
+      const storage = recorder({ header: { autoclearFeatures: 1n } });
+      const { header } = prepareForWriting(storage, readHeader(storage));
+      expect(header).to.deep.equal(readHeader(storage));
+      expect(header.autoclearFeatures).to.equal(0n);
+    });
+
+    it('drops bitmaps that are out of date, as QEMU does, and says so', () => {
       const path = temp.at('image');
       qemuImg('create', '-q', '-f', 'qcow2', path, `${SIZE}`);
       qemuImg('bitmap', '--add', path, 'b0');
-      const bytes = Uint8Array.from(readFileSync(path));
-      const storage = new Recorder(bytes);
-      prepareForWriting(storage, readHeader(storage));
+      const storage = new Recorder(Uint8Array.from(readFileSync(path)));
+      setFeatures(storage, { autoclear: 0n });
+      const { header, warnings } = prepareForWriting(storage, readHeader(storage));
+      expect(warnings.join()).to.match(/its 1 bitmaps are out of date/);
+      expect(header.extensions.bitmaps).to.equal(null);
+      expect(header).to.deep.equal(readHeader(storage));
       temp.write('image', storage.bytes);
       const check = tryQemuImg('check', path);
       expect(check.status, 'leaks only').to.equal(3);
-      expect(check.stderr).to.contain('all bitmaps are now considered inconsistent');
+      expect(check.stderr).not.to.contain('inconsistent');
       expect(qemuImg('check', '-r', 'leaks', path)).to.contain('No errors were found');
     });
   });

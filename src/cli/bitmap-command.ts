@@ -1,0 +1,124 @@
+/** `qcow2fs bitmap`, as `qemu-img bitmap`: the persistent bitmaps of a closed image. */
+import { ImageError, isExpected } from '../errors.js';
+import { ActionFailed, type BitmapAction, editBitmap } from '../tools/bitmaps.js';
+import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { type Arguments, getopt } from './getopt.js';
+import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT } from './image-options.js';
+import { openWritable } from './open-writable.js';
+import type { Outcome } from './outcome.js';
+import { sizeWord } from './size-word.js';
+
+const SIMPLE = ['remove', 'clear', 'enable', 'disable'] as const;
+
+const OPTIONS = [
+  ...[FORMAT, IMAGE_OPTS, OBJECT],
+  { short: 'b', long: 'source-file', value: true as const },
+  { short: 'F', long: 'source-format', value: true as const },
+  { short: 'g', long: 'granularity', value: true as const },
+  { long: 'add' },
+  { long: 'merge', value: true as const },
+  ...SIMPLE.map((long) => ({ long })),
+];
+
+/** QEMU takes a granularity of 32 bits. */
+const GRANULARITY_MODULUS = 2 ** 32;
+
+export async function runBitmapCommand(words: string[]): Promise<Outcome> {
+  const args = getopt(words, OPTIONS);
+  const { granularity, actions } = actionsOf(args);
+  const [filename, name, ...others] = args.operands;
+  if (filename === undefined || name === undefined || others.length > 0) {
+    throw invalid('Expecting filename and bitmap name');
+  }
+  checkTogether(args, actions, granularity);
+  const disk = await openWritable({ ...imageSpec(filename, args), backing: null });
+  let source: OpenDisk | null = null;
+  try {
+    source = await openSource(args);
+    edit(disk, name, actions, source);
+  } catch (error) {
+    closeAfterError(disk);
+    throw error;
+  } finally {
+    source?.abandon();
+  }
+  disk.close();
+  return { status: 0 };
+}
+
+/** In their order. */
+function actionsOf(args: Arguments): { granularity: number; actions: BitmapAction[] } {
+  let granularity = 0;
+  for (const { name, value } of args.given) {
+    if (name === 'granularity') granularity = sizeWord('granularity', value);
+  }
+  const given = granularity === 0 ? undefined : granularity % GRANULARITY_MODULUS;
+  const actions: BitmapAction[] = [];
+  for (const { name, value } of args.given) {
+    if (name === 'add') actions.push({ what: 'add', granularity: given });
+    else if (name === 'merge') actions.push({ what: 'merge', from: value });
+    else {
+      const what = SIMPLE.find((known) => known === name);
+      if (what !== undefined) actions.push({ what });
+    }
+  }
+  return { granularity, actions };
+}
+
+function checkTogether(
+  args: Arguments,
+  actions: readonly BitmapAction[],
+  granularity: number,
+): void {
+  const does = (wanted: string) => actions.some(({ what }) => what === wanted);
+  if (actions.length === 0) {
+    throw invalid('Need at least one of --add, --remove, --clear, --enable, --disable, or --merge');
+  }
+  if (granularity !== 0 && !does('add')) throw invalid('granularity only supported with --add');
+  if (args.has('source-format') && !args.has('source-file'))
+    throw invalid('-F only supported with -b');
+  if (args.has('source-file') && !does('merge')) {
+    throw invalid('Merge bitmap source file only supported with --merge');
+  }
+}
+
+/** The image that bitmaps are merged from, where it is another one. */
+async function openSource(args: Arguments): Promise<OpenDisk | null> {
+  const file = args.last('source-file');
+  if (file === undefined) return null;
+  const spec = imageSpec(file, args, {
+    format: args.last('source-format') ?? null,
+    imageOpts: false,
+  });
+  return await openDisk({ ...spec, backing: null });
+}
+
+function edit(
+  disk: OpenDisk,
+  name: string,
+  actions: readonly BitmapAction[],
+  source: OpenDisk | null,
+): void {
+  try {
+    editBitmap(disk, name, actions, source);
+  } catch (error) {
+    if (!(error instanceof ActionFailed)) throw error;
+    const { action, cause, message } = error;
+    const words = `Operation ${action} on bitmap ${name} failed: ${message}`;
+    const context = cause instanceof ImageError ? cause.context : {};
+    throw new ImageError('invalid', 'EINVAL', words, context, cause);
+  }
+}
+
+/** What went wrong first is told. */
+function closeAfterError(disk: OpenDisk): void {
+  try {
+    disk.close();
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+  }
+}
+
+function invalid(message: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message);
+}

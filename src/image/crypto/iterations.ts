@@ -1,0 +1,36 @@
+/** How often a passphrase is to be stretched so that it takes a given time here. */
+import { pbkdf2Sync } from 'node:crypto';
+import { ImageError } from '../../errors.js';
+
+/** Never fewer, whatever time is given. */
+const LEAST_ITERATIONS = 1000;
+const MOST_ITERATIONS = 2 ** 32 - 1;
+/** CPU time that a measurement takes at least; the ticks of the clock are far below it. */
+const MEASURED_MICROS = 20_000;
+const FIRST_TRY = 1 << 13;
+
+/** Iterations of the hash that a key of `keyBytes` bytes takes in `milliseconds`. */
+export function iterationsFor(hash: string, keyBytes: number, milliseconds: number): number {
+  return bounded(Math.floor((perSecond(hash, keyBytes) * milliseconds) / 1000));
+}
+
+/** The same for the digest of a master key, which is no passphrase: an eighth, as is the custom. */
+export function digestIterations(hash: string, keyBytes: number, milliseconds: number): number {
+  return bounded(Math.floor((perSecond(hash, keyBytes) * milliseconds) / 8000));
+}
+
+function bounded(iterations: number): number {
+  if (iterations <= MOST_ITERATIONS) return Math.max(LEAST_ITERATIONS, iterations);
+  const message = `PBKDF iterations ${BigInt(iterations)} larger than ${MOST_ITERATIONS}`;
+  throw new ImageError('invalid', 'ERANGE', `${message}: Numerical result out of range`);
+}
+
+function perSecond(hash: string, keyBytes: number): number {
+  const bytes = Buffer.alloc(32);
+  for (let iterations = FIRST_TRY; ; iterations *= 2) {
+    const before = process.cpuUsage();
+    pbkdf2Sync(bytes, bytes, iterations, keyBytes, hash);
+    const { user, system } = process.cpuUsage(before);
+    if (user + system >= MEASURED_MICROS) return (iterations * 1e6) / (user + system);
+  }
+}
