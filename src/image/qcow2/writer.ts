@@ -498,6 +498,7 @@ export class Qcow2Writer implements ImageWriter {
       this.#prepare();
       body();
     } finally {
+      this.#state.bumpEdits();
       this.#lock.release();
     }
   }
@@ -526,6 +527,7 @@ export class Qcow2Writer implements ImageWriter {
         this.#lock.letIn();
       }
     } finally {
+      this.#state.bumpEdits();
       this.#lock.release();
     }
   }
