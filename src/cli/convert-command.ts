@@ -123,6 +123,7 @@ async function targetOf(
       'Having a backing file for the target makes no sense when concatenating multiple input images',
     );
   }
+  if (creation !== undefined) checkBackingFormat(creation);
   if (args.has('c') && creation !== undefined) checkCompression(creation);
   const cache = cacheWord(args, 't', 'unsafe');
   if (args.has('bitmaps')) {
@@ -168,10 +169,12 @@ function creationOf({ args, target, format, pairs }: ConvertWords, size: number)
     }
     values = withOption(values, table, name, text);
   }
-  if (values.has('backing_file') && !values.has('backing_fmt')) {
-    throw invalid('Use of backing file requires explicit backing format');
-  }
   return { ...creation, values };
+}
+
+function checkBackingFormat({ values }: Creation): void {
+  if (!values.has('backing_file') || values.has('backing_fmt')) return;
+  throw invalid('Use of backing file requires explicit backing format');
 }
 
 function checkCompression({ format, values }: Creation): void {
