@@ -7,7 +7,7 @@ import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import type { WriteMemory } from '../memory.js';
-import type { WriteOptions } from '../write-options.js';
+import { type WriteOptions, writesThrough } from '../write-options.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import type {
   BackingName,
@@ -22,7 +22,7 @@ import { Allocator } from './allocator.js';
 import { Amender } from './amender.js';
 import { BitmapEditor, refuseUnusable } from './bitmap-editor.js';
 import { type BitmapKeeper, keeperOf } from './bitmap-keeper.js';
-import { BitmapStore } from './bitmap-store.js';
+import { BitmapStore, placeOf } from './bitmap-store.js';
 import { type Bitmap, hasBitmaps } from './bitmaps.js';
 import { CompressedWriter } from './compressed-write.js';
 import { DataFile } from './data-file.js';
@@ -128,6 +128,7 @@ export class Qcow2Writer implements ImageWriter {
     const punch = memory.options.discard === 'unmap';
     const tables = new Tables(geometry, storage, cache, state, this.#zeroes, this.#dataFile(punch));
     tables.cryptoHeader = cryptoHeaderOf(header, storage);
+    tables.bitmapDirectory = placeOf(header.extensions.bitmaps);
     const guestData = new GuestData(tables, input.cipher);
     this.#data = guestData;
     this.#dirtyBit = new DirtyBit(storage, state, header);
@@ -474,9 +475,9 @@ export class Qcow2Writer implements ImageWriter {
     });
   }
 
-  /** `cache=writethrough`: what was changed is durable before it is answered. */
+  /** `cache=writethrough` and `directsync`: what was changed is durable before it is answered. */
   #through(): void {
-    if (this.#options.cache === 'writethrough') this.flush();
+    if (writesThrough(this.#options.cache)) this.flush();
   }
 
   #find(view: number): { index: number; snapshot: Snapshot } {
@@ -498,6 +499,7 @@ export class Qcow2Writer implements ImageWriter {
       this.#prepare();
       body();
     } finally {
+      this.#state.bumpEdits();
       this.#lock.release();
     }
   }
@@ -526,6 +528,7 @@ export class Qcow2Writer implements ImageWriter {
         this.#lock.letIn();
       }
     } finally {
+      this.#state.bumpEdits();
       this.#lock.release();
     }
   }
