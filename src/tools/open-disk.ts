@@ -4,7 +4,7 @@ import { AttachedImage, prepareToAttach, type SnapshotView } from '../image/atta
 import type { ImageDescription } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
 import { allocateImageMemory } from '../image/memory.js';
-import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/write-options.js';
+import { DEFAULT_WRITE_OPTIONS, isDirect, type WriteOptions } from '../image/write-options.js';
 import { closeImage, type OpenedImage, type OpenPolicy } from '../image/open.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
 import type { ImageWriter } from '../image/writer.js';
@@ -132,7 +132,7 @@ export async function openDisk(
     lock: forceShare ? undefined : writable ? 'write' : 'read',
     writable,
     probedRaw: true,
-    direct: write.cache === 'none',
+    direct: isDirect(write.cache) || isDirect(spec.write?.cache ?? 'writeback'),
     ...options.policy,
   });
   const { description } = opened;

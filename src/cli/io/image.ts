@@ -2,7 +2,7 @@
 import { ImageError, isExpected } from '../../errors.js';
 import { closeImage } from '../../image/open.js';
 import type { ImageSpec } from '../../image/spec.js';
-import type { WriteOptions } from '../../image/write-options.js';
+import { type WriteOptions, writesThrough } from '../../image/write-options.js';
 import { printableLines } from '../../sys/log.js';
 import { check } from '../../tools/check.js';
 import { DiskRequests } from '../../tools/disk-requests.js';
@@ -55,7 +55,10 @@ function settingsOf(spec: ImageSpec, flags: OpenFlags) {
     throw refused('force-share=on can only be used with read-only images');
   }
   // Zeroes are looked for here, in whole requests.
-  const write = { cache: flags.cache, ...spec.write, discard, detectZeroes: 'off' as const };
+  const given = { cache: flags.cache, ...spec.write };
+  const cache =
+    given.cache === 'none' && writesThrough(flags.cache) ? ('directsync' as const) : given.cache;
+  const write = { ...given, cache, discard, detectZeroes: 'off' as const };
   return { readOnly, forceShare, discard, detectZeroes, write };
 }
 
