@@ -16,6 +16,7 @@ import {
 } from '../mount/json.js';
 import { openDescription } from '../tools/open-image.js';
 import { formatClock, formatDate, formatSize, padLeft, padRight } from './human.js';
+import { warnOfStaleBitmaps } from './open-told.js';
 
 export interface InfoOptions {
   readonly spec: ImageSpec;
@@ -37,13 +38,14 @@ export function runInfo(options: InfoOptions): string {
 }
 
 function readInfos({ spec, backingChain, policy }: InfoOptions): ImageInfo[] {
-  const { description } = openChain(spec, {
+  const { description, staleBitmaps } = openChain(spec, {
     ...policy,
     alone: !backingChain,
     allowEncrypted: true,
     noDataFiles: true,
   });
   try {
+    warnOfStaleBitmaps(staleBitmaps);
     const infos: ImageInfo[] = [];
     for (const layer of description.layers) {
       const named = infos.at(-1)?.backing?.fullName ?? shownName(spec);

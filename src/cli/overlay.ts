@@ -46,7 +46,8 @@ export function openOverlaid(options: OverlayOptions): OpenedImage {
     const opened = openOver(options, base.description, snapshot);
     checkChain(opened.description, base.description, options);
     const warnings = [...base.warnings, ...opened.warnings];
-    return { description: showSnapshot(opened.description, snapshot), warnings };
+    const description = showSnapshot(opened.description, snapshot);
+    return { ...opened, description, warnings };
   } finally {
     closeImage(base.description);
   }

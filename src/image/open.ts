@@ -33,7 +33,7 @@ import { formatDriver } from './formats.js';
 import { type LockKind, lockImage } from './lock.js';
 import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
-import { checkBitmapTables, readBitmaps } from './qcow2/bitmaps.js';
+import { checkBitmapTables, hasStaleBitmaps, readBitmaps } from './qcow2/bitmaps.js';
 import { checkStatedFormat, keyOfImage, passphraseKey } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
@@ -107,6 +107,8 @@ export interface OpenedImage {
   readonly description: ImageDescription;
   /** What the user should know though the image could be opened. */
   readonly warnings: readonly string[];
+  /** Versions of the layers whose bitmaps somebody who knows none has left out of date, from the top. */
+  readonly staleBitmaps: readonly number[];
 }
 
 /** Opens an image and its chain. Nothing stays open where it throws. */
@@ -146,6 +148,7 @@ class Opening {
   readonly #root: string | undefined;
   readonly #fds: number[] = [];
   readonly #warnings: string[] = [];
+  readonly #staleBitmaps: number[] = [];
   readonly #seen = new Set<string>();
 
   constructor(spec: ImageSpec, policy: OpenPolicy) {
@@ -176,7 +179,8 @@ class Opening {
     const writable = this.#policy.writable === true;
     const prepares = writable && this.#policy.check !== true;
     const first = prepares ? this.#prepareForWriting(top!) : top!;
-    return { description: { layers: [first, ...below], writable }, warnings: this.#warnings };
+    const description: ImageDescription = { layers: [first, ...below], writable };
+    return { description, warnings: this.#warnings, staleBitmaps: this.#staleBitmaps };
   }
 
   #place(name: string, depth: number): Place {
@@ -287,6 +291,7 @@ class Opening {
     const key = this.#keyOf(spec, storage, header, writes);
     checkCacheSizes(spec, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
+    if (hasStaleBitmaps(header)) this.#staleBitmaps.push(header.version);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
     if (needsRepair && !writes) {
       this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
