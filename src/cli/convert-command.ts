@@ -3,10 +3,10 @@ import type { ImageError } from '../errors.js';
 import { withOption } from '../image/create-options.js';
 import { type Bitmap, isUsable } from '../image/qcow2/bitmaps.js';
 import type { ImageSpec } from '../image/spec.js';
-import { type ConvertSource, convertDisks, sourceSize } from '../tools/convert.js';
+import { type ConvertSource, convertDisks, sourceFiles, sourceSize } from '../tools/convert.js';
 import { type ConvertTarget, openTarget } from '../tools/convert-target.js';
 import { CopyFailure } from '../tools/copy-failure.js';
-import { type Creation, planCreation } from '../tools/create.js';
+import { type Creation, planCreation } from '../tools/creation.js';
 import { type OpenDisk, openDisk } from '../tools/open-disk.js';
 import { type CommandProgress, commandProgress } from './command-progress.js';
 import {
@@ -62,7 +62,7 @@ async function convert(asked: ConvertWords, progress: CommandProgress): Promise<
       sources[0] = { disk: disks[0]!, view: findSnapshot(disks, asked.snapshot) };
     }
     const size = sources.reduce((sum, source) => sum + sourceSize(source), 0);
-    const target = await targetOf(asked, size, disks);
+    const target = await targetOf(asked, size, disks, progress);
     await convertDisks(sources, target, {
       compressed: args.has('c'),
       sparse: asked.sparse,
@@ -115,6 +115,7 @@ async function targetOf(
   asked: ConvertWords,
   size: number,
   sources: readonly OpenDisk[],
+  progress: CommandProgress,
 ): Promise<ConvertTarget> {
   const { args } = asked;
   const creation = asked.creates ? creationOf(asked, size) : undefined;
@@ -130,10 +131,12 @@ async function targetOf(
     const isOld = creation?.values.get('compat')?.text === '0.10';
     if (asked.format !== 'qcow2' || isOld) throw refuseFormat(asked.format);
   }
+  const others = sourceFiles(sources);
   if (creation !== undefined) {
-    return await makeTarget(creation, cache, `error while converting ${asked.format}`);
+    const problem = `error while converting ${asked.format}`;
+    return await makeTarget(creation, { cache, problem, progress, others });
   }
-  const target = await openTarget(targetSpec(asked), cache);
+  const target = await openTarget(targetSpec(asked), cache, others);
   try {
     if (args.has('c') && target.disk.description.layers[0].format !== 'qcow2') {
       throw invalid('Compression not supported for this file format');
