@@ -12,13 +12,23 @@ import {
   readSync,
   renameSync,
   rmSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { isInstalled, run } from './process.js';
 
 /** Made once and kept. */
-export type KeptKind = 'plain' | 'zlib' | 'zstd' | 'chain16' | 'mapped1g' | 'mapped1t';
+export type KeptKind =
+  | 'plain'
+  | 'zlib'
+  | 'zstd'
+  | 'chain16'
+  | 'mapped1g'
+  | 'mapped1t'
+  | EncryptedKind;
+/** The modes of LUKS. */
+export type EncryptedKind = 'luks-xts' | 'luks-cbc';
 /** Made anew for each mount that writes: without data, or without data over the plain image. */
 export type FreshKind = 'empty' | 'overlay' | 'empty64g';
 export type ImageKind = KeptKind | FreshKind;
@@ -26,6 +36,8 @@ export type ImageKind = KeptKind | FreshKind;
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
 export const CLUSTER_SIZE = 64 * 1024;
+/** How often QEMU is asked to time a key: it fails where its clock has no tick meanwhile. */
+const MOST_TIMINGS = 30;
 const CHAIN_LENGTH = 16;
 
 export interface Image {
@@ -36,6 +48,8 @@ export interface Image {
   files: string[];
   /** The same disk as a raw file. */
   rawPath: string;
+  /** The file with its passphrase, where it is encrypted. */
+  keyPath: string | undefined;
   /** Virtual size in bytes. */
   size: number;
   /** Whether the files are too large to read whole: only their metadata is kept in memory. */
@@ -94,6 +108,28 @@ async function createConverted(directory: string, size: number, fill: (buffer: B
   ]);
 }
 
+async function createEncrypted(directory: string, size: number, mode: 'xts' | 'cbc') {
+  const [raw, key] = [join(directory, 'disk.img'), keyIn(directory)];
+  writeRaw(raw, size, fillRandom);
+  writeFileSync(key, 'a passphrase');
+  const secret = ['--object', `secret,id=key,file=${key}`];
+  const luks = `encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10`;
+  const words = ['-f', 'raw', '-O', 'qcow2', '-o', `${luks},encrypt.cipher-mode=${mode}`];
+  for (let timing = 1; ; timing++) {
+    try {
+      const target = join(directory, 'disk.qcow2');
+      await run('qemu-img', ['convert', ...secret, ...words, raw, target]);
+      return;
+    } catch (error) {
+      if (timing === MOST_TIMINGS || !String(error).includes('CPU usage')) throw error;
+    }
+  }
+}
+
+function keyIn(directory: string): string {
+  return join(directory, 'key');
+}
+
 async function createCompressed(directory: string, size: number, type: 'zlib' | 'zstd') {
   const raw = join(directory, 'disk.img');
   writeRaw(raw, size, fillWords);
@@ -140,6 +176,8 @@ const creators: Record<KeptKind, (directory: string, size: number) => Promise<vo
   chain16: createChain,
   mapped1g: createMapped,
   mapped1t: createMapped,
+  'luks-xts': (directory, size) => createEncrypted(directory, size, 'xts'),
+  'luks-cbc': (directory, size) => createEncrypted(directory, size, 'cbc'),
 };
 
 /** Virtual size of each kind in bytes, where the plain image has `plainSize`. */
@@ -147,7 +185,7 @@ function sizeOf(kind: KeptKind, plainSize: number): number {
   if (kind === 'mapped1t') return 2 ** 40;
   if (kind === 'mapped1g') return GIB;
   if (kind === 'plain') return plainSize;
-  return plainSize / (kind === 'chain16' ? 2 : 4);
+  return plainSize / (kind === 'chain16' || kind.startsWith('luks-') ? 2 : 4);
 }
 
 /** Makes the image in `baseDirectory`, or takes the one that an earlier run left there. */
@@ -174,6 +212,7 @@ export async function prepareImage(
     path,
     files: names.length === 0 ? [path] : names.map((name) => join(directory, name)),
     rawPath: join(directory, 'disk.img'),
+    keyPath: kind.startsWith('luks-') ? keyIn(directory) : undefined,
     size,
     isSparse: kind === 'mapped1t',
   };

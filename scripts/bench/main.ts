@@ -83,7 +83,7 @@ async function benchMounts(
   signal: AbortSignal,
 ): Promise<void> {
   const chosenPeers = select('peers', peers, options.peers).filter(
-    ({ canWrite }) => canWrite || suite === 'read',
+    ({ canWrite }) => canWrite || suite !== 'write',
   );
   const chosenWorkloads = select('workloads', suites[suite].workloads, options.workloads);
   if (!(await isInstalled('fio'))) throw new Error('fio is needed to measure');

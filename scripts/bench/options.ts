@@ -5,14 +5,15 @@ import { type CommandSuiteName, isCommandSuite } from './command-suites.js';
 import { type SuiteName, suites } from './workloads.js';
 
 export const usage = `usage: npm run bench -- [OPTION ...]
-  --suite NAME       what is measured: read or write, of mounts (read); tools, of commands
+  --suite NAME       what is measured: read, write or crypto (reading encrypted images), of mounts
+                     (read); tools, of commands
   --quick            a smoke run: one round, short fio runs, small images
   --peers A,B        only these (this project is qcow2fs)
   --workloads X,Y    only these of the suite
   --rounds N         rounds over all workloads and peers (5; 3 for writing)
   --seconds N        length of a timed fio run (3)
-  --size SIZE        virtual size of the plain image, with M or G (2G; 1G for writing); the chain
-                     has half of it, the compressed images a quarter; the images that are grown have
+  --size SIZE        virtual size of the plain image, with M or G (2G; 1G for writing); the chain and
+                     encrypted images have half of it, the compressed images a quarter; the images that are grown have
                      all of it, and get a scattered write for each of its clusters
   --image-dir DIR    keep the images there, and take those of an earlier run
   --keep             keep the images of a temporary directory, and print where they are

@@ -68,6 +68,8 @@ async function missing(...commands: string[]): Promise<string | undefined> {
 }
 
 const accepts = (): undefined => undefined;
+const withoutKeys = (kind: ImageKind): string | undefined =>
+  kind.startsWith('luks-') ? 'it is given no key' : undefined;
 
 const ours: Peer = {
   name: OURS,
@@ -80,7 +82,8 @@ const ours: Peer = {
   refuses: accepts,
   launch: (image, mountPoint, { workers }, access) => {
     const mode = access === 'write' ? 'rw' : 'ro';
-    const options = workers === undefined ? mode : `${mode},workers=${workers}`;
+    const given = workers === undefined ? mode : `${mode},workers=${workers}`;
+    const options = image.keyPath === undefined ? given : `${given},key-file=${image.keyPath}`;
     return {
       command: process.execPath,
       args: [ourCommand, image.path, mountPoint, '-o', options],
@@ -138,14 +141,16 @@ const qemuExport: Peer = {
   refuses: accepts,
   launch: (image, mountPoint, _context, access) => {
     const isReadOnly = access === 'write' ? 'off' : 'on';
+    const key = image.keyPath === undefined ? '' : ',encrypt.format=luks,encrypt.key-secret=key';
     const rights = access === 'write' ? 'writable=on,growable=on' : 'writable=off';
     return {
       command: 'qemu-storage-daemon',
       args: [
+        ...(image.keyPath === undefined ? [] : ['--object', `secret,id=key,file=${image.keyPath}`]),
         '--blockdev',
         `driver=file,node-name=file,filename=${image.path},read-only=${isReadOnly}`,
         '--blockdev',
-        `driver=qcow2,node-name=disk,file=file,read-only=${isReadOnly}`,
+        `driver=qcow2,node-name=disk,file=file,read-only=${isReadOnly}${key}`,
         '--export',
         `type=fuse,id=export,node-name=disk,mountpoint=${mountPoint},${rights}`,
       ],
@@ -162,7 +167,7 @@ const qcowmount: Peer = {
   mountsOverFile: false,
   diskName: 'qcow1',
   prepare: () => missing('qcowmount'),
-  refuses: accepts,
+  refuses: withoutKeys,
   launch: (image, mountPoint) => ({ command: 'qcowmount', args: [image.path, mountPoint] }),
   version: () => versionOf('qcowmount', '-V'),
 };
@@ -175,7 +180,7 @@ const nbdfuse: Peer = {
   mountsOverFile: false,
   diskName: 'nbd',
   prepare: () => missing('nbdfuse', 'qemu-nbd'),
-  refuses: accepts,
+  refuses: withoutKeys,
   launch: (image, mountPoint) => ({
     command: 'nbdfuse',
     args: ['-r', mountPoint, '[', 'qemu-nbd', '-r', '-f', 'qcow2', image.path, ']'],

@@ -4,14 +4,14 @@ import { MIB } from './images.js';
 import { HOST_FILE, LIMIT, QEMU } from './peers.js';
 import type { Target, Workload } from './workloads.js';
 
-const random4k: FioJob = {
+export const random4k: FioJob = {
   pattern: 'randread',
   blockSize: 4096,
   jobs: 4,
   direct: true,
   isTimed: true,
 };
-const sequential: FioJob = {
+export const sequential: FioJob = {
   pattern: 'read',
   blockSize: MIB,
   jobs: 1,

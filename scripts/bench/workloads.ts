@@ -1,5 +1,6 @@
 /** The form of a workload and of a promise, and the suites that hold them. */
 import { commandUnitOf } from './command-suites.js';
+import { cryptoTargets, cryptoWorkloads } from './crypto-workloads.js';
 import type { FioJob } from './fio.js';
 import type { ImageKind } from './images.js';
 import { readTargets, readWorkloads } from './read-workloads.js';
@@ -50,7 +51,7 @@ export interface Target {
   atMost?: number;
 }
 
-export type SuiteName = 'read' | 'write';
+export type SuiteName = 'read' | 'write' | 'crypto';
 
 export interface Suite {
   workloads: Workload[];
@@ -60,11 +61,12 @@ export interface Suite {
 export const suites: Record<SuiteName, Suite> = {
   read: { workloads: readWorkloads, targets: readTargets },
   write: { workloads: writeWorkloads, targets: writeTargets },
+  crypto: { workloads: cryptoWorkloads, targets: cryptoTargets },
 };
 
 /** The unit of a metric: small requests are counted, large ones weighed. */
 export function unitOf(metric: string): Unit {
-  for (const workload of [...readWorkloads, ...writeWorkloads]) {
+  for (const workload of [...readWorkloads, ...writeWorkloads, ...cryptoWorkloads]) {
     if (workload.firstByteMetric === metric) return 'ms';
     if (workload.memoryMetric === metric) return 'MiB';
     const step = workload.steps.find((candidate) => candidate.metric === metric);

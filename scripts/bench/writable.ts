@@ -84,7 +84,15 @@ export async function createWritable(
     createHole(rawPath, size);
     if (!isRaw) await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...base, path, `${size}`]);
   }
-  const image = { kind, path, files: [path], rawPath, size, isSparse: kind === 'empty64g' };
+  const image = {
+    kind,
+    path,
+    files: [path],
+    rawPath,
+    keyPath: undefined,
+    size,
+    isSparse: kind === 'empty64g',
+  };
   return { image, referencePath, filePath, isRaw };
 }
 

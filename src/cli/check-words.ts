@@ -44,7 +44,12 @@ export function findingText(finding: Finding): string {
 function refcountText(finding: Extract<Finding, { kind: 'refcount' }>): string {
   const { cluster, refcount, references, repairing } = finding;
   const verb = repairing ? 'Repairing' : refcount < references ? 'ERROR' : 'Leaked';
-  return `${verb} cluster ${cluster} refcount=${refcount} reference=${references}`;
+  return `${verb} cluster ${cluster} refcount=${countText(refcount)} reference=${references}`;
+}
+
+/** All its digits; the largest of 64 bits, which a number rounds up, as it is. */
+function countText(count: number): string {
+  return String(count >= 2 ** 64 ? 2n ** 64n - 1n : BigInt(count));
 }
 
 /** Of L1 and L2 entries. */

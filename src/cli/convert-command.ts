@@ -8,14 +8,9 @@ import { type ConvertTarget, openTarget } from '../tools/convert-target.js';
 import { CopyFailure } from '../tools/copy-failure.js';
 import { type Creation, planCreation } from '../tools/creation.js';
 import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { chosenSnapshot, type SnapshotChoice } from '../tools/snapshot-choice.js';
 import { type CommandProgress, commandProgress } from './command-progress.js';
-import {
-  cacheWord,
-  type ConvertWords,
-  convertWords,
-  invalid,
-  type SnapshotChoice,
-} from './convert-words.js';
+import { cacheWord, type ConvertWords, convertWords, invalid } from './convert-words.js';
 import { createHelp } from './create-command.js';
 import { imageSpec, keysOf } from './image-options.js';
 import { ioProblem } from './io-problem.js';
@@ -82,28 +77,10 @@ async function convert(asked: ConvertWords, progress: CommandProgress): Promise<
 
 /** The view number of the snapshot that is asked for. */
 function findSnapshot(disks: readonly OpenDisk[], choice: SnapshotChoice): number {
-  const byOption = choice.any === undefined;
-  if (!byOption && disks.length > 1)
+  if (choice.idOrName !== undefined && disks.length > 1) {
     throw invalid('No support for concatenating multiple snapshot');
-  const [disk] = disks as [OpenDisk];
-  const failed = (why: string) => invalid(`Failed to load snapshot: ${why}`);
-  if (disk.description.layers[0].format !== 'qcow2') {
-    throw failed(
-      "Block format 'raw' used by device '' does not support temporarily loading internal snapshots",
-    );
   }
-  const { id, name, any } = choice;
-  const found = byOption
-    ? disk.image.snapshots().find(({ snapshot }) => {
-        const fits = (wanted: string | undefined, has: string) =>
-          wanted === undefined || wanted === has;
-        return fits(id, snapshot.id) && fits(name, snapshot.name);
-      })
-    : disk.findSnapshot(any!);
-  if (found === undefined || (byOption && id === undefined && name === undefined)) {
-    throw failed("Can't find snapshot");
-  }
-  return found.view;
+  return chosenSnapshot(disks[0]!, choice).view;
 }
 
 function overBacking({ args, pairs }: ConvertWords): boolean {
@@ -124,6 +101,7 @@ async function targetOf(
       'Having a backing file for the target makes no sense when concatenating multiple input images',
     );
   }
+  if (creation !== undefined) checkBackingFormat(creation);
   if (args.has('c') && creation !== undefined) checkCompression(creation);
   const cache = cacheWord(args, 't', 'unsafe');
   if (args.has('bitmaps')) {
@@ -171,10 +149,12 @@ function creationOf({ args, target, format, pairs }: ConvertWords, size: number)
     }
     values = withOption(values, table, name, text);
   }
-  if (values.has('backing_file') && !values.has('backing_fmt')) {
-    throw invalid('Use of backing file requires explicit backing format');
-  }
   return { ...creation, values };
+}
+
+function checkBackingFormat({ values }: Creation): void {
+  if (!values.has('backing_file') || values.has('backing_fmt')) return;
+  throw invalid('Use of backing file requires explicit backing format');
 }
 
 function checkCompression({ format, values }: Creation): void {

@@ -50,10 +50,7 @@ function readInfos({ spec, backingChain, policy }: InfoOptions): ImageInfo[] {
       const plain = infos.length === 0 || protocolOf(named) === undefined;
       infos.push(collectInfo(layer, plain ? named : layer.file.path));
     }
-    const { format } = spec;
-    // A format that is none, but QEMU's name of how the file itself is accessed.
-    const isProtocol = format === 'file' || format === 'host_device';
-    return isProtocol ? [{ ...infos[0]!, format }] : infos;
+    return infos;
   } finally {
     closeImage(description);
   }

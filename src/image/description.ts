@@ -6,11 +6,13 @@ import type { ImageKey } from './crypto/cipher-key.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import type { Snapshot } from './qcow2/snapshots.js';
-import type { Window } from './spec.js';
+import type { NullDisk, Window } from './spec.js';
 
 export interface FileDescription {
   readonly path: string;
   readonly fd: number;
+  /** No file: the descriptor is one of /dev/null. */
+  readonly nullDisk?: NullDisk;
   /** The same file, opened with O_DIRECT, where the host's page cache is not to be used. */
   readonly directFd?: number;
   /** The part of the file that is the image, where it is not all of it. */
@@ -21,6 +23,8 @@ export interface RawDescription {
   readonly format: 'raw';
   readonly file: FileDescription;
   readonly fileSize: number;
+  /** What it is opened as, where that is no format, but a way to a file. */
+  readonly driver?: string;
   /** Its format was not stated, but guessed: it is written to all the same. */
   readonly probed?: boolean;
 }

@@ -69,7 +69,7 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
   if (layer.format === 'raw') {
     return {
       filename,
-      format: layer.format,
+      format: layer.driver ?? layer.format,
       virtualSize: alignUp(layer.fileSize, SECTOR_SIZE),
       actualSize,
       dirty: false,

@@ -40,10 +40,13 @@ import { prepareForWriting } from './qcow2/prepare-for-writing.js';
 import { rebuildRefcounts } from './qcow2/rebuild.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 import { checkFeaturesForWriting, checkTablesForWriting } from './qcow2/writable.js';
-import { type ImageSpec, specOf } from './spec.js';
+import { type FileDriver, type FileSpec, type ImageSpec, isFileDriver, specOf } from './spec.js';
 
 /** Layers of a chain at most: deeper ones are taken for an attack. */
 export const MAX_LAYERS = 256;
+
+/** Entries of a cache of QEMU's. */
+const MOST_CACHED = 2 ** 31 - 1;
 
 /** Formats that QEMU knows, too. */
 export const FOREIGN_FORMATS: readonly string[] = [
@@ -226,13 +229,14 @@ class Opening {
       });
     }
     const writes = this.#writes(place);
-    const whole = this.#openFile(spec.path, place, writes);
+    const stated = isFileDriver(spec.format) ? { driver: spec.format } : {};
+    const whole = this.#openFile({ ...stated, ...spec }, place, writes);
     const file = spec.window === undefined ? whole : { ...whole, window: spec.window };
     const storage = storageOf(file);
     checkWindow(file);
     const { format } = spec;
-    const known = format === 'host_device' || format === 'file' ? 'raw' : format;
-    const probed = known ?? probeFormat(storage);
+    const driver = driverOf(spec);
+    const probed = driver !== undefined ? 'raw' : (format ?? probeFormat(storage));
     if (format === undefined && place.depth > 0) {
       this.#warnings.push(
         `${place.image}: backing file '${file.path}' has no stated format; probed as ${probed}`,
@@ -250,7 +254,10 @@ class Opening {
       }
       return { format: 'raw', file, fileSize: storage.size(), probed: true };
     }
-    if (probed === 'raw') return { format: 'raw', file, fileSize: storage.size() };
+    if (probed === 'raw') {
+      const shown = driver === undefined ? {} : { driver };
+      return { format: 'raw', file, fileSize: storage.size(), ...shown };
+    }
     if (probed === 'qcow2') return this.#openQcow2(spec, file, storage, place);
     throw unknownFormat(probed);
   }
@@ -266,7 +273,7 @@ class Opening {
     const isUnfinished = place.depth === 0 && this.#policy.unfinished === true;
     const header = readHeader(storage, isUnfinished ? 'fill' : isChecked ? 'check' : 'use');
     const key = this.#keyOf(spec, storage, header, writes);
-    if (spec.l2EntrySize !== undefined) checkEntrySize(spec.l2EntrySize, header);
+    checkCacheSizes(spec, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
     if (needsRepair && !writes) {
@@ -277,9 +284,9 @@ class Opening {
     }
     const external = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
     const wanted = this.#policy.alone !== true && this.#policy.noDataFiles !== true;
-    const dataPath = () => spec.dataFile ?? dataFilePath(file.path, header.extensions.dataFile!);
-    const dataFile =
-      external && wanted ? this.#openFile(dataPath(), place, writes, 'data file') : null;
+    const data = () =>
+      spec.dataFile ?? { path: dataFilePath(file.path, header.extensions.dataFile!) };
+    const dataFile = external && wanted ? this.#openFile(data(), place, writes, 'data file') : null;
     const parts = { format: 'qcow2', file, dataFile, header, key, needsRepair } as const;
     if (isChecked) {
       const bitmaps = readBitmaps(storage, header);
@@ -343,7 +350,7 @@ class Opening {
 
   /** Opens a regular file or block device; one that an image names must pass the policy. */
   #openFile(
-    path: string,
+    { path, driver, nullDisk }: FileSpec,
     { image, depth }: Place,
     writes: boolean,
     data?: string,
@@ -355,16 +362,21 @@ class Opening {
         const message = `'${path}': other files are not opened ('no-backing')`;
         throw new ImageError('policy', 'EPERM', message);
       }
+      if (nullDisk !== undefined) {
+        const fd = openSync('/dev/null', constants.O_RDONLY);
+        this.#fds.push(fd);
+        return { path, fd, nullDisk };
+      }
       const held = writes ? this.#held(data !== undefined) : undefined;
       // Looked at first: opening a FIFO or a device can block or have effects.
       const looked = held === undefined ? statSync(path) : fstatSync(held);
       // The system itself refuses to open a folder for writing.
-      if (!writes || !looked.isDirectory()) checkKind(path, looked);
+      if (!writes || !looked.isDirectory()) checkKind(driver, path, looked);
       const open = () => (writes ? openForWriting(path, looked) : openForReading(path));
       const fd = held === undefined ? open() : duplicate(held);
       this.#fds.push(fd);
       const stat = fstatSync(fd);
-      checkKind(path, stat);
+      checkKind(driver, path, stat);
       if (isNamed && this.#root !== undefined) this.#checkInside(path, fd);
       const identity = identityOf(stat);
       if (this.#seen.has(identity)) {
@@ -458,9 +470,13 @@ function rootOf(path: string): string {
   throw new ImageError('invalid', 'ENOTDIR', `'backing-root' ${path} is not a folder`);
 }
 
-function checkKind(path: string, stat: Stats): void {
-  if (stat.isFile() || stat.isBlockDevice()) return;
-  const message = `'file' driver requires '${path}' to be a regular file`;
+/** Of character devices only those that are asked for as such are opened. */
+function checkKind(driver: FileDriver | undefined, path: string, stat: Stats): void {
+  const device = driver === 'host_device' || driver === 'host_cdrom';
+  if (device ? stat.isCharacterDevice() : stat.isFile()) return;
+  if (driver !== 'file' && stat.isBlockDevice()) return;
+  const wanted = device ? 'either a character or block device' : 'a regular file';
+  const message = `'${driver ?? 'file'}' driver requires '${path}' to be ${wanted}`;
   throw new ImageError('invalid', stat.isDirectory() ? 'EISDIR' : 'EINVAL', message);
 }
 
@@ -474,11 +490,29 @@ function checkWindow({ window, fd, path }: FileDescription): void {
   throw new ImageError('invalid', 'EINVAL', `${sum} ${bound}`);
 }
 
-function checkEntrySize(size: number, { geometry }: Qcow2Header): void {
+function checkCacheSizes(
+  { l2EntrySize, refcountCacheSize = 0 }: ImageSpec,
+  { geometry }: Qcow2Header,
+): void {
   const { clusterSize } = geometry;
-  if (size >= 512 && size <= clusterSize && Number.isInteger(Math.log2(size))) return;
-  const bounds = `must be a power of two between 512 and the cluster size (${clusterSize})`;
-  throw new ImageError('invalid', 'EINVAL', `L2 cache entry size ${bounds}`);
+  const size = l2EntrySize ?? clusterSize;
+  if (size < 512 || size > clusterSize || !Number.isInteger(Math.log2(size))) {
+    const bounds = `must be a power of two between 512 and the cluster size (${clusterSize})`;
+    throw new ImageError('invalid', 'EINVAL', `L2 cache entry size ${bounds}`);
+  }
+  if (Math.floor(refcountCacheSize / clusterSize) > MOST_CACHED) {
+    throw new ImageError('invalid', 'EINVAL', 'Refcount cache size too big');
+  }
+}
+
+/** What stands in the place of a format without being one: a way to a file, whose bytes are the disk. */
+function driverOf({ format, nullDisk }: ImageSpec): string | undefined {
+  if (format === 'null-co' || format === 'null-aio') {
+    if (nullDisk !== undefined) return format;
+    const message = `The only allowed filename for this driver is '${format}://'`;
+    throw new ImageError('invalid', 'EINVAL', message);
+  }
+  return isFileDriver(format) ? format : undefined;
 }
 
 /** Formats of QEMU's that are none here, and what are none at all. */

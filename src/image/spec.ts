@@ -18,9 +18,38 @@ export interface EncryptionSpec {
   readonly secret?: string | undefined;
 }
 
-export interface ImageSpec {
-  /** Of the file. */
+/** How QEMU calls the ways to a file: each asks for another kind of it. */
+export type FileDriver = 'file' | 'host_device' | 'host_cdrom';
+
+export function isFileDriver(driver: string | undefined): driver is FileDriver {
+  return driver === 'file' || driver === 'host_device' || driver === 'host_cdrom';
+}
+
+/** A disk of no file: it reads as zeroes, and what is written to it is gone. */
+export interface NullDisk {
+  /** Bytes. */
+  readonly size: number;
+  /** Whether it says that it is zeroes, as a hole does. */
+  readonly isHole: boolean;
+}
+
+/** Where bytes come from. */
+export interface FileSpec {
+  /** Of the file; the name of a null disk. */
   readonly path: string;
+  /** A regular file or a block device where it is not given. */
+  readonly driver?: FileDriver | undefined;
+  readonly nullDisk?: NullDisk | undefined;
+}
+
+/** What an open image is called, for who opens it anew. */
+export interface NodeNames {
+  readonly nodeName?: string | undefined;
+  /** Of what it stands on. */
+  readonly fileNodeName?: string | undefined;
+}
+
+export interface ImageSpec extends FileSpec, NodeNames {
   /** The image's name in messages: the user's own words. */
   readonly filename: string;
   /** Probed where it is not given. */
@@ -29,7 +58,7 @@ export interface ImageSpec {
   /** Instead of what the image says of its backing file; null for none. */
   readonly backing?: BackingSpec | null | undefined;
   /** Instead of the data file that the image names. */
-  readonly dataFile?: string | undefined;
+  readonly dataFile?: FileSpec | undefined;
   readonly encryption?: EncryptionSpec | undefined;
   /** For all layers; of the image itself alone. */
   readonly keys?: KeyRing | undefined;
@@ -43,6 +72,8 @@ export interface ImageSpec {
   readonly cacheSize?: number | undefined;
   /** Bytes of L2 tables that QEMU would load at once: only checked. */
   readonly l2EntrySize?: number | undefined;
+  /** Bytes of refcounts that QEMU would keep: only checked. */
+  readonly refcountCacheSize?: number | undefined;
 }
 
 /** A backing file: another one, or (without a path) the one that the image names, opened so. */

@@ -12,8 +12,9 @@ import { lock, unlock } from './futex.js';
 const CLAIM = 0;
 const TURN = 16;
 const STOPPED = 32;
+const TAKEN_OVER = 48;
 /** Numbers behind them, by index. */
-const NUMBERS_OFFSET = 48 * 4;
+const NUMBERS_OFFSET = 64 * 4;
 const POSITION = 0;
 const NEXT_TICKET = 1;
 const DUE_MS = 2;
@@ -46,6 +47,16 @@ export class CopyState {
     return Atomics.load(this.#words, STOPPED) !== 0;
   }
 
+  /** Whether a worker has begun. */
+  get takenOver(): boolean {
+    return Atomics.load(this.#words, TAKEN_OVER) !== 0;
+  }
+
+  /** Before a worker's first claim: whoever claims after it knows. */
+  takeOver(): void {
+    Atomics.store(this.#words, TAKEN_OVER, 1);
+  }
+
   /** All threads end at their next step. */
   stop(): void {
     Atomics.store(this.#words, STOPPED, 1);
@@ -54,10 +65,14 @@ export class CopyState {
 
   /**
    * Calls `body` with the place up to which the disk is handed out, alone; it answers the new place,
-   * in bytes, and may take a ticket. What it throws is thrown here, and the place stays.
+   * in bytes, and may take a ticket. What it throws is thrown here, and the place stays. It is not called
+   * where all are to stop or, with `givesWay`, a worker has begun, while another has the claim: that one may
+   * have died with it.
    */
-  claim(body: (position: number) => number): void {
-    lock(this.#words, CLAIM, this.#owner);
+  claim(body: (position: number) => number, givesWay: boolean): void {
+    while (!lock(this.#words, CLAIM, this.#owner, NAP_MS)) {
+      if (this.stopped || (givesWay && this.takenOver)) return;
+    }
     try {
       this.#numbers[POSITION] = body(this.#numbers[POSITION]!);
     } finally {

@@ -43,7 +43,6 @@ export async function commitDisk(
   const index = findBase(top, request);
   const base = await openBase(top, index, request);
   await closeAfter(base, () => commitInto(top, index, base, request, progress));
-  await progress.advance(1);
 }
 
 /** Commits into `base`, the layer of that index, which is open for writing by itself. */
@@ -56,6 +55,7 @@ export async function commitInto(
 ): Promise<void> {
   if (base.size < top.size) resizeDisk(base, top.size, 'off');
   await copyDown(top, index, base, bytesPerSecond, progress);
+  await progress.advance(1);
   base.writer.close();
   if (!keep) empty(top, spec);
 }

@@ -220,7 +220,7 @@ class BulkTarget extends NewTarget implements ConvertTarget {
 
   protected override complete(): void {
     this.#writer?.close();
-    // All of it is durable before it is an image.
+    // It is durable before it is an image, where the mode says that anything is durable.
     this.flush();
     showHeader(this.storage);
     this.flush();

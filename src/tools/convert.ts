@@ -21,7 +21,7 @@ import type { Progress } from './progress.js';
 
 const CACHE_SIZE = 32 << 20;
 /** Bytes on the host up to which threads take longer to start than they save. */
-const SMALL = 32 << 20;
+const SMALL = 128 << 20;
 /** The same where it is compressed. */
 const SMALL_COMPRESSED = 1 << 20;
 /** Threads that write to one file: more of them only wait for each other. */
@@ -67,7 +67,7 @@ export function sourceFiles(disks: readonly OpenDisk[]): string[] {
     const data = layer.format === 'qcow2' ? layer.dataFile : null;
     return data === null ? [layer.file] : [layer.file, data];
   });
-  return files.map(({ fd }) => fileIdentity(fd));
+  return files.filter((file) => file.nullDisk === undefined).map(({ fd }) => fileIdentity(fd));
 }
 
 /** Bytes that are copied. */
@@ -107,7 +107,8 @@ async function copy(
 ): Promise<void> {
   const { progress, salvage, sparse, overBacking, rate } = options;
   const threads = threadsFor(sources, options);
-  const owners = Math.max(1, threads);
+  // The main thread copies, too.
+  const owners = threads + 1;
   const memory = allocateCopyState();
   const job: CopyJob = {
     sources: sources.map((source) => partOf(source, owners)),

@@ -27,6 +27,8 @@ export interface FeedOptions {
   readonly longZeroes: boolean;
   /** Bytes a second; 0 for as many as can be. */
   readonly rate: number;
+  /** It ends where another thread has begun. */
+  readonly givesWay: boolean;
 }
 
 export class CopyFeed {
@@ -40,19 +42,20 @@ export class CopyFeed {
     this.#options = options;
   }
 
-  /** The next range with something to do; null where there is none, or where all are to stop. */
+  /** The next range with something to do; null where there is none for this thread, or where all are to stop. */
   take(): CopyRange | null {
-    const { rate } = this.#options;
+    const { rate, givesWay } = this.#options;
     let range: CopyRange | null = null;
     let due = 0;
     this.#state.claim((position) => {
+      if (givesWay && this.#state.takenOver) return position;
       const start = this.#skip(position);
       if (this.#state.stopped || start >= this.#source.size) return this.#source.size;
       const { end, segments } = this.#rangeAt(start);
       range = { ticket: this.#state.takeTicket(), start, end, segments };
       if (rate > 0) due = this.#state.reserveTime(end - start, rate, now());
       return end;
-    });
+    }, givesWay);
     while (due > now() && !this.#state.stopped) this.#state.sleep(due - now());
     return this.#state.stopped ? null : range;
   }

@@ -63,6 +63,9 @@ export interface CopyReport {
   readonly problems: readonly CopyFailureFacts[];
 }
 
+/** The number of the program's own thread: it copies until the first worker has begun. */
+export const MAIN_THREAD = 1;
+
 export class CopyThread {
   readonly #job: CopyJob;
   readonly #state: CopyState;
@@ -79,21 +82,29 @@ export class CopyThread {
     const wholeUnits = job.compression !== null;
     // Where nothing is sparse, zeroes are data like all else.
     const matters = job.sparse === 0 ? Number.POSITIVE_INFINITY : zeroesBelow;
-    const feed = { unit, wholeUnits, zeroesBelow: matters, rate, longZeroes: job.sparse > 0 };
-    this.#feed = new CopyFeed(this.#source, this.#state, feed);
+    this.#feed = new CopyFeed(this.#source, this.#state, {
+      unit,
+      wholeUnits,
+      zeroesBelow: matters,
+      rate,
+      longZeroes: job.sparse > 0,
+      givesWay: owner === MAIN_THREAD,
+    });
     this.#sink = sinkOf(job, this.#state, owner);
     this.#buffer = new IoBuffer(Math.max(CHUNK_SIZE, unit));
   }
 
-  /** `owner`: this thread's number, from 1. */
+  /** `owner`: this thread's number, MAIN_THREAD or one above. */
   static async start(job: CopyJob, owner: number): Promise<CopyThread> {
     for (const { description } of job.sources) await prepareToAttach(description);
     if (job.target.kind === 'writer') await prepareToAttach(job.target.description);
     if (needsZstd(job.compression)) await loadZstd();
-    return new CopyThread(job, owner);
+    const thread = new CopyThread(job, owner);
+    if (owner !== MAIN_THREAD) thread.#state.takeOver();
+    return thread;
   }
 
-  /** Copies one range; null where all are done. Throws a CopyFailure, and Stopped. */
+  /** Copies one range; null where none is left, or left for this thread. Throws a CopyFailure, and Stopped. */
   step(): CopyReport | null {
     const range = this.#feed.take();
     if (range === null) return null;

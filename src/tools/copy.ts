@@ -1,8 +1,12 @@
-/** Copies a disk in worker threads, or in this one where it is too little for more. */
+/**
+ * Copies a disk in worker threads, and in this one until they have started: that takes as long as
+ * copying some hundred MiB. Then this one only waits, so that it hears of a worker that dies while others
+ * wait for it.
+ */
 import { Worker } from 'node:worker_threads';
 import { CopyState } from '../shared/copy-state.js';
 import { CopyFailure, type CopyFailureFacts } from './copy-failure.js';
-import { type CopyJob, type CopyReport, CopyThread } from './copy-thread.js';
+import { type CopyJob, type CopyReport, CopyThread, MAIN_THREAD } from './copy-thread.js';
 import type { CopyMessage, CopyWorkerData } from './copy-worker.js';
 import type { Progress } from './progress.js';
 
@@ -10,7 +14,7 @@ import type { Progress } from './progress.js';
 const PROGRESS_MS = 50;
 
 export interface CopyOptions {
-  /** Worker threads; 0 to copy in this one. */
+  /** Worker threads, numbered from MAIN_THREAD + 1; none to copy in this one alone. */
   readonly threads: number;
   /** Bytes of the disk. */
   readonly size: number;
@@ -26,8 +30,7 @@ export interface CopyOptions {
 export async function runCopy(job: CopyJob, options: CopyOptions): Promise<void> {
   await options.progress.advance(0);
   const reports = new ReportOrder(options.onReport);
-  if (options.threads === 0) await copyHere(job, options, reports);
-  else await new CopyCrew(job, options, reports).run();
+  await new CopyCrew(job, options, reports).run();
   await options.progress.advance(1);
 }
 
@@ -55,20 +58,13 @@ class ReportOrder {
   }
 }
 
-async function copyHere(job: CopyJob, options: CopyOptions, reports: ReportOrder): Promise<void> {
-  const thread = await CopyThread.start(job, 1);
-  for (let report = thread.step(); report !== null; report = thread.step()) {
-    reports.add(report);
-    await options.progress.advance(reports.position / options.size);
-  }
-}
-
-/** The worker threads of one copy. */
+/** The threads of one copy. */
 class CopyCrew {
   readonly #job: CopyJob;
   readonly #options: CopyOptions;
   readonly #reports: ReportOrder;
   readonly #state: CopyState;
+  readonly #workers: Worker[] = [];
   #left = 0;
   #error: unknown;
   #wake: () => void = () => {};
@@ -77,12 +73,14 @@ class CopyCrew {
     this.#job = job;
     this.#options = options;
     this.#reports = reports;
-    this.#state = new CopyState(job.state, options.threads + 1);
+    this.#state = new CopyState(job.state, MAIN_THREAD);
   }
 
   async run(): Promise<void> {
     const { threads, progress, size } = this.#options;
-    const workers = Array.from({ length: threads }, (_, n) => this.#start(n + 1));
+    for (let n = 0; n < threads; n++) this.#workers.push(this.#start(MAIN_THREAD + 1 + n));
+    // Who waits for the rate to allow more must not keep signals waiting.
+    if (threads === 0 || this.#job.rate === 0) await this.#copyHere();
     while (this.#left > 0) {
       await this.#nap();
       try {
@@ -91,8 +89,22 @@ class CopyCrew {
         this.#fail(error);
       }
     }
-    await Promise.all(workers.map((worker) => worker.terminate()));
+    await this.#endAll();
     if (this.#error !== undefined) throw this.#error;
+  }
+
+  /** Until a worker takes over, or to the end. */
+  async #copyHere(): Promise<void> {
+    const { progress, size } = this.#options;
+    try {
+      const thread = await CopyThread.start(this.#job, MAIN_THREAD);
+      for (let report = thread.step(); report !== null; report = thread.step()) {
+        this.#take(report);
+        await progress.advance(this.#reports.position / size);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #start(owner: number): Worker {
@@ -112,11 +124,18 @@ class CopyCrew {
     });
     worker.on('error', (error) => this.#fail(error));
     worker.on('exit', () => {
-      // Others may wait for what it held.
-      if (!ended) this.#fail(new Error('a thread of the copy has died'));
+      if (!ended) {
+        this.#fail(new Error('a thread of the copy has died'));
+        // Others may wait for what it held, of the copy and of the images: nobody frees that.
+        void this.#endAll();
+      }
       end();
     });
     return worker;
+  }
+
+  async #endAll(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
   #take(report: CopyReport): void {

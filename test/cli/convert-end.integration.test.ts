@@ -63,7 +63,7 @@ describe('convert that does not end well', () => {
   };
 
   for (const rate of [0, 64 * MIB]) {
-    const where = rate === 0 ? 'in one thread' : 'in threads';
+    const where = rate === 0 ? 'in this thread' : 'in threads';
     for (const options of [[], [['preallocation', 'metadata']]] as [string, string][][]) {
       it(`leaves no new image where it is cancelled ${where}, ${options.length} options`, async () => {
         for (const format of options.length > 0 ? ['qcow2'] : ['qcow2', 'raw']) {

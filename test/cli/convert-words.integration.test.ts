@@ -13,6 +13,7 @@ const LINES = [
   'convert -O qcow2 -B small.qcow2 kept.qcow2 o.q',
   'convert -O qcow2 -B small.qcow2 -F qcow2 kept.qcow2 o.q',
   'convert -O qcow2 -B small.qcow2 -F qcow2 kept.qcow2 small.qcow2 o.q',
+  'convert -O qcow2 -B small.qcow2 kept.qcow2 small.qcow2 o.q',
   'convert -n -O raw kept.qcow2 nope',
   'convert -n -o size=3 -O raw kept.qcow2 nope',
   'convert -m 0 kept.qcow2 o.raw',

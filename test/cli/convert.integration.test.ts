@@ -1,12 +1,15 @@
 /** What \`convert\` makes, held against qemu-img: bytes, consistency, space. */
 import { spawnSync } from 'node:child_process';
-import { statSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { BothTools } from '../helpers/both-tools.js';
-import { makeConvertImages } from '../helpers/convert-images.js';
+import { makeConvertImages, writeMixedDisk } from '../helpers/convert-images.js';
 import { qemuImg } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
+
+const MAIN = fileURLToPath(import.meta.resolve('#src/cli/main.js'));
 
 /** Sources by their format. */
 const SOURCES = {
@@ -104,6 +107,32 @@ describe('convert', () => {
       tools.same(['convert', ...words, 'small.qcow2', 'packed.qcow2', 'kept.qcow2', 'out']);
       const same = qemuImg('compare', tools.at('ours', 'out'), tools.at('qemu', 'out'));
       expect(same).to.equal('Images are identical.\n');
+    }
+  });
+
+  it('makes the same file in one thread, in several, and where workers take over', () => {
+    writeMixedDisk(temp.at('source.raw'), 5, 24 << 20);
+    // What is limited is copied by workers alone, what is compressed by whoever has started.
+    const ways = [[], ['-m', '3'], ['-r', '100G', '-m', '3']];
+    for (const kind of [[], QCOW2, [...QCOW2, '-c']]) {
+      const made = ways.map((way) => {
+        const words = [
+          'convert',
+          '-f',
+          'raw',
+          ...kind,
+          ...way,
+          temp.at('source.raw'),
+          temp.at('out'),
+        ];
+        const { status, stderr } = spawnSync(process.execPath, [MAIN, ...words], {
+          encoding: 'utf8',
+        });
+        expect(status, stderr).to.equal(0);
+        return readFileSync(temp.at('out'));
+      });
+      for (const other of made.slice(1))
+        expect(other.equals(made[0]!), kind.join(' ')).to.equal(true);
     }
   });
 

@@ -1,5 +1,6 @@
 /** What an image has: length, map, alloc, info; and truncate, flush, aio_flush. */
 import { ERRNO, errnoOf, ImageError } from '../../errors.js';
+import type { LayerDescription } from '../../image/description.js';
 import { collectInfo } from '../../image/info.js';
 import { l1EntriesFor } from '../../image/qcow2/geometry.js';
 import type { Preallocation } from '../../image/writer.js';
@@ -68,17 +69,24 @@ export const INFO: ImageCommand = {
   summary: 'prints information about the current file',
   words: [0, 0],
   onImage: (session, _args, image) => {
-    const { clusterSize, vmStateOffset } = placesOf(image);
     const top = image.disk.description.layers[0];
+    session.print(formatName(top));
+    // QEMU's driver has nothing more to tell.
+    if (top.file.nullDisk !== undefined) return;
+    const { clusterSize, vmStateOffset } = placesOf(image);
     session.print(
-      `format name: ${top.format}\n` +
-        `cluster size: ${sizeText(clusterSize)}\n` +
-        `vm state offset: ${sizeText(vmStateOffset)}\n`,
+      `cluster size: ${sizeText(clusterSize)}\n` + `vm state offset: ${sizeText(vmStateOffset)}\n`,
     );
     for (const line of formatFacts(collectInfo(top, image.spec.filename)))
       session.print(`${line}\n`);
   },
 };
+
+/** As QEMU: what is a format and a way to a file at once has both names. */
+function formatName(top: LayerDescription): string {
+  const driver = top.format === 'raw' ? top.driver : undefined;
+  return `format name: ${driver ?? top.format}\n`.repeat(driver === undefined ? 1 : 2);
+}
 
 function placesOf({ disk }: IoImage): { clusterSize: number; vmStateOffset: number } {
   const top = disk.description.layers[0];

@@ -129,7 +129,9 @@ export const REOPEN: ImageCommand = {
     } catch (error) {
       // As it was: it could be opened so before.
       session.image = await openIoImage(image.spec, image.flags);
-      throw error;
+      if (!(error instanceof ImageError)) throw error;
+      const message = withoutName(error.message, image.spec.filename);
+      throw new ImageError(error.kind, error.code, message, error.context, error);
     }
   },
 };

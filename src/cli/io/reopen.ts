@@ -1,6 +1,6 @@
 /** `reopen`: which options of an open image can be changed, and what it is then. */
 import { ImageError } from '../../errors.js';
-import type { ImageSpec } from '../../image/spec.js';
+import type { BackingSpec, ImageSpec, NodeNames } from '../../image/spec.js';
 import type { WriteOptions } from '../../image/write-options.js';
 import { parseImageOptions } from '../image-words.js';
 import { parseKeyValues } from '../key-values.js';
@@ -37,7 +37,7 @@ export function reopenSpec(
     throw refused("Cannot set both -r/-w and 'read-only'");
   }
   const { format } = image.disk.description.layers[0];
-  const changed = pairs.filter(([key, value]) => isChange(image, format, key, value));
+  const changed = pairs.filter(([key, value]) => isChange(image, key, value));
   const parsed = parse(format, changed);
   const spec = {
     ...image.spec,
@@ -56,25 +56,61 @@ export function reopenSpec(
   return { spec, flags: { ...image.flags, readOnly: readOnly ?? image.flags.readOnly } };
 }
 
+/** An option, and of which node: of which layer, and whether of its file. */
+interface NodeOption {
+  readonly depth: number;
+  readonly ofFile: boolean;
+  readonly name: string;
+}
+
+function nodeOption(key: string): NodeOption {
+  const [, backing, file, name] = /^((?:backing\.)*)(file\.)?(.*)$/s.exec(key)!;
+  const depth = backing!.length / 'backing.'.length;
+  return { depth, ofFile: file !== undefined, name: name! };
+}
+
 /** False of an option that says again what is the case; throws where it cannot be another. */
-function isChange(
-  { spec }: IoImage,
-  format: string,
-  key: string,
-  value: string | undefined,
-): boolean {
-  if (key === 'driver' && value === format) return false;
-  if (key === 'file.driver' && value === 'file') return false;
-  if (key === 'file.filename' && value === spec.path) return false;
-  const [, child, inner] = /^(file|backing)\.(.*)$/.exec(key) ?? [];
-  const own = inner ?? key;
-  if (COMMON.includes(own) || own === 'read-only') return child === undefined;
-  if (child === 'backing' && own === 'driver') return false;
-  if (key === 'backing') throw refused(`Cannot find device='' nor node-name='${value ?? ''}'`);
-  if (child === undefined && OF_FORMAT[format]?.test(key) === true) {
-    return !key.startsWith('encrypt.');
+function isChange({ disk, spec }: IoImage, key: string, value: string | undefined): boolean {
+  const { depth, ofFile, name } = nodeOption(key);
+  const { layers } = disk.description;
+  const layer = layers[depth];
+  if (layer === undefined) {
+    // The last layer there is has no such child: to it, it is an option.
+    throw refused(
+      `Cannot change the option '${key.slice('backing.'.length * (layers.length - 1))}'`,
+    );
   }
-  throw refused(`Cannot change the option '${child === 'backing' ? key : own}'`);
+  if (name === 'backing' && !ofFile) {
+    throw refused(`Cannot find device='' nor node-name='${value ?? ''}'`);
+  }
+  const node = specAt(spec, depth);
+  const now: Readonly<Record<string, string | undefined>> = {
+    driver: ofFile ? (node?.driver ?? 'file') : layer.format,
+    'node-name': ofFile ? node?.fileNodeName : node?.nodeName,
+    ...(ofFile && { filename: depth === 0 ? spec.path : layer.file.path }),
+  };
+  if (Object.hasOwn(now, name)) {
+    if (now[name] === value) return false;
+    throw refused(`Cannot change the option '${name}'`);
+  }
+  const isTop = depth === 0 && !ofFile;
+  if (COMMON.includes(name) || name === 'read-only') return isTop;
+  // Nothing is written to a backing file: what is said of it but for its size makes no difference.
+  const isKnown = !ofFile && OF_FORMAT[layer.format]?.test(name) === true;
+  if (!isKnown || name.startsWith('encrypt.') || (layer.format === 'raw' && !isTop)) {
+    throw refused(`Cannot change the option '${name}'`);
+  }
+  if (!isTop) parse(layer.format, [[name, value]]);
+  return isTop;
+}
+
+function specAt(
+  spec: ImageSpec,
+  depth: number,
+): (NodeNames & Pick<ImageSpec, 'driver'>) | undefined {
+  let node: BackingSpec | null | undefined = spec;
+  for (let left = depth; left > 0; left--) node = node?.backing;
+  return node ?? undefined;
 }
 
 /** What the options say, by the rules for opening. */

@@ -54,14 +54,15 @@ export function readExtensions(cluster: DataView, start: number, end: number): E
   };
   const stop = Math.min(end, cluster.byteLength);
   let at = start;
-  while (at + HEADER_EXTENSION.size <= stop) {
+  // As QEMU: one that begins before the end is read, though it lies over the backing file's name.
+  while (at < stop && at + HEADER_EXTENSION.size <= cluster.byteLength) {
     const { type, length } = HEADER_EXTENSION.read(cluster, at);
     if (type === EXTENSION_TYPE.END) break;
     at += HEADER_EXTENSION.size;
     if (length > stop - at) {
       throw new ImageError('invalid', 'EINVAL', 'Header extension too large', {
         offset: at,
-        limit: `type 0x${type.toString(16)}, ${length} bytes, at most ${stop - at}`,
+        limit: `type 0x${type.toString(16)}, ${length} bytes, at most ${Math.max(0, stop - at)}`,
       });
     }
     const data = new DataView(cluster.buffer, cluster.byteOffset + at, length);

@@ -199,6 +199,14 @@ function checkTables(fixed: FixedFields, geometry: Geometry, use: HeaderUse): vo
       LIMIT.MAX_SNAPSHOTS * SNAPSHOT_HEADER.size,
     );
   }
+  // As QEMU: where there is none, its offset must be one all the same.
+  if (
+    fixed.nbSnapshots === 0 &&
+    use !== 'check' &&
+    !isAligned(fixed.snapshotsOffset, clusterSize)
+  ) {
+    throw invalid('Snapshot table offset invalid', `0x${fixed.snapshotsOffset.toString(16)}`);
+  }
   const l1Bytes = fixed.l1Size * 8;
   const needed = l1EntriesFor(geometry, fixed.size);
   if (l1Bytes > 0) {

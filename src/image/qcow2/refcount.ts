@@ -29,7 +29,7 @@ export class Refcounts {
   readonly #bits: number;
   readonly #perBlock: number;
   readonly #perSlice: number;
-  /** The largest count; numbers are exact up to 2^53 - 1. */
+  /** The largest count that is reached by counting; numbers are exact up to 2^53 - 1. */
   readonly max: number;
   /** Clusters that the storage has room for: Infinity but for block devices. */
   readonly #limit: number;
@@ -74,7 +74,13 @@ export class Refcounts {
       const index = this.#tables.edit(slice, RANK.REFCOUNT_BLOCK);
       let failed: ImageError | undefined;
       for (; cluster < stop; cluster++) {
-        const value = this.#load(index, cluster % this.#perSlice) + delta;
+        const old = this.#load(index, cluster % this.#perSlice);
+        if (old >= Number.MAX_SAFE_INTEGER) {
+          if (this.#addExactly(index, cluster % this.#perSlice, delta)) continue;
+          failed = this.#overflow(cluster);
+          break;
+        }
+        const value = old + delta;
         if (value < 0) failed = this.#underflow(cluster);
         else if (value > this.max) failed = this.#overflow(cluster);
         if (failed !== undefined) break;
@@ -329,6 +335,17 @@ export class Refcounts {
         cache.bytes[at] = (cache.bytes[at]! & ~(this.max << (bit & 7))) | (value << (bit & 7));
       }
     }
+  }
+
+  /** Beyond what a number holds, which only 64 bits reach; false where they do not hold it. */
+  #addExactly(index: number, entry: number, delta: number): boolean {
+    const { words } = this.#tables.cache;
+    const at = index + entry * 2;
+    const sum = (BigInt(words[at + 1]!) << 32n) + BigInt(words[at]!) + BigInt(delta);
+    if (sum !== BigInt.asUintN(64, sum)) return false;
+    words[at + 1] = Number(sum >> 32n);
+    words[at] = Number(sum & 0xffff_ffffn);
+    return true;
   }
 
   #overflow(cluster: number): ImageError {

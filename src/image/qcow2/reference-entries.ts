@@ -78,7 +78,8 @@ export class EntryScan {
     this.#geometry = header.geometry;
     this.#externalData = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
     this.#reader = new TableReader(storage);
-    this.#words = new Uint32Array(this.#reader.buffer.bytes.buffer);
+    const { buffer, byteOffset, length } = this.#reader.buffer.bytes;
+    this.#words = new Uint32Array(buffer, byteOffset, length / Uint32Array.BYTES_PER_ELEMENT);
     this.#counter = counter;
     this.#report = report;
     this.#repairsZero = repairsZero;
