@@ -6,7 +6,8 @@ import type { Target } from './workloads.js';
 export interface CommandWorkload {
   readonly name: string;
   readonly image: KeptKind;
-  words(image: Image): string[];
+  /** `target`: a path for what it makes, where nothing is. */
+  words(image: Image, target: string): string[];
   /** Name of the metric for the seconds from start to end. */
   readonly secondsMetric: string;
   /** Name of the metric for the largest resident memory. */
@@ -56,7 +57,44 @@ const tools: CommandSuite = {
   ],
 };
 
-export const commandSuites = { tools } satisfies Record<string, CommandSuite>;
+/**
+ * Both tools with the cache modes that they have by themselves, which make nothing durable, and looking for
+ * zeroes in steps of 4 KiB.
+ */
+const convert: CommandSuite = {
+  workloads: [
+    {
+      name: 'raw-qcow2',
+      image: 'mixed',
+      words: ({ rawPath }, target) => words('raw', 'qcow2', [], rawPath, target),
+      secondsMetric: 'convert, raw to qcow2',
+    },
+    {
+      name: 'qcow2-raw',
+      image: 'mixed',
+      words: ({ path }, target) => words('qcow2', 'raw', [], path, target),
+      secondsMetric: 'convert, qcow2 to raw',
+    },
+    ...(['zlib', 'zstd'] as const).map((type) => ({
+      name: `${type}`,
+      image: 'mixedquarter' as const,
+      words: ({ rawPath }: Image, target: string) =>
+        words('raw', 'qcow2', ['-c', '-o', `compression_type=${type}`], rawPath, target),
+      secondsMetric: `convert -c, ${type}`,
+    })),
+  ],
+  targets: ['raw to qcow2', 'qcow2 to raw', '-c, zlib', '-c, zstd'].map((what) => ({
+    metric: what.startsWith('-') ? `convert ${what}` : `convert, ${what}`,
+    peer: QEMU_IMG,
+    atMost: 1,
+  })),
+};
+
+function words(from: string, to: string, more: string[], source: string, target: string) {
+  return ['convert', '-f', from, '-O', to, ...more, source, target];
+}
+
+export const commandSuites = { tools, convert } satisfies Record<string, CommandSuite>;
 
 export type CommandSuiteName = keyof typeof commandSuites;
 

@@ -1,6 +1,7 @@
 /** Commands that run to their end: each round runs every one by both tools, one after the other. */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type CommandWorkload, QEMU_IMG } from './command-suites.js';
 import { type Image, type KeptKind, MIB, warmImage } from './images.js';
@@ -35,6 +36,8 @@ export interface CommandRounds {
   readonly workloads: readonly CommandWorkload[];
   readonly tools: readonly CommandTool[];
   readonly images: ReadonlyMap<KeptKind, Image>;
+  /** A folder for what commands make. */
+  readonly scratch: string;
   readonly rounds: number;
   readonly signal: AbortSignal;
   log(line: string): void;
@@ -42,15 +45,20 @@ export interface CommandRounds {
 
 /** Each round starts with the other tool: none is always the one that comes first. */
 export async function runCommandRounds(input: CommandRounds): Promise<Sample[]> {
-  const { workloads, tools, images, rounds, signal, log } = input;
+  const { workloads, tools, images, scratch, rounds, signal, log } = input;
   const samples: Sample[] = [];
-  for (const image of images.values()) await warmImage(image, false);
+  const target = join(scratch, 'target');
+  for (const image of images.values()) {
+    await warmImage(image, false);
+    if (!image.isSparse) await warmImage(image, true);
+  }
   for (let round = 0; round < rounds; round++) {
     log(`round ${round + 1} of ${rounds}`);
     for (const workload of workloads) {
-      const words = workload.words(images.get(workload.image)!);
+      const words = workload.words(images.get(workload.image)!, target);
       for (let n = 0; n < tools.length; n++) {
         const { name, command } = tools[(n + round) % tools.length]!;
+        await clear(target);
         const { seconds, bytes } = await measureCommand([...command, ...words], signal);
         const { secondsMetric, memoryMetric } = workload;
         log(`  ${name} ${secondsMetric} ${seconds.toFixed(3)} s`);
@@ -60,7 +68,17 @@ export async function runCommandRounds(input: CommandRounds): Promise<Sample[]> 
       }
     }
   }
+  rmSync(target, { force: true });
   return samples;
+}
+
+/**
+ * Removes what the last command made. What was written is on the disk first, so that no command waits for
+ * another one's bytes; the memory that is set free lies ready for all alike.
+ */
+async function clear(target: string): Promise<void> {
+  await run('sync', []);
+  rmSync(target, { force: true });
 }
 
 /** Runs a command to its end; `bytes`: the most that it had in memory. Throws where it fails. */

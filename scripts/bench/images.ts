@@ -16,6 +16,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { writeMixedDisk } from './mixed-disk.js';
 import { isInstalled, run } from './process.js';
 
 /** Made once and kept. */
@@ -25,6 +26,8 @@ export type KeptKind =
   | 'zstd'
   | 'chain16'
   | 'mapped1g'
+  | 'mixed'
+  | 'mixedquarter'
   | 'mapped1t'
   | EncryptedKind;
 /** The modes of LUKS. */
@@ -141,6 +144,13 @@ async function createCompressed(directory: string, size: number, type: 'zlib' | 
 const layerName = (layer: number): string =>
   layer === CHAIN_LENGTH - 1 ? 'disk.qcow2' : `layer-${layer}.qcow2`;
 
+/** A disk in use, as `mixed-disk.ts` has it, as a raw file and converted from that. */
+async function createMixed(directory: string, size: number) {
+  const [raw, target] = [join(directory, 'disk.img'), join(directory, 'disk.qcow2')];
+  writeMixedDisk(raw, size, fillWords);
+  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, target]);
+}
+
 /** Layer N owns the clusters whose index is N modulo 16, and fills them with the byte N + 1. */
 async function createChain(directory: string, size: number) {
   const at = (name: string): string => join(directory, name);
@@ -175,6 +185,8 @@ const creators: Record<KeptKind, (directory: string, size: number) => Promise<vo
   zstd: (directory, size) => createCompressed(directory, size, 'zstd'),
   chain16: createChain,
   mapped1g: createMapped,
+  mixed: createMixed,
+  mixedquarter: createMixed,
   mapped1t: createMapped,
   'luks-xts': (directory, size) => createEncrypted(directory, size, 'xts'),
   'luks-cbc': (directory, size) => createEncrypted(directory, size, 'cbc'),
@@ -184,7 +196,7 @@ const creators: Record<KeptKind, (directory: string, size: number) => Promise<vo
 function sizeOf(kind: KeptKind, plainSize: number): number {
   if (kind === 'mapped1t') return 2 ** 40;
   if (kind === 'mapped1g') return GIB;
-  if (kind === 'plain') return plainSize;
+  if (kind === 'plain' || kind === 'mixed') return plainSize;
   return plainSize / (kind === 'chain16' || kind.startsWith('luks-') ? 2 : 4);
 }
 

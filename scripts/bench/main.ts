@@ -135,7 +135,7 @@ async function benchCommands(
     const kinds = chosen.map(({ image }) => image);
     const images = await prepareImages(imageDir, kinds, options.size, signal);
     const { rounds } = options;
-    const input = { workloads: chosen, tools, images, rounds, signal, log };
+    const input = { workloads: chosen, tools, images, scratch, rounds, signal, log };
     const samples = await runCommandRounds(input);
     await publish(options, targets, tools, { samples, skips: [] });
   } finally {

@@ -6,14 +6,15 @@ import { type SuiteName, suites } from './workloads.js';
 
 export const usage = `usage: npm run bench -- [OPTION ...]
   --suite NAME       what is measured: read, write or crypto (reading encrypted images), of mounts
-                     (read); tools, of commands
+                     (read); tools or convert, of commands
   --quick            a smoke run: one round, short fio runs, small images
   --peers A,B        only these (this project is qcow2fs)
   --workloads X,Y    only these of the suite
   --rounds N         rounds over all workloads and peers (5; 3 for writing)
   --seconds N        length of a timed fio run (3)
-  --size SIZE        virtual size of the plain image, with M or G (2G; 1G for writing); the chain and
-                     encrypted images have half of it, the compressed images a quarter; the images that are grown have
+  --size SIZE        virtual size of the plain image, with M or G (2G; 1G for writing, 4G for converting,
+                     with a quarter of it where that is compressed); the chain and encrypted
+                     images have half of it, the compressed images a quarter; the images that are grown have
                      all of it, and get a scattered write for each of its clusters
   --image-dir DIR    keep the images there, and take those of an earlier run
   --keep             keep the images of a temporary directory, and print where they are
@@ -71,7 +72,7 @@ function defaultsFor(suite: BenchOptions['suite'], isQuick: boolean) {
   if (isQuick) return { rounds: '1', seconds: '1', size: '256M' };
   // Writing takes twice the time: disks are made and removed, and written data goes to the host's.
   if (suite === 'write') return { rounds: '3', seconds: '3', size: '1G' };
-  return { rounds: '5', seconds: '3', size: '2G' };
+  return { rounds: '5', seconds: '3', size: suite === 'convert' ? '4G' : '2G' };
 }
 
 export function parseOptions(argv: string[]): BenchOptions {

@@ -7,6 +7,7 @@ import { setImmediate } from 'node:timers/promises';
 import { Cancelled, type Progress } from '../tools/progress.js';
 import type { Arguments } from './getopt.js';
 import { UsageError } from './program.js';
+import { answerProgress } from './progress-signal.js';
 
 const LEAST_STEP = 0.01;
 /** How often signals are let through. */
@@ -45,9 +46,9 @@ class ShownProgress implements CommandProgress {
   #fraction = 0;
   #shown = 0;
   #paused = Date.now();
-  #stopped = false;
-  readonly #stop = () => {
-    this.#stopped = true;
+  #stopped: Cancelled['signal'] | undefined;
+  readonly #stop = (signal: Cancelled['signal']) => {
+    this.#stopped = signal;
   };
   readonly #tell = () => {
     if (this.#style === 'none') process.stderr.write(`${this.#text()}\n`);
@@ -57,7 +58,7 @@ class ShownProgress implements CommandProgress {
   constructor(style: 'none' | 'bar' | 'json', leastStep: number) {
     this.#style = style;
     this.#leastStep = leastStep;
-    process.on('SIGUSR1', this.#tell);
+    answerProgress(this.#tell);
     process.on('SIGINT', this.#stop);
     process.on('SIGTERM', this.#stop);
     this.#show();
@@ -78,7 +79,7 @@ class ShownProgress implements CommandProgress {
       if (last) await setImmediate();
       this.#paused = Date.now();
     }
-    if (this.#stopped) throw new Cancelled();
+    if (this.#stopped !== undefined) throw new Cancelled(this.#stopped);
   }
 
   complete(): void {
@@ -88,7 +89,7 @@ class ShownProgress implements CommandProgress {
   }
 
   finish(): void {
-    process.off('SIGUSR1', this.#tell);
+    answerProgress();
     process.off('SIGINT', this.#stop);
     process.off('SIGTERM', this.#stop);
     if (this.#style === 'bar') process.stdout.write('\n');

@@ -79,6 +79,14 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./dd-command.js')).runDdCommand(words),
   },
   {
+    name: 'diff',
+    usage:
+      'diff [-f FMT] [-F FMT] [--image-opts] [--object OBJECT] [--output=human|json] [--metadata] ' +
+      '[-p] [-U] (-l SNAPSHOT [-l SNAPSHOT] IMAGE | OLDER NEWER)',
+    summary: 'list where two disks differ: images of a chain, snapshots, a snapshot and the disk',
+    run: async (words) => (await import('./diff-command.js')).runDiffCommand(words),
+  },
+  {
     name: 'info',
     usage:
       'info [-f FMT | --image-opts] [--output=human|json] [--backing-chain] [--object OBJECT] [-U] ' +

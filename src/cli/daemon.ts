@@ -28,6 +28,8 @@ const DRAIN_MS = 1000;
 
 const FORWARDED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
+const NO_INSPECTOR_SIGNAL = '--disable-sigusr1';
+
 /** What the child says. */
 type Word = { readonly ready: true } | { readonly message: string; readonly code: number };
 
@@ -55,7 +57,7 @@ export async function spawnDaemon(
   argv: readonly string[],
   passphrases: readonly Uint8Array[] = [],
 ): Promise<number> {
-  const child = spawn(process.execPath, [...process.execArgv, ...argv], {
+  const child = spawn(process.execPath, [...nodeOptions(), ...argv], {
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
     env: { ...process.env, [MARKER]: String(CHANNEL) },
@@ -90,6 +92,12 @@ export async function spawnDaemon(
     channel.destroy();
     child.unref();
   }
+}
+
+/** Newer versions of Node.js can be told that SIGUSR1 is not theirs, from the first moment on. */
+function nodeOptions(): string[] {
+  const known = process.allowedNodeEnvironmentFlags.has(NO_INSPECTOR_SIGNAL);
+  return known ? [...process.execArgv, NO_INSPECTOR_SIGNAL] : process.execArgv;
 }
 
 interface End {

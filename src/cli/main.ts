@@ -1,87 +1,14 @@
 #!/usr/bin/env node
-/**
- * The executable: finds the command, runs it, prints errors, and alone exits the process. Called by a
- * link named `qemu-img` or `qemu-io`, it takes their words and speaks as they do.
- */
-import { readFileSync } from 'node:fs';
-import { exitNow } from '../sys/process.js';
-import { Cancelled } from '../tools/progress.js';
-import { type Command, findCommand } from './commands.js';
-import type { Outcome } from './outcome.js';
-import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
+/** The executable: runs the command, and alone exits the process. */
+import './progress-signal.js';
 
-/** As the shell says it of a process that SIGINT ended. */
-const CANCELLED = 130;
-
-async function run(words: string[]): Promise<Outcome> {
-  const name = programName();
-  const [first] = words;
-  if (first === '--version' || first === '-V') {
-    process.stdout.write(`${name} version ${version()}\n`);
-    return { status: 0 };
-  }
-  if (name === 'qemu-io') return findCommand('io')!.run(words, '');
-  if (first === '--help' || first === '-h' || first === 'help') {
-    process.stdout.write((await import('./help.js')).helpText());
-    return { status: 0 };
-  }
-  if (name === 'qemu-img') return runCommand(imageCommand(first), words.slice(1));
-  const named = findCommand(first);
-  return runCommand(named ?? findCommand('mount')!, named === undefined ? words : words.slice(1));
-}
-
-/** qemu-img's first word is a command, always. */
-function imageCommand(word: string | undefined): Command {
-  if (word === undefined) throw new UsageError('Not enough arguments');
-  const command = findCommand(word);
-  if (command?.image === true) return command;
-  if (word.startsWith('-')) throw new UsageError(`unrecognized option '${word}'`);
-  throw new UsageError(`Command not found: ${word}`);
-}
-
-async function runCommand(command: Command, words: string[]): Promise<Outcome> {
-  const asked = asksForHelp(words);
-  // Words of qemu-img's commands can be values, as in `-c --help`: they know themselves.
-  if (asked && command.image !== true) return help(command);
-  try {
-    return await command.run(words, command.usage);
-  } catch (error) {
-    // Who asks for help gets it, whatever else is wrong.
-    if (error instanceof HelpWanted || (asked && error instanceof UsageError)) return help(command);
-    throw error;
-  }
-}
-
-/** Whether `--help` stands before a `--`. */
-function asksForHelp(words: readonly string[]): boolean {
-  const end = words.indexOf('--');
-  const options = end < 0 ? words : words.slice(0, end);
-  return options.some((word) => word === '--help' || word === '-h');
-}
-
-async function help(command: Command): Promise<Outcome> {
-  process.stdout.write((await import('./help.js')).commandHelp(command));
-  return { status: 0 };
-}
-
-function version(): string {
-  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(manifest) as { version: string }).version;
-}
-
-function report(error: unknown): number {
-  if (error instanceof Cancelled) return CANCELLED;
-  if (error instanceof UsageError) {
-    reportError(error.message);
-    process.stderr.write(`Try '${programName()} --help' for more information\n`);
-  } else process.stderr.write(`${programName()}: ${problemText(error)}\n`);
-  return 1;
-}
+// Only now, as all that is imported is loaded before the first line of it runs.
+const { exitNow } = await import('../sys/process.js');
+const { problemStatus, run } = await import('./run.js');
 
 /** Whoever reads our output may have gone, or its disk may be full. */
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') process.stderr.write(`${programName()}: ${problemText(error)}\n`);
-  exitNow(1);
+  exitNow(error.code === 'EPIPE' ? 1 : problemStatus(error));
 });
 
 try {
@@ -90,5 +17,5 @@ try {
   process.exitCode = status;
 } catch (error) {
   // A mount that failed may have left threads that block in the kernel.
-  exitNow(report(error));
+  exitNow(problemStatus(error));
 }

@@ -1,11 +1,11 @@
 /** Where a mount's keys come from: a file, secrets among the objects, or the terminal. */
 import { readFileSync } from 'node:fs';
-import { ImageError, isExpected } from '../errors.js';
+import { errnoOf, ImageError, isExpected } from '../errors.js';
 import { KeyRing, type KeySources, type Secrets } from '../image/crypto/key-ring.js';
 import { closeImage, openImage, type OpenPolicy } from '../image/open.js';
 import { strerror } from '../sys/libc.js';
-import { errnoOf } from '../errors.js';
-import { askOnTerminal } from '../sys/terminal.js';
+import { printable } from '../sys/log.js';
+import { askOnTerminal, hasTerminal } from '../sys/terminal.js';
 
 const MISSING = "the image is encrypted: 'key-file' or 'key-secret' gives its passphrase";
 
@@ -43,7 +43,7 @@ export function mountKeyRing(sources: KeySources, told: readonly Uint8Array[] = 
 }
 
 function ask(name: string): Uint8Array | null {
-  return askOnTerminal(`Passphrase of ${name}: `);
+  return askOnTerminal(`Passphrase of ${printable(name)}: `);
 }
 
 /**
@@ -55,7 +55,7 @@ export function askBeforehand(
   policy: OpenPolicy,
   image: string,
 ): readonly Uint8Array[] {
-  if ((sources.passphrases ?? []).length > 0) return [];
+  if ((sources.passphrases ?? []).length > 0 || !hasTerminal()) return [];
   let asked = false;
   const keys = new KeyRing({
     ...sources,

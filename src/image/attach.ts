@@ -137,6 +137,11 @@ export class AttachedImage {
     return this.#state?.generation ?? 0;
   }
 
+  /** Grows whenever the maps of its disks may have changed, by any thread. */
+  get edits(): number {
+    return this.#state?.edits ?? 0;
+  }
+
   /** The snapshots as they are now, in the table's order: the same object while nothing changes. */
   snapshots(): readonly SnapshotView[] {
     const top = this.description.layers[0];

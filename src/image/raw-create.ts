@@ -9,7 +9,7 @@ import { fillSpace } from './fill-space.js';
  * Written at a file's start, so that the host has a block there: who opens it past the page cache finds
  * out by reading it how it must be aligned.
  */
-const FIRST_BLOCK = 4096;
+export const FIRST_BLOCK = 4096;
 
 /** What the protocols below formats can preallocate. */
 export type FilePreallocation = 'off' | 'falloc' | 'full';

@@ -2,7 +2,7 @@
 
 const NAME_MAX = 255;
 /** The longest that is put behind a snapshot's name. */
-const LONGEST_SUFFIX = '.partitions';
+const LONGEST_SUFFIX = '.changed.json';
 
 interface Named {
   readonly id: string;

@@ -48,8 +48,10 @@ export class NodeMaker {
     const mode = S_IFREG | (ofDisk ? diskMode : fileMode);
     const live = this.#live(id);
     const isRaw = this.#description.layers[0].format === 'raw';
-    const blocks = blocksOf(content, origin, { imageBlocks: live.imageBlocks, isRaw });
-    const own = { ino: id, mode, size: content.size, blocks, nlink: 1 };
+    const size = origin.madeOnReading ? 0 : content.size;
+    const space = { imageBlocks: live.imageBlocks, isRaw };
+    const blocks = origin.madeOnReading ? 0 : blocksOf(content, origin, space);
+    const own = { ino: id, mode, size, blocks, nlink: 1 };
     const attributes = this.#attributes(own, origin.snapshot, live);
     return { kind: 'file', id, parent, content, attributes, lasting: this.#lasting(id) };
   }

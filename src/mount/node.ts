@@ -63,6 +63,8 @@ export const SLOT = {
   RAW: 8,
   VMSTATE: 9,
   PARTITIONS: 10,
+  /** Of a snapshot: what changed since. */
+  CHANGED: 11,
   /** Partition n has slot PARTITION + n. */
   PARTITION: 0x1000,
   /** Bitmap n, from 1 on, has slot BITMAP + n, of view 0. */
@@ -89,6 +91,11 @@ export function slotOf(id: number): number {
 /** The number of the partition that a node is; 0 where it is none. */
 export function partitionOf(id: number): number {
   return isPartition(slotOf(id)) ? slotOf(id) - SLOT.PARTITION : 0;
+}
+
+/** Whether the file's bytes and size are found out when it is read, each time. */
+export function isMadeOnReading(id: number): boolean {
+  return slotOf(id) === SLOT.CHANGED;
 }
 
 export function isPartition(slot: number): boolean {

@@ -8,7 +8,14 @@ import type { IoBuffer } from '../sys/io-buffer.js';
 import type { Changes } from './changes.js';
 import { type Content, WindowContent } from './content.js';
 import type { Entry } from './entry.js';
-import { type DirectoryNode, type FileNode, type Node, partitionOf, viewOf } from './node.js';
+import {
+  type DirectoryNode,
+  type FileNode,
+  type Node,
+  partitionOf,
+  viewOf,
+  isMadeOnReading,
+} from './node.js';
 import type { Tree } from './tree.js';
 import { CONTROL_FAILURE, XATTR_PREFIX } from './xattrs.js';
 
@@ -87,7 +94,7 @@ export class Operations {
     if (changes === null) {
       this.within(() => this.#file(id));
       if (forWriting) readOnly();
-      return { handle: 0, lasting: true };
+      return { handle: 0, lasting: !isMadeOnReading(id) };
     }
     const view = viewOf(id);
     const counted = this.#tree.isOfView(id);
@@ -102,7 +109,7 @@ export class Operations {
       const handle = isPartition
         ? changes.files.partitionHandle(partitionOf(id), content, forWriting)
         : changes.files.handle(forWriting);
-      return { handle, lasting: view !== 0 };
+      return { handle, lasting: view !== 0 && !isMadeOnReading(id) };
     } catch (error) {
       if (counted) changes.files.close(view);
       throw error;

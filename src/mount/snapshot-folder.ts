@@ -7,12 +7,13 @@ import { nodeId, SLOT } from './node.js';
 
 /** Up to so many snapshots, listing them reads their partition tables. */
 const MOST_TABLES_LISTED = 256;
-/** Places in the listing for each snapshot: disk, VM state, partitions. */
-const PLACES = 3;
+/** Places in the listing for each snapshot: disk, VM state, what changed since, partitions. */
+const PLACES = 4;
 
 const SUFFIXES = [
   { suffix: '.raw', slot: SLOT.RAW },
   { suffix: '.vmstate', slot: SLOT.VMSTATE },
+  { suffix: '.changed.json', slot: SLOT.CHANGED },
   { suffix: '.partitions', slot: SLOT.PARTITIONS },
 ] as const;
 
@@ -70,6 +71,8 @@ export class SnapshotFolder {
         else if (place === 1) {
           if (snapshot.vmStateSize === 0) continue;
           yield fileEntry(`${name}.vmstate`, nodeId(view, SLOT.VMSTATE), next);
+        } else if (place === 2) {
+          yield fileEntry(`${name}.changed.json`, nodeId(view, SLOT.CHANGED), next);
         } else if (withTables && showsPartitions(view)) {
           yield directoryEntry(`${name}.partitions`, nodeId(view, SLOT.PARTITIONS), next);
         }

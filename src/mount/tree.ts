@@ -2,7 +2,7 @@
  * The mounted tree over one image: nodes made on demand, the same in every thread.
  *
  *   disk.raw  disk.partitions/N.raw  disk.info.json  disk.bitmaps/NAME.json
- *   disk.snapshots/NAME.raw  NAME.vmstate  NAME.partitions/N.raw
+ *   disk.snapshots/NAME.raw  NAME.vmstate  NAME.changed.json  NAME.partitions/N.raw
  *
  * An image can have 65,536 snapshots. So a name is found without reading any disk, a folder is
  * listed from any place on without a list of it, and a partition table is read only for who looks
@@ -14,6 +14,7 @@ import type { AttachedImage, SnapshotView } from '../image/attach.js';
 import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import { BitmapFolder } from './bitmap-folder.js';
+import { ChangedExtents } from './changed-extents.js';
 import { BytesContent, type Content, type Origin, WindowContent } from './content.js';
 import { directoryEntry, type Entry, fileEntry } from './entry.js';
 import type { MountFacts } from './facts.js';
@@ -45,6 +46,7 @@ export class Tree {
   readonly #image: AttachedImage;
   readonly #facts: MountFacts;
   readonly #bitmaps: BitmapFolder;
+  readonly #changed: ChangedExtents;
   readonly #maker: NodeMaker;
   readonly #writable: boolean;
   readonly #windows: OpenWindows | null;
@@ -63,6 +65,7 @@ export class Tree {
     this.#facts = facts;
     this.#windows = windows;
     this.#bitmaps = new BitmapFolder(image);
+    this.#changed = new ChangedExtents(image);
     this.#maker = new NodeMaker(image.description, facts);
     this.#writable = image.description.writable;
     this.#tables = new PartitionTables({
@@ -271,6 +274,7 @@ export class Tree {
     }
     if (slot === SLOT.VMSTATE)
       return view > 0 && snapshot!.vmStateSize > 0 ? { snapshot } : undefined;
+    if (slot === SLOT.CHANGED) return view > 0 ? { snapshot, madeOnReading: true } : undefined;
     if (view > 0) return undefined;
     if (slot === SLOT.ROOT) return { snapshot };
     const bitmap = this.#hasBitmaps ? this.#bitmaps.bitmap(slot) : undefined;
@@ -309,6 +313,8 @@ export class Tree {
     switch (slotOf(id)) {
       case SLOT.VMSTATE:
         return this.#maker.file(id, folder, this.#image.vmState(view), origin);
+      case SLOT.CHANGED:
+        return this.#maker.file(id, folder, this.#changed.content(view), origin);
       case SLOT.INFO: {
         const content = new BytesContent(Buffer.from(this.#info()));
         return this.#maker.file(id, folder, content, origin);

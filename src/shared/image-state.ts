@@ -29,6 +29,7 @@ const RUNS = 4;
 const COPIED_OWED = 5;
 const GATHERED = 6;
 const COMPRESSED_EPOCH = 7;
+const EDITS = 8;
 const FLAGS = 16;
 
 /** Runs of freed clusters that may wait at once for the flush that lets them go. */
@@ -166,6 +167,14 @@ export class ImageState {
   }
   bumpGeneration(): void {
     Atomics.add(this.#flags, GENERATION, 1);
+  }
+
+  /** Grows whenever tables may have changed. */
+  get edits(): number {
+    return Atomics.load(this.#flags, EDITS);
+  }
+  bumpEdits(): void {
+    Atomics.add(this.#flags, EDITS, 1);
   }
 
   /** Whether the file was written to since the last flush. */

@@ -1,6 +1,6 @@
 /** Asking on the terminal for what nobody shall see there. */
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
-import { SysError, ERRNO, isExpected } from '../errors.js';
+import { ImageError, isExpected } from '../errors.js';
 import { IoBuffer } from './io-buffer.js';
 import { fail, libc } from './libc.js';
 
@@ -26,16 +26,11 @@ const KEY = {
 
 /**
  * Writes the prompt to this process's terminal and reads a line from it without echo. Null where it has
- * none. Throws a SysError: EINTR where the user ends it with Ctrl-C.
+ * none. Throws a SysError, and an ImageError (EINTR) where the user ends it with Ctrl-C.
  */
 export function askOnTerminal(prompt: string): Buffer | null {
-  let fd: number;
-  try {
-    fd = openSync('/dev/tty', constants.O_RDWR | constants.O_NOCTTY);
-  } catch (error) {
-    if (!isExpected(error)) throw error;
-    return null;
-  }
+  const fd = openTerminal();
+  if (fd === null) return null;
   try {
     return silently(fd, () => {
       writeSync(fd, prompt);
@@ -47,6 +42,22 @@ export function askOnTerminal(prompt: string): Buffer | null {
     });
   } finally {
     closeSync(fd);
+  }
+}
+
+/** Whether there is somebody to ask. */
+export function hasTerminal(): boolean {
+  const fd = openTerminal();
+  if (fd !== null) closeSync(fd);
+  return fd !== null;
+}
+
+function openTerminal(): number | null {
+  try {
+    return openSync('/dev/tty', constants.O_RDWR | constants.O_NOCTTY);
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    return null;
   }
 }
 
@@ -74,7 +85,7 @@ function readLine(fd: number): Buffer {
   while (readSync(fd, byte) === 1) {
     const [key] = byte as unknown as [number];
     if (key === KEY.NEWLINE || key === KEY.RETURN || key === KEY.CTRL_D) break;
-    if (key === KEY.CTRL_C) throw new SysError('read', ERRNO.EINTR, 'the terminal');
+    if (key === KEY.CTRL_C) throw new ImageError('policy', 'EINTR', 'interrupted');
     if (key === KEY.CTRL_U) line.length = 0;
     else if (key === KEY.BACKSPACE || key === KEY.DELETE) deleteLast(line);
     else line.push(key);

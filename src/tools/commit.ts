@@ -123,12 +123,14 @@ async function copyDown(
   const pace = paceOf(bytesPerSecond, progress);
   await progress.advance(0);
   for (let offset = 0; offset < size; ) {
-    const length = heldAbove(top, levels, offset, Math.min(CHUNK_SIZE, size - offset));
-    if (length > 0) {
+    // What is not held is passed over at once, however long it is.
+    const held = heldAbove(top, levels, offset, size - offset);
+    const length = held > 0 ? Math.min(CHUNK_SIZE, held) : -held;
+    if (held > 0) {
       copyRange(top, offset, length, base, buffer);
       await pace(length, offset / size);
     }
-    offset += Math.abs(length);
+    offset += length;
     await progress.advance(offset / size);
   }
 }

@@ -15,10 +15,12 @@ import { BulkAllocator } from '../image/qcow2/bulk-allocator.js';
 import { BulkTables, showHeader } from '../image/qcow2/bulk-tables.js';
 import { readHeader } from '../image/qcow2/header.js';
 import { Qcow2Writer } from '../image/qcow2/writer.js';
+import { FIRST_BLOCK } from '../image/raw-create.js';
 import type { ImageSpec } from '../image/spec.js';
 import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from '../image/write-options.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { MutableStorage } from '../storage/storage.js';
+import { IoBuffer } from '../sys/io-buffer.js';
 import type { CopyReport, CopyTarget } from './copy-thread.js';
 import type { UnfinishedImage } from './create.js';
 import type { Creation } from './creation.js';
@@ -162,6 +164,9 @@ class RawTarget extends NewTarget implements ConvertTarget {
   }
 
   protected override complete(): void {
+    const first = Math.min(this.#size, FIRST_BLOCK);
+    const isHole = first > 0 && this.storage.nextData(0, first) === first;
+    if (isHole) this.storage.write(new IoBuffer(first), 0, first, 0);
     if (this.storage.size() < this.#size) this.storage.truncate(this.#size);
     this.flush();
   }

@@ -10,6 +10,13 @@ export interface Progress {
 }
 
 /** The user has stopped the command. It cleans up and throws this on. */
-export class Cancelled extends Error {}
+export class Cancelled extends Error {
+  readonly signal: 'SIGINT' | 'SIGTERM';
+
+  constructor(signal: 'SIGINT' | 'SIGTERM' = 'SIGINT') {
+    super(signal);
+    this.signal = signal;
+  }
+}
 
 export const NO_PROGRESS: Progress = { advance: async () => {} };

@@ -30,6 +30,10 @@ export async function takeDifferences(
   const [top] = overlay.description.layers;
   // A raw image has nothing below it.
   if (top.format !== 'qcow2') return;
+  if (compress && top.key !== null) {
+    const message = 'Compression and encryption not supported at the same time';
+    throw new ImageError('unsupported', 'ENOTSUP', message);
+  }
   const { size } = overlay;
   const levels = levelOf(overlay, next);
   const taker = new Taker(overlay, next, top, compress);

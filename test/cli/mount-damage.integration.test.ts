@@ -156,7 +156,8 @@ describe('a damaged image in a mount', () => {
     expect(mounted.status).to.equal(0);
     expect(mounted.stderr).to.match(/^qcow2fs: warning: .*snapshot 'bad'/);
     const folder = `${mnt}/disk.snapshots`;
-    expect(readdirSync(folder)).to.have.members(['good.raw', 'bad.raw']);
+    const names = readdirSync(folder).filter((name) => name.endsWith('.raw'));
+    expect(names).to.have.members(['good.raw', 'bad.raw']);
     await expectSame(box(), `${mnt}/disk.raw`, wholeOf(raw));
     await expectSame(box(), `${folder}/good.raw`, wholeOf(raw));
     expect((await box().run('cat', [`${folder}/bad.raw`])).stderr).to.include('Input/output error');

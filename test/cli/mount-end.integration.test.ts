@@ -37,6 +37,14 @@ describe('qcow2fs, where a signal meets a mount that others have meddled with,',
     expect(stderr).to.match(/^qcow2fs: SIGTERM: '.*' is not our mount \(any more\)[^\n]*\n$/);
   });
 
+  it('goes on after SIGUSR1, which asks commands how far they are', async () => {
+    const { daemon, mnt } = await startForeground(box());
+    daemon.child.kill('SIGUSR1');
+    expect(statSync(`${mnt}/disk.raw`).size).to.equal(MIB);
+    daemon.child.kill('SIGTERM');
+    expect(await daemon.ended()).to.include({ status: 0, stderr: '' });
+  });
+
   it('leaves a mount alone that lies on top', async () => {
     const { daemon: below, mnt } = await startForeground(box());
     const { daemon: above } = await startForeground(box(), mnt);

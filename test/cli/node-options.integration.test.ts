@@ -1,7 +1,9 @@
 /** What an image stands on (null disks, devices), and the options of open images, held against QEMU's tools. */
 import { mkdirSync } from 'node:fs';
+import { expect } from 'chai';
 import { BothIo } from '../helpers/both-io.js';
 import { expectSame } from '../helpers/command-lines.js';
+import { runInProcess } from '../helpers/in-process.js';
 import { qemuImg } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
 
@@ -65,6 +67,11 @@ describe('what an image stands on', function () {
   this.timeout(120_000);
   const temp = useTempFolder();
 
+  async function ours(...words: string[]): Promise<void> {
+    const { status, stderr } = await runInProcess(words, temp.path);
+    expect(status, stderr).to.equal(0);
+  }
+
   function makeImages(folder: string): void {
     qemuImg('create', '-q', '-f', 'qcow2', `${folder}/b.qcow2`, '1M');
     qemuImg(
@@ -87,6 +94,18 @@ describe('what an image stands on', function () {
     mkdirSync(scratch);
     makeImages(template);
     await expectSame(LINES, template, scratch);
+  });
+
+  it('becomes a raw file with its first block, as QEMU makes it', async () => {
+    for (const sparse of ['0', '512']) {
+      const maps: string[] = [];
+      for (const run of [qemuImg, ours]) {
+        const path = temp.at('o.raw');
+        await run('convert', '-O', 'raw', '-S', sparse, NULL, path);
+        maps.push(qemuImg('map', '-f', 'raw', '--output=json', path));
+      }
+      expect(maps[1]).to.equal(maps[0]);
+    }
   });
 
   it("is opened by our qemu-io as by QEMU's own", () => {

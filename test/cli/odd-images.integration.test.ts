@@ -1,5 +1,5 @@
 /** Images with odd bytes in their metadata: what qemu-io says and does on them, held against QEMU's own. */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { BothIo } from '../helpers/both-io.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
@@ -45,6 +45,18 @@ describe('qemu-io on odd images', function () {
       new BothIo(temp).same(make, { words: ['a'], commands: ['read 0 512'], printsOnly: true });
     });
   }
+
+  it('says what QEMU does: a snapshot with too much extra data', () => {
+    const make = (folder: string) => {
+      const path = `${folder}/a`;
+      qemuImg('create', '-q', '-f', 'qcow2', path, '1M');
+      for (const name of ['one', 'two']) qemuImg('snapshot', '-c', name, path);
+      const table = Number(readFileSync(path).readBigUInt64BE(64));
+      poke(path, { [table + 36]: '00000401' });
+    };
+    const commands = ['read 0 512'];
+    new BothIo(temp).same(make, { words: ['-r', 'a'], commands, printsOnly: true });
+  });
 
   for (const count of COUNTS) {
     it(`lets go of a cluster with 0x${count} references as QEMU's own does`, () => {

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
 import type { AttachedImage } from '#src/image/attach.js';
 import type { Qcow2Description } from '#src/image/description.js';
+import { BITMAP_FLAG } from '#src/image/qcow2/bitmaps.js';
 import { hasBit } from '#src/image/qcow2/features.js';
 import type { Qcow2Header } from '#src/image/qcow2/header.js';
 import { AUTOCLEAR, INCOMPATIBLE } from '#src/image/qcow2/layout.js';
@@ -17,9 +18,21 @@ import { type DiskState, Expectation, type Problem } from './disk-history.js';
 import { qemuRead } from './qemu.js';
 import { qemuCheck } from './qemu-checks.js';
 import { readDisk, withImage } from './read.js';
-import { describeSector, readMarks, SECTOR_SIZE, vmStateGeneration } from './sector-marks.js';
+import {
+  describeSector,
+  readMarks,
+  SECTOR_SIZE,
+  vmStateGeneration,
+  ZEROES,
+} from './sector-marks.js';
 
-export type FaultKind = 'corrupt' | 'unreadable' | 'lost' | 'snapshots' | 'readers differ';
+export type FaultKind =
+  | 'corrupt'
+  | 'unreadable'
+  | 'lost'
+  | 'snapshots'
+  | 'bitmap'
+  | 'readers differ';
 
 /** What is wrong with a state. */
 export interface Fault {
@@ -140,7 +153,7 @@ function checkReading(path: string, expectation: Expectation): Fault | null {
       const disk = readDisk(image.disk);
       const problem = expectation.disk(readMarks(disk));
       if (problem !== null) return lost(problem, disk);
-      const apart = checkRawFile(image, expectation);
+      const apart = checkRawFile(image, expectation) ?? checkBitmaps(image, disk, expectation);
       if (apart !== null) return apart;
       const names = expectation.snapshotNames(
         image.snapshots().map(({ snapshot }) => snapshot.name),
@@ -170,6 +183,31 @@ function checkRawFile({ description, disk }: AttachedImage, expectation: Expecta
   readFileSync(dataFile!.path).copy(bytes);
   const problem = expectation.disk(readMarks(bytes));
   return problem === null ? null : lost({ ...problem, what: `data file: ${problem.what}` }, bytes);
+}
+
+/**
+ * What differs from what the disk held at first was written since: a bitmap that is enabled, and not marked
+ * as in use, must say so. (Disks with bitmaps are not cut here.)
+ */
+function checkBitmaps(image: AttachedImage, disk: Buffer, { initial }: Expectation): Fault | null {
+  const { bitmaps } = image.description.layers[0] as Qcow2Description;
+  const marks = readMarks(disk);
+  for (const bitmap of bitmaps) {
+    const dirty = (bitmap.flags & BITMAP_FLAG.AUTO) === 0 ? null : image.dirtyOf(bitmap);
+    if (dirty === null) continue;
+    const isDirty = new Uint8Array(marks.length);
+    for (const source of dirty.sources) {
+      source.forEachDirty(0, disk.length, (start, end) =>
+        isDirty.fill(1, start / SECTOR_SIZE, end / SECTOR_SIZE),
+      );
+    }
+    const missed = marks.findIndex(
+      (mark, sector) => mark !== (initial.sectors[sector] ?? ZEROES) && isDirty[sector] === 0,
+    );
+    if (missed < 0) continue;
+    return { kind: 'bitmap', what: `bitmap ${bitmap.name} lacks sector ${missed}` };
+  }
+  return null;
 }
 
 /** VM state comes with its snapshot: all of it is there when that is. */

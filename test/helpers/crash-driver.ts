@@ -5,6 +5,7 @@
 import { describeError, ImageError, isExpected } from '#src/errors.js';
 import type { ImageWriter, Preallocation } from '#src/image/writer.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
+import type { Qcow2Writer } from '#src/image/qcow2/writer.js';
 import type { AmendRequest } from '#src/tools/amend.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import {
@@ -14,6 +15,7 @@ import {
   withSize,
   withSnapshots,
 } from './disk-history.js';
+import type { Random } from './random.js';
 import type { RecordingStorage } from './recording-storage.js';
 import { markSectors, SECTOR_SIZE, vmStateGeneration, ZEROES } from './sector-marks.js';
 
@@ -206,6 +208,31 @@ export class CrashDriver {
 
   flushAll(): void {
     this.#writer.flushAll!();
+    this.#acknowledge();
+  }
+
+  /** As at the end of a command: bitmaps are saved. */
+  close(): void {
+    this.#writer.close!();
+    this.#acknowledge();
+  }
+
+  /** Bitmaps come and go, disabled ones; of a closed image. */
+  editBitmaps(random: Random): void {
+    this.close();
+    const editor = (this.#writer as unknown as Qcow2Writer).bitmaps();
+    const others = editor.drafts.filter(({ enabled }) => !enabled);
+    const granularity = 512 << random.below(4);
+    const added = editor.add(`b${this.#generation++}`, granularity, false);
+    if (random.chance(0.7)) editor.merge(added, editor.sourcesOf(editor.find('on')));
+    if (others.length > 0) {
+      const other = random.pick(others);
+      const change = random.below(3);
+      if (change === 0) editor.clear(other);
+      else if (change === 1) editor.merge(other, editor.sourcesOf(added));
+      else editor.remove(other);
+    }
+    editor.store();
     this.#acknowledge();
   }
 

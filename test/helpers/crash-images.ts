@@ -17,11 +17,23 @@ export interface ImageKind {
   readonly size: number;
   /** Options of `qemu-img create -o`. */
   readonly options: readonly string[];
+  /** It has bitmaps: one that is enabled, fine, and one that is not. */
+  readonly bitmaps?: boolean;
   readonly content: 'empty' | 'filled' | 'compressed' | 'over backing file';
 }
 
 /** Makes the image at `path`, its backing file beside it; answers what its disk holds. */
-export function makeCrashImage(path: string, { size, options, content }: ImageKind): DiskState {
+export function makeCrashImage(path: string, kind: ImageKind): DiskState {
+  const state = makeDisk(path, kind);
+  if (kind.bitmaps === true) {
+    const add = (...words: string[]) => execFileSync('qemu-img', ['bitmap', '--add', ...words]);
+    add('-g', '512', path, 'on');
+    add('--disable', path, 'off');
+  }
+  return state;
+}
+
+function makeDisk(path: string, { size, options, content }: ImageKind): DiskState {
   const all = options.join(',');
   // QEMU takes the name of a data file from where it runs.
   const make = (command: string, ...words: string[]) =>

@@ -130,7 +130,7 @@ export function recordOn(
     let image = opened;
     const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
     const amend = (request: AmendRequest) => {
-      image.writer!.flushAll();
+      image.writer!.close();
       const { description } = image;
       const target = { storage: storage!, description };
       const now = { ...target, description: describeAnew(target), attach };

@@ -50,12 +50,15 @@ export function withSnapshots(state: DiskState, snapshots: readonly SnapshotStat
 
 /** What may be found after a crash. */
 export class Expectation {
+  /** What the disk held when the recording began. */
+  readonly initial: DiskState;
   readonly #certain: DiskState;
   /** States behind the certain one, in order. */
   readonly #since: DiskState[] = [];
   readonly #labels: string[] = [];
 
   constructor(initial: DiskState, notes: Iterable<Note>) {
+    this.initial = initial;
     let certain = initial;
     for (const note of notes) {
       if (note.kind === 'change') {

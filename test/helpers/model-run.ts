@@ -15,6 +15,7 @@ import type { ImageWriter, VmStateSource } from '#src/image/writer.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import { imageOf, imageWords } from './image-words.js';
 import { qemuImg, qemuRead } from './qemu.js';
+import { qemuDirty } from './qemu-bitmaps.js';
 import { pattern, type Random } from './random.js';
 import { readDisk } from './read.js';
 
@@ -36,6 +37,8 @@ export interface ModelOptions {
   readonly cacheSize?: number;
   /** A file that holds what the disk does, whenever the image is closed. */
   readonly same?: string;
+  /** The name of a bitmap of sectors, in which nothing is dirty at first. */
+  readonly bitmap?: string | undefined;
   /** Clusters are written compressed, too. */
   readonly compress?: boolean;
 }
@@ -43,24 +46,30 @@ export interface ModelOptions {
 interface Shadow {
   disk: Buffer;
   readonly snapshots: Map<string, Buffer>;
+  /** Whether each sector was written to. */
+  dirty: Uint8Array;
 }
 
 /** Runs the steps, and compares everything at the end, and now and then between. */
 export function runModel(options: ModelOptions): void {
   const { path, random, steps } = options;
-  const shadow: Shadow = { disk: Buffer.from(options.start), snapshots: new Map() };
+  const shadow: Shadow = {
+    disk: Buffer.from(options.start),
+    snapshots: new Map(),
+    dirty: new Uint8Array(options.start.length / SECTOR),
+  };
   let session = new Session(options);
   for (let step = 0; step < steps; step++) {
     changeOnce(session, shadow, options);
     session.expectDisk(shadow.disk, `step ${step}`);
     if (random.below(40) === 0) {
       session.close();
-      expectImage(path, shadow, options.same);
+      expectImage(path, shadow, options);
       session = new Session(options);
     }
   }
   session.close();
-  expectImage(path, shadow, options.same);
+  expectImage(path, shadow, options);
 }
 
 class Session {
@@ -79,7 +88,7 @@ class Session {
   }
 
   close(): void {
-    this.writer.flushAll();
+    this.writer.close();
     closeImage(this.image.description);
   }
 
@@ -108,12 +117,15 @@ function changeOnce({ image, writer }: Session, shadow: Shadow, options: ModelOp
     const bytes = new IoBuffer(length + 16);
     bytes.bytes.fill(random.below(4) === 0 ? 0 : 1 + random.below(255));
     writer.write(offset, length, bytes, 16);
+    markDirty(shadow, offset, length);
     bytes.bytes.copy(disk, offset, 16);
   } else if (choice < 13) {
     writer.discard(offset, length);
+    markDirty(shadow, offset, length);
     disk.fill(0, offset, offset + length);
   } else if (choice < 15) {
     writer.zero(offset, length);
+    markDirty(shadow, offset, length);
     disk.fill(0, offset, offset + length);
   } else if (options.compress === true && random.below(3) === 0) {
     writeCompressed(image, writer, shadow, random);
@@ -126,22 +138,31 @@ function changeOnce({ image, writer }: Session, shadow: Shadow, options: ModelOp
     const resized = Buffer.alloc(size);
     disk.copy(resized);
     shadow.disk = resized;
+    const dirty = new Uint8Array(size / SECTOR);
+    dirty.set(shadow.dirty.subarray(0, dirty.length));
+    shadow.dirty = dirty;
   } else changeSnapshots(image, writer, shadow, random);
+}
+
+function markDirty({ dirty }: Shadow, offset: number, length: number): void {
+  dirty.fill(1, Math.floor(offset / SECTOR), Math.ceil((offset + length) / SECTOR));
 }
 
 /** A run of clusters, as far as they are empty: what has something is refused. */
 function writeCompressed(
   image: AttachedImage,
   writer: ImageWriter,
-  { disk }: Shadow,
+  shadow: Shadow,
   random: Random,
 ): void {
+  const { disk } = shadow;
   const { header } = image.description.layers[0] as Qcow2Description;
   const { clusterSize } = header.geometry;
   const first = random.below(Math.ceil(disk.length / clusterSize));
   const end = Math.min(disk.length, (first + 1 + random.below(8)) * clusterSize);
   if (random.below(3) > 0) {
     writer.discard(first * clusterSize, end - first * clusterSize);
+    markDirty(shadow, first * clusterSize, end - first * clusterSize);
     disk.fill(0, first * clusterSize, end);
   }
   for (let offset = first * clusterSize; offset < end; offset += clusterSize) {
@@ -151,6 +172,8 @@ function writeCompressed(
     random.bytes(random.below(bytes.length * 0.8)).copy(bytes);
     const packed = compressCluster(header.compressionType, bytes, clusterSize);
     if (packed === null) continue;
+    // Also where it is refused.
+    markDirty(shadow, offset, part.length);
     try {
       writer.writeCompressed(offset, packed, packed.length);
     } catch (error) {
@@ -229,7 +252,12 @@ function rangeIn(size: number, random: Random): { offset: number; length: number
 }
 
 /** What QEMU says of the image, and reads of it. */
-function expectImage(path: string, { disk, snapshots }: Shadow, same?: string): void {
+function expectImage(
+  path: string,
+  { disk, snapshots, dirty }: Shadow,
+  { same, bitmap }: ModelOptions,
+): void {
+  if (bitmap !== undefined) expectDirty(path, bitmap, dirty);
   if (same !== undefined) expectSame(readFileSync(same), disk, 'data file');
   qemuImg('check', ...imageWords(path));
   expectSame(qemuRead(path), disk, 'disk');
@@ -239,6 +267,14 @@ function expectImage(path: string, { disk, snapshots }: Shadow, same?: string): 
     const shared = Math.min(found.length, held.length);
     expectSame(found.subarray(0, shared), held.subarray(0, shared), `snapshot ${name}`);
   }
+}
+
+function expectDirty(path: string, bitmap: string, dirty: Uint8Array): void {
+  const found = new Uint8Array(dirty.length);
+  for (const [start, length] of qemuDirty(path, bitmap)) {
+    found.fill(1, start / SECTOR, (start + length) / SECTOR);
+  }
+  expectSame(Buffer.from(found), Buffer.from(dirty), `bitmap ${bitmap}`);
 }
 
 function expectSame(found: Buffer, wanted: Buffer, what: string): void {

@@ -18,6 +18,8 @@ interface Feature {
   readonly snapshots?: boolean;
   readonly direct?: boolean;
   readonly luks?: boolean;
+  /** The name of a bitmap that it has. */
+  readonly bitmap?: string;
   /** Its data file is the disk. */
   readonly raw?: boolean;
   readonly write?: Partial<WriteOptions>;
@@ -116,6 +118,21 @@ const FEATURES: readonly Feature[] = [
   },
   { name: 'compressing, clusters of 512', options: 'cluster_size=512', compress: true },
   { name: 'compressed, subclusters', options: 'extended_l2=on', compressed: true },
+  {
+    name: 'a bitmap',
+    options: 'cluster_size=4096',
+    backing: true,
+    compress: true,
+    snapshots: false,
+    bitmap: 'on',
+  },
+  {
+    name: 'a bitmap, clusters of 512, lazy',
+    options: 'cluster_size=512,lazy_refcounts=on',
+    snapshots: false,
+    bitmap: 'on',
+    write: { detectZeroes: 'unmap' },
+  },
 ];
 
 /** More for long runs: `QCOW2FS_FUZZ_STEPS=100000`. */
@@ -131,6 +148,9 @@ describe('writing to an image', () => {
       const random = new Random(SEED);
       const path = folder.at('disk.qcow2');
       const start = await makeImage(path, feature, random);
+      if (feature.bitmap !== undefined) {
+        qemuImg('bitmap', '--add', '-g', '512', path, feature.bitmap);
+      }
       runModel({
         path,
         random,
@@ -141,6 +161,7 @@ describe('writing to an image', () => {
         direct: feature.direct ?? false,
         write: feature.write ?? {},
         compress: feature.compress ?? false,
+        bitmap: feature.bitmap,
         ...(feature.raw === true ? { same: folder.at('data') } : {}),
       });
     });

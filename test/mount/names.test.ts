@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { decodeName, encodeName, snapshotFileNames } from '#src/mount/names.js';
 
-const LONGEST = 255 - '.partitions'.length;
+const LONGEST = 255 - '.changed.json'.length;
 
 function names(...pairs: [id: string, name: string][]): string[] {
   return snapshotFileNames(pairs.map(([id, name]) => ({ id, name })));

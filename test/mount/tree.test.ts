@@ -149,7 +149,8 @@ describe('Tree', () => {
       const { operations } = build(spec(2));
       const { id } = operations.lookup(ROOT, 'disk.snapshots');
       expect(namesIn(operations, id)).to.deep.equal([
-        ...['s0.raw', 's0.partitions', 's1.raw', 's1.vmstate', 's1.partitions'],
+        ...['s0.raw', 's0.changed.json', 's0.partitions'],
+        ...['s1.raw', 's1.vmstate', 's1.changed.json', 's1.partitions'],
       ]);
       expectImageError('ENOENT', /no node/, () => operations.lookup(id, 's0.vmstate'));
       expectImageError('ENOENT', /no file/, () => operations.lookup(id, 's2.raw'));
@@ -173,7 +174,7 @@ describe('Tree', () => {
       const { operations } = build(spec(257));
       const { id } = operations.lookup(ROOT, 'disk.snapshots');
       const names = namesIn(operations, id);
-      expect(names).to.have.lengthOf(258);
+      expect(names).to.have.lengthOf(2 * 257 + 1);
       expect(names.filter((name) => name.endsWith('.partitions'))).to.deep.equal([]);
       const partitions = operations.lookup(id, 's200.partitions');
       expect(namesIn(operations, partitions.id)).to.deep.equal(['1.raw']);

@@ -42,8 +42,15 @@ export function sizeText(value: number): string {
   let unit = 0;
   while (unit < UNITS.length && value >= 2 ** (10 * (unit + 1))) unit++;
   if (unit === 0) return `${value.toFixed(6).replace(/\.000000$/, '')} bytes`;
-  const scaled = (value / 2 ** (10 * unit)).toFixed(3);
+  const scaled = threeDecimals(value / 2 ** (10 * unit));
   return `${scaled.replace(/\.000$/, '')} ${UNITS[unit - 1]}`;
+}
+
+/** As C rounds: what lies in the middle goes to the even side, and not up. */
+function threeDecimals(value: number): string {
+  const below = Math.floor(value * 1000);
+  const isEven = value * 1000 - below === 0.5 && below % 2 === 0;
+  return isEven ? (below / 1000).toFixed(3) : value.toFixed(3);
 }
 
 export interface Report {

@@ -30,7 +30,7 @@ import {
   readPlaces,
   type StoredBitmap,
 } from './stored-bitmap.js';
-import type { Tables } from './tables.js';
+import type { Place, Tables } from './tables.js';
 
 const TABLE_ENTRY_SIZE = 8;
 
@@ -65,6 +65,12 @@ export interface ListedBitmap {
 interface Fresh {
   readonly offset: number;
   readonly clusters: number;
+}
+
+/** Where a directory lies. */
+export function placeOf(directory: BitmapsExtension | null): Place {
+  if (directory === null) return { offset: 0, size: 0 };
+  return { offset: directory.bitmapDirectoryOffset, size: directory.bitmapDirectorySize };
 }
 
 export class BitmapStore {
@@ -127,7 +133,9 @@ export class BitmapStore {
       }
       throw error;
     }
-    const kept = this.#clustersOf(this.#header());
+    const header = this.#header();
+    this.#tables.bitmapDirectory = placeOf(header.extensions.bitmaps);
+    const kept = this.#clustersOf(header);
     const { clusterSize } = this.#tables.geometry;
     for (const cluster of old) {
       if (!kept.has(cluster)) this.#allocator.freeTable(cluster * clusterSize, clusterSize);

@@ -1,7 +1,8 @@
 /**
  * The guard against damage that is there already: what is to be written must not lie over metadata.
  * QEMU's default checks: the header, the L1 tables (snapshots' too), active L2 tables, the refcount
- * table and blocks, the snapshot table; and the LUKS header. On a hit the image is marked corrupt, and writing ends.
+ * table and blocks, the snapshot table, the bitmap directory; and the LUKS header. On a hit the image is marked
+ * corrupt, and writing ends.
  *
  * A bitmap with a bit for each cluster (in files of 2^23 clusters and more, several share one) answers
  * most questions; where it says yes, the tables themselves are asked.
@@ -63,8 +64,9 @@ export class OverlapGuard {
       const first = Math.floor(offset / this.#clusterSize);
       for (let cluster = first; cluster < end; cluster++) clusters.push(cluster);
     };
-    const { cryptoHeader } = this.#tables;
-    for (const place of [header, cryptoHeader, l1, table, snapshots, ...this.#inactiveL1()]) {
+    const { cryptoHeader, bitmapDirectory } = this.#tables;
+    const single = [header, cryptoHeader, bitmapDirectory, l1, table, snapshots];
+    for (const place of [...single, ...this.#inactiveL1()]) {
       if (place.size > 0) note(place);
     }
     for (const place of [table, l1]) {
@@ -128,6 +130,7 @@ export class OverlapGuard {
     const snapshots = { offset: state.snapshotsOffset, size: state.snapshotTableSize };
     if (offset === 0) return 'main header';
     if (this.#within(offset, this.#tables.cryptoHeader)) return 'LUKS header';
+    if (this.#within(offset, this.#tables.bitmapDirectory)) return 'bitmap directory';
     if (this.#within(offset, l1)) return 'active L1 table';
     if (this.#within(offset, this.#refcountTable())) return 'refcount table';
     if (this.#within(offset, snapshots)) return 'snapshot table';

@@ -52,11 +52,14 @@ export const OVERFLOW = 16;
 /** Counts stop here; it then stands for any larger number. */
 export const MAX_COUNT = 2 ** (32 - COUNT_SHIFT) - 1;
 
-/** Clusters of a page. */
-export const PAGE_SIZE = 1 << 14;
+/** Clusters of a page: few, as each cluster that lies alone in a sparse file takes a whole one. */
+export const PAGE_SIZE = 1 << 8;
 
 /** 2 GiB of pages: 32 TiB in clusters of 64 KiB. */
-const MAX_PAGES = 1 << 15;
+const MAX_PAGES = 1 << 21;
+
+/** Pages that are made at once. */
+const SLAB_PAGES = 64;
 
 export class ReferenceCounts {
   readonly #pages = new Map<number, Uint32Array>();
@@ -65,6 +68,8 @@ export class ReferenceCounts {
   #start = 0;
   #page: Uint32Array | undefined;
   #end = 0;
+  /** Memory for the next pages. */
+  #slab = new Uint32Array(0);
 
   /** `largest`: no cluster can have more references. */
   constructor(largest = Number.POSITIVE_INFINITY) {
@@ -150,13 +155,9 @@ export class ReferenceCounts {
     return this.#pages.get(first / PAGE_SIZE);
   }
 
-  /** Whether a cluster from `first` on and below `end` may have references. */
-  hasAny(first: number, end: number): boolean {
-    const last = Math.floor((end - 1) / PAGE_SIZE);
-    for (let number = Math.floor(first / PAGE_SIZE); number <= last; number++) {
-      if (this.#pages.has(number)) return true;
-    }
-    return false;
+  /** The pages in which clusters may have references: the first cluster of each, in order. */
+  pageStarts(): Float64Array {
+    return Float64Array.from(this.#pages.keys(), (number) => number * PAGE_SIZE).sort();
   }
 
   /**
@@ -164,13 +165,12 @@ export class ReferenceCounts {
    * lies ahead in pages that were there from the start.
    */
   forEach(visit: (cluster: number, count: number, use: ClusterUse) => void): void {
-    const numbers = Float64Array.from(this.#pages.keys()).sort();
-    for (const number of numbers) {
-      const page = this.#pages.get(number)!;
+    for (const start of this.pageStarts()) {
+      const page = this.page(start)!;
       for (let at = 0; at < PAGE_SIZE; at++) {
         const word = page[at]!;
         if (word === 0) continue;
-        visit(number * PAGE_SIZE + at, word >>> COUNT_SHIFT, (word & USE_MASK) as ClusterUse);
+        visit(start + at, word >>> COUNT_SHIFT, (word & USE_MASK) as ClusterUse);
       }
     }
   }
@@ -192,7 +192,9 @@ export class ReferenceCounts {
         limit: `at most ${MAX_PAGES * PAGE_SIZE}`,
       });
     }
-    const page = new Uint32Array(PAGE_SIZE);
+    if (this.#slab.length === 0) this.#slab = new Uint32Array(SLAB_PAGES * PAGE_SIZE);
+    const page = this.#slab.subarray(0, PAGE_SIZE);
+    this.#slab = this.#slab.subarray(PAGE_SIZE);
     this.#page = page;
     this.#pages.set(this.#start / PAGE_SIZE, page);
     return page;

@@ -36,15 +36,16 @@ export function readSnapshots(storage: Storage, header: SnapshotSource): Snapsho
   const snapshots: Snapshot[] = [];
   let offset = header.snapshotsOffset;
   for (let index = 0; index < header.nbSnapshots; index++) {
-    const { snapshot, size } = readEntry(storage, header, offset);
+    const { snapshot, size } = readEntry(storage, header, offset, index);
     snapshots.push(snapshot);
     offset += size;
     const total = offset - header.snapshotsOffset;
     if (total > LIMIT.MAX_SNAPSHOT_TABLE_SIZE) {
       throw invalid(
         'EFBIG',
-        'Snapshot table is too large',
+        'Snapshot table is too big',
         `${total} bytes, at most ${LIMIT.MAX_SNAPSHOT_TABLE_SIZE}`,
+        `You can force-remove all ${header.nbSnapshots - index} overhanging snapshots with qemu-img check -r all`,
       );
     }
   }
@@ -70,6 +71,7 @@ function readEntry(
   storage: Storage,
   header: SnapshotSource,
   offset: number,
+  index: number,
 ): { snapshot: Snapshot; size: number } {
   const fixed = readExactly(storage, offset, SNAPSHOT_HEADER.size, 'snapshot table entry');
   const fields = SNAPSHOT_HEADER.read(fixed.view, 0);
@@ -77,8 +79,9 @@ function readEntry(
   if (extraDataSize > LIMIT.MAX_SNAPSHOT_EXTRA_DATA) {
     throw invalid(
       'EFBIG',
-      'Too much extra metadata in snapshot table entry',
+      `Too much extra metadata in snapshot table entry ${index}`,
       `${extraDataSize} bytes, at most ${LIMIT.MAX_SNAPSHOT_EXTRA_DATA}`,
+      'You can force-remove this extra metadata with qemu-img check -r all',
     );
   }
   const at = offset + SNAPSHOT_HEADER.size;
@@ -125,6 +128,6 @@ function problemOf(geometry: Geometry, snapshot: Omit<Snapshot, 'problem'>): str
   }
 }
 
-function invalid(code: ErrnoName, message: string, limit: string): ImageError {
-  return new ImageError('invalid', code, message, { limit });
+function invalid(code: ErrnoName, message: string, limit: string, hint: string): ImageError {
+  return new ImageError('invalid', code, message, { limit, hint });
 }

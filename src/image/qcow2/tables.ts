@@ -36,6 +36,8 @@ export class Tables {
   countsTables: () => void = () => {};
   /** Where the LUKS header lies; of no bytes without one. */
   cryptoHeader: Place = { offset: 0, size: 0 };
+  /** The directory of bitmaps; of no size where there are none. */
+  bitmapDirectory: Place = { offset: 0, size: 0 };
   /** The entry that `read` found, in halves. */
   low = 0;
   high = 0;

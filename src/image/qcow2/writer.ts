@@ -22,7 +22,7 @@ import { Allocator } from './allocator.js';
 import { Amender } from './amender.js';
 import { BitmapEditor, refuseUnusable } from './bitmap-editor.js';
 import { type BitmapKeeper, keeperOf } from './bitmap-keeper.js';
-import { BitmapStore } from './bitmap-store.js';
+import { BitmapStore, placeOf } from './bitmap-store.js';
 import { type Bitmap, hasBitmaps } from './bitmaps.js';
 import { CompressedWriter } from './compressed-write.js';
 import { DataFile } from './data-file.js';
@@ -128,6 +128,7 @@ export class Qcow2Writer implements ImageWriter {
     const punch = memory.options.discard === 'unmap';
     const tables = new Tables(geometry, storage, cache, state, this.#zeroes, this.#dataFile(punch));
     tables.cryptoHeader = cryptoHeaderOf(header, storage);
+    tables.bitmapDirectory = placeOf(header.extensions.bitmaps);
     const guestData = new GuestData(tables, input.cipher);
     this.#data = guestData;
     this.#dirtyBit = new DirtyBit(storage, state, header);
@@ -498,6 +499,7 @@ export class Qcow2Writer implements ImageWriter {
       this.#prepare();
       body();
     } finally {
+      this.#state.bumpEdits();
       this.#lock.release();
     }
   }
@@ -526,6 +528,7 @@ export class Qcow2Writer implements ImageWriter {
         this.#lock.letIn();
       }
     } finally {
+      this.#state.bumpEdits();
       this.#lock.release();
     }
   }

@@ -24,7 +24,9 @@ describe('OverlapGuard', () => {
     const l2 = Number(bytes.readBigUInt64BE(l1) & ~COPIED);
     const refcountBlock = Number(bytes.readBigUInt64BE(refcountTable));
     const inactiveL1 = Number(bytes.readBigUInt64BE(snapshots));
-    return { header: 0, l1, l2, refcountTable, refcountBlock, snapshots, inactiveL1 };
+    const extension = bytes.indexOf(Buffer.from('2385287500000018', 'hex'));
+    const bitmaps = Number(bytes.readBigUInt64BE(extension + 24));
+    return { header: 0, l1, l2, refcountTable, refcountBlock, snapshots, inactiveL1, bitmaps };
   }
 
   for (const [target, words] of [
@@ -34,6 +36,7 @@ describe('OverlapGuard', () => {
     ['refcountBlock', /refcount block/],
     ['snapshots', /snapshot table/],
     ['inactiveL1', /inactive L1 table/],
+    ['bitmaps', /bitmap directory/],
   ] as const) {
     it(`refuses data over the ${target}, marks the image corrupt, and changes nothing else`, () => {
       const path = folder.at('disk.qcow2');
@@ -41,6 +44,7 @@ describe('OverlapGuard', () => {
       qemuIo(path, 'write -P 1 0 512k');
       qemuImg('snapshot', '-c', 'one', path);
       qemuIo(path, 'write -P 2 0 512k');
+      qemuImg('bitmap', '--add', '--disable', path, 'off');
       const found = places(path);
       const entry = Buffer.alloc(8);
       entry.writeBigUInt64BE(COPIED | BigInt(found[target]));

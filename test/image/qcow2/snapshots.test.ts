@@ -83,7 +83,7 @@ describe('readSnapshots()', () => {
     whole.writeUInt32BE(most, 60);
     expect(read(whole).length).to.equal(most);
     whole.writeUInt32BE(most + 1, 60);
-    expectImageError('EFBIG', /Snapshot table is too large .*at most 67108864/, () => read(whole));
+    expectImageError('EFBIG', /Snapshot table is too big .*at most 67108864/, () => read(whole));
   });
 
   const problems: [what: string, spec: Partial<SnapshotSpec>, problem: RegExp][] = [

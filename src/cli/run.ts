@@ -1,0 +1,80 @@
+/**
+ * A whole command line: finds the command, runs it, and says what went wrong. Called by a link named
+ * `qemu-img` or `qemu-io`, the program takes their words and speaks as they do.
+ */
+import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { Cancelled } from '../tools/progress.js';
+import { type Command, findCommand } from './commands.js';
+import type { Outcome } from './outcome.js';
+import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
+
+/** What the shell adds to the number of a signal that ended a process. */
+const BY_SIGNAL = 128;
+
+/** Throws what `problemStatus` takes. */
+export async function run(words: string[]): Promise<Outcome> {
+  const name = programName();
+  const [first] = words;
+  if (first === '--version' || first === '-V') {
+    process.stdout.write(`${name} version ${version()}\n`);
+    return { status: 0 };
+  }
+  if (name === 'qemu-io') return findCommand('io')!.run(words, '');
+  if (first === '--help' || first === '-h' || first === 'help') {
+    process.stdout.write((await import('./help.js')).helpText());
+    return { status: 0 };
+  }
+  if (name === 'qemu-img') return runCommand(imageCommand(first), words.slice(1));
+  const named = findCommand(first);
+  return runCommand(named ?? findCommand('mount')!, named === undefined ? words : words.slice(1));
+}
+
+/** qemu-img's first word is a command, always. */
+function imageCommand(word: string | undefined): Command {
+  if (word === undefined) throw new UsageError('Not enough arguments');
+  const command = findCommand(word);
+  if (command?.image === true) return command;
+  if (word.startsWith('-')) throw new UsageError(`unrecognized option '${word}'`);
+  throw new UsageError(`Command not found: ${word}`);
+}
+
+async function runCommand(command: Command, words: string[]): Promise<Outcome> {
+  const asked = asksForHelp(words);
+  // Words of qemu-img's commands can be values, as in `-c --help`: they know themselves.
+  if (asked && command.image !== true) return help(command);
+  try {
+    return await command.run(words, command.usage);
+  } catch (error) {
+    // Who asks for help gets it, whatever else is wrong.
+    if (error instanceof HelpWanted || (asked && error instanceof UsageError)) return help(command);
+    throw error;
+  }
+}
+
+/** Whether `--help` stands before a `--`. */
+function asksForHelp(words: readonly string[]): boolean {
+  const end = words.indexOf('--');
+  const options = end < 0 ? words : words.slice(0, end);
+  return options.some((word) => word === '--help' || word === '-h');
+}
+
+async function help(command: Command): Promise<Outcome> {
+  process.stdout.write((await import('./help.js')).commandHelp(command));
+  return { status: 0 };
+}
+
+function version(): string {
+  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(manifest) as { version: string }).version;
+}
+
+/** Prints what went wrong; answers the status to end with. */
+export function problemStatus(error: unknown): number {
+  if (error instanceof Cancelled) return BY_SIGNAL + constants.signals[error.signal];
+  if (error instanceof UsageError) {
+    reportError(error.message);
+    process.stderr.write(`Try '${programName()} --help' for more information\n`);
+  } else process.stderr.write(`${programName()}: ${problemText(error)}\n`);
+  return 1;
+}

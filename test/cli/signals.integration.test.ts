@@ -1,0 +1,47 @@
+/** Signals that meet commands: SIGUSR1 opens no inspector, and how a command ended is told by its status. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { expect } from 'chai';
+import { qemuImg, qemuIo } from '../helpers/qemu.js';
+import { CLI } from '../helpers/mount.js';
+import { useTempFolder } from '../helpers/temp.js';
+
+describe('a command that a signal meets', () => {
+  const temp = useTempFolder();
+
+  it('goes on after SIGUSR1, though it has no progress to tell, and opens no inspector', async () => {
+    qemuImg('create', '-q', '-f', 'qcow2', temp.at('a.qcow2'), '1M');
+    const child = spawn(process.execPath, [CLI, 'io', temp.at('a.qcow2')]);
+    let [said, wrong] = ['', ''];
+    child.stderr.on('data', (text: Buffer) => {
+      wrong += text.toString();
+    });
+    const answered = async (line: string, answer: RegExp) => {
+      child.stdin.write(`${line}\n`);
+      while (!answer.test(said)) said += (await once(child.stdout, 'data')).toString();
+    };
+    await answered('length', /1 MiB/);
+    for (let n = 0; n < 3; n++) child.kill('SIGUSR1');
+    await answered('write 0 512', /wrote 512\/512/);
+    child.stdin.end('quit\n');
+    expect(await once(child, 'close')).to.deep.equal([0, null]);
+    expect(wrong).to.equal('');
+  });
+
+  for (const [signal, expected] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    it(`ends with ${expected} by ${signal}`, async () => {
+      qemuImg('create', '-q', '-f', 'raw', temp.at('base.raw'), '64M');
+      const top = temp.at('top.qcow2');
+      qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base.raw', '-F', 'raw', top);
+      qemuIo(top, 'write -P 5 0 64M');
+      // So slow that it ends by the signal alone.
+      const words = ['commit', '-r', '1M', '--progress=json', top];
+      const child = spawn(process.execPath, [CLI, ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
+      child.stdout.once('data', () => child.kill(signal));
+      expect(await once(child, 'close')).to.deep.equal([expected, null]);
+    });
+  }
+});
