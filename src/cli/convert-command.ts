@@ -7,8 +7,9 @@ import { type ConvertSource, convertDisks, sourceFiles, sourceSize } from '../to
 import { type ConvertTarget, openTarget } from '../tools/convert-target.js';
 import { CopyFailure } from '../tools/copy-failure.js';
 import { type Creation, planCreation } from '../tools/creation.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import type { OpenDisk } from '../tools/open-disk.js';
 import { chosenSnapshot, type SnapshotChoice } from '../tools/snapshot-choice.js';
+import { openTold } from './open-told.js';
 import { type CommandProgress, commandProgress } from './command-progress.js';
 import { cacheWord, type ConvertWords, convertWords, invalid } from './convert-words.js';
 import { createHelp } from './create-command.js';
@@ -50,7 +51,7 @@ async function convert(asked: ConvertWords, progress: CommandProgress): Promise<
   try {
     for (const word of asked.sources) {
       const write = { cache: cacheWord(args, 'T', 'writeback') };
-      disks.push(await openDisk(imageSpec(word, args), { write }));
+      disks.push(await openTold(imageSpec(word, args), { write }));
     }
     const sources = disks.map((disk): ConvertSource => ({ disk, view: null }));
     if (asked.snapshot !== undefined) {

@@ -4,7 +4,7 @@ import { withOption } from '../image/create-options.js';
 import { convertDisks, sourceFiles } from '../tools/convert.js';
 import { CopyFailure } from '../tools/copy-failure.js';
 import { planCreation } from '../tools/creation.js';
-import { openDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { commandProgress } from './command-progress.js';
 import { getopt } from './getopt.js';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, imageSpec, OBJECT } from './image-options.js';
@@ -37,7 +37,7 @@ export async function runDdCommand(words: string[]): Promise<Outcome> {
   if (input === undefined || output === undefined) {
     throw invalid('Must specify both input and output files');
   }
-  const disk = await openDisk(imageSpec(input, args));
+  const disk = await openTold(imageSpec(input, args));
   const progress = commandProgress(args);
   try {
     const part = partOf(asked, disk.size);

@@ -42,7 +42,10 @@ export function getopt(words: readonly string[], own: readonly Option[]): Argume
     if (token.kind !== 'option') continue;
     const option = known.get(token.name);
     // Names like `toString` are no options: only the table's own are.
-    if (option === undefined || refusesValue(option, token.inlineValue)) throw unrecognized(token);
+    if (option === undefined || refusesValue(option, token.inlineValue)) {
+      const before = operands.at(-1) ?? words[token.index - 1];
+      throw unrecognized(token, words[token.index]!, before);
+    }
     if (option.value === true && token.value === undefined) {
       throw new UsageError(`missing argument for option '${words.at(-1)}'`);
     }
@@ -66,10 +69,16 @@ function refusesValue({ value }: Option, inline: boolean | undefined): boolean {
   return value === undefined && inline === true;
 }
 
-function unrecognized({ rawName, name, value }: OptionToken): UsageError {
-  const rest = rawName.startsWith('--') && value !== undefined ? `=${value}` : '';
-  const shown = rawName.startsWith('--') ? rawName : `-${name}`;
-  return new UsageError(`unrecognized option '${shown}${rest}'`);
+/**
+ * The word is told, as it stands there. Where more short options follow in it, getopt_long has not left it yet:
+ * QEMU's tools tell of what lies `before` it.
+ */
+function unrecognized({ rawName, name, value }: OptionToken, word: string, before = word) {
+  if (rawName.startsWith('--')) {
+    const rest = value === undefined ? '' : `=${value}`;
+    return new UsageError(`unrecognized option '${rawName}${rest}'`);
+  }
+  return new UsageError(`unrecognized option '${word.endsWith(name) ? word : before}'`);
 }
 
 type Token = NonNullable<ReturnType<typeof parse>['tokens']>[number];
@@ -99,7 +108,7 @@ function lengthen(words: readonly string[], options: readonly Option[]): readonl
   );
   if (short?.kind !== 'option') return words;
   const meant = longs.filter((long) => long.startsWith(short.name));
-  if (meant.length !== 1) throw unrecognized(short);
+  if (meant.length !== 1) throw unrecognized(short, words[short.index]!);
   const inline = short.inlineValue === true ? `=${short.value}` : '';
   return lengthen(words.with(short.index, `--${meant[0]}${inline}`), options);
 }

@@ -64,7 +64,7 @@ export function outputFormat(args: Arguments): 'human' | 'json' {
 }
 
 const CACHE_MODES: Readonly<Record<string, WriteOptions['cache']>> = {
-  directsync: 'none',
+  directsync: 'directsync',
   none: 'none',
   off: 'none',
   unsafe: 'unsafe',

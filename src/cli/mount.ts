@@ -7,6 +7,7 @@ import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js
 import type { KeyRing, KeySources, Secrets } from '../image/crypto/key-ring.js';
 import type { ImageDescription, LayerDescription } from '../image/description.js';
 import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
+import { isDirect } from '../image/write-options.js';
 import { infoJson } from '../mount/info-json.js';
 import { snapshotFileNames } from '../mount/names.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
@@ -95,13 +96,15 @@ function withOptionalValue(word: string): string {
   return is ? `-o${word.slice(2).replace(/[\\,]/g, '\\$&')}` : word;
 }
 
+const CACHE_MODES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
+
 /** The settings as numbers; throws what is wrong with them. */
 function checkSettings(settings: MountSettings) {
   const logFile = textOption(settings, 'log');
   checkWriting(settings);
   return {
     write: {
-      cache: choiceOption(settings, 'cache', ['writeback', 'writethrough', 'none', 'unsafe']),
+      cache: choiceOption(settings, 'cache', CACHE_MODES),
       discard: choiceOption(settings, 'discard', ['unmap', 'ignore']),
       detectZeroes: choiceOption(settings, 'detect-zeroes', ['off', 'on', 'unmap']),
     },
@@ -139,7 +142,7 @@ function openPolicy(settings: MountSettings): OpenPolicy {
     backingRoot: textOption(settings, 'backing-root'),
     lock: settings.has('force-share') ? undefined : 'read',
     writable: !settings.has('overlay') && wantsWriting(settings),
-    direct: settings.get('cache') === 'none',
+    direct: isDirect(choiceOption(settings, 'cache', CACHE_MODES)),
   };
 }
 
@@ -156,7 +159,7 @@ function openAs(settings: MountSettings, path: string, keys: KeyRing): OpenedIma
     snapshot: (base) => {
       const index = findSnapshot(base, textOption(settings, 'snapshot'));
       const top = base.layers[0];
-      return index === null || top.format === 'raw' ? undefined : top.snapshots[index];
+      return index === null || top.format !== 'qcow2' ? undefined : top.snapshots[index];
     },
   });
 }

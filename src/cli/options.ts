@@ -44,7 +44,7 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   {
     name: 'cache',
     value: 'MODE',
-    help: 'of writes: writeback (default), writethrough, none, unsafe',
+    help: 'of writes: writeback (default), writethrough, none, directsync, unsafe',
   },
   { name: 'cache-size', value: 'SIZE', help: 'metadata cache in bytes, or with K, M, G (32M)' },
   { name: 'debug', help: 'trace every request; stays in the foreground' },

@@ -19,20 +19,24 @@ import type { MutableStorage, Storage } from '../storage/storage.js';
 import { duplicate } from '../sys/file.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import { KeyRing } from './crypto/key-ring.js';
-import type {
-  FileDescription,
-  ImageDescription,
-  LayerDescription,
-  Qcow2Description,
+import {
+  type FileDescription,
+  type ImageDescription,
+  type LayerDescription,
+  namedBacking,
+  type OtherDescription,
+  type Qcow2Description,
 } from './description.js';
 import { identityOf } from './file-identity.js';
 import { resolveName } from './file-names.js';
 import { storageOf } from './file-storage.js';
+import { type FormatDriver, OTHER_FORMATS } from './format.js';
+import { formatDriver } from './formats.js';
 import { inUse, type LockKind, lockImage } from './lock.js';
 import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
-import { checkBitmapTables, readBitmaps } from './qcow2/bitmaps.js';
-import { checkStatedFormat, keyOfImage } from './qcow2/encryption.js';
+import { checkBitmapTables, hasStaleBitmaps, readBitmaps } from './qcow2/bitmaps.js';
+import { checkStatedFormat, keyOfImage, passphraseKey } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
@@ -118,6 +122,8 @@ export interface OpenedImage {
   readonly description: ImageDescription;
   /** What the user should know though the image could be opened. */
   readonly warnings: readonly string[];
+  /** Versions of the layers whose bitmaps somebody who knows none has left out of date, from the top. */
+  readonly staleBitmaps: readonly number[];
 }
 
 /** Opens an image and its chain. Nothing stays open where it throws. */
@@ -157,6 +163,7 @@ class Opening {
   readonly #root: string | undefined;
   readonly #fds: number[] = [];
   readonly #warnings: string[] = [];
+  readonly #staleBitmaps: number[] = [];
   readonly #seen = new Set<string>();
 
   constructor(spec: ImageSpec, policy: OpenPolicy) {
@@ -188,7 +195,8 @@ class Opening {
     const writable = this.#policy.writable === true;
     const prepares = writable && this.#policy.check !== true;
     const first = prepares ? this.#prepareForWriting(top!) : top!;
-    return { description: { layers: [first, ...below], writable }, warnings: this.#warnings };
+    const description: ImageDescription = { layers: [first, ...below], writable };
+    return { description, warnings: this.#warnings, staleBitmaps: this.#staleBitmaps };
   }
 
   #place(name: string, depth: number): Place {
@@ -259,7 +267,31 @@ class Opening {
       return { format: 'raw', file, fileSize: storage.size(), ...shown };
     }
     if (probed === 'qcow2') return this.#openQcow2(spec, file, storage, place);
+    const other = formatDriver(probed);
+    if (other !== undefined) return this.#openOther(other, spec, file, storage, place);
     throw unknownFormat(probed);
+  }
+
+  #openOther(
+    driver: FormatDriver,
+    spec: ImageSpec,
+    file: FileDescription,
+    storage: Storage,
+    place: Place,
+  ): OtherDescription {
+    const { format } = driver;
+    if (this.#writes(place)) {
+      const message = `Images of format '${format}' are read-only`;
+      throw new ImageError('unsupported', 'ENOTSUP', message);
+    }
+    const { encryption } = spec;
+    const key = () => {
+      if (this.#policy.allowEncrypted === true) return null;
+      return passphraseKey(storage, this.#spec.keys ?? new KeyRing(), encryption?.secret);
+    };
+    const parts = driver.open(storage, { key });
+    if (parts.facts.dirty) this.#warnings.push(`${file.path}: image was not closed cleanly`);
+    return { format, file, ...parts };
   }
 
   #openQcow2(
@@ -275,6 +307,7 @@ class Opening {
     const key = this.#keyOf(spec, storage, header, writes);
     checkCacheSizes(spec, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
+    if (hasStaleBitmaps(header)) this.#staleBitmaps.push(header.version);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
     if (needsRepair && !writes) {
       this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
@@ -333,18 +366,17 @@ class Opening {
   }
 
   #backingOf({ spec, place }: Wanted, layer: LayerDescription): Wanted | null {
-    if (layer.format !== 'qcow2' || spec.backing === null) return null;
+    if (layer.format === 'raw' || spec.backing === null) return null;
     const depth = place.depth + 1;
     const said = spec.backing;
     if (said?.path !== undefined) {
       return { spec: { ...said, path: said.path }, place: this.#place(said.path, depth) };
     }
-    const { header, file } = layer;
-    const name = header.backingFile;
-    if (name === null) return null;
-    const path = within(this.#place(name, depth), () => resolveName(file.path, name));
-    // As QEMU: an empty name states no format.
-    const format = said?.format ?? (header.extensions.backingFormat || undefined);
+    const named = namedBacking(layer);
+    if (named === null) return null;
+    const { name } = named;
+    const path = within(this.#place(name, depth), () => resolveName(layer.file.path, name));
+    const format = said?.format ?? named.format ?? undefined;
     return { spec: { ...said, path, filename: path, format }, place: this.#place(path, depth) };
   }
 
@@ -521,6 +553,6 @@ function unknownFormat(format: string): ImageError {
     return new ImageError('invalid', 'EINVAL', `Unknown driver '${format}'`);
   }
   return new ImageError('unsupported', 'ENOTSUP', `Format '${format}' is not supported`, {
-    limit: 'supported: qcow2, raw',
+    limit: `supported: qcow2, raw, ${OTHER_FORMATS.join(', ')}`,
   });
 }

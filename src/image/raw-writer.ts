@@ -5,7 +5,7 @@ import type { ImageState } from '../shared/image-state.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { SECTOR_SIZE } from './extent.js';
-import type { WriteOptions } from './write-options.js';
+import { type WriteOptions, writesThrough } from './write-options.js';
 import { formatOf, PROBED_SIZE } from './probe.js';
 import { readUpTo } from './read-bytes.js';
 import { refuseAfterFailure, StickyFlush } from './sticky-flush.js';
@@ -118,7 +118,7 @@ export class RawWriter implements ImageWriter {
       this.#state.unflushed = true;
       this.#lock.leaveShared();
     }
-    if (this.#options.cache === 'writethrough') this.flush();
+    if (writesThrough(this.#options.cache)) this.flush();
   }
 
   resize(size: number, preallocation: Preallocation = 'off'): void {

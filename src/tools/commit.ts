@@ -17,6 +17,7 @@ import { heldAbove } from './held.js';
 import { closeAfter, type OpenDisk, openDisk } from './open-disk.js';
 import type { Progress } from './progress.js';
 import { resizeDisk } from './resize.js';
+import { sayingWhere } from './saying-where.js';
 
 const CHUNK_SIZE = 1 << 20;
 const LONGEST_SLEEP_MS = 50;
@@ -54,9 +55,13 @@ export async function commitInto(
   progress: Progress,
 ): Promise<void> {
   if (base.size < top.size) resizeDisk(base, top.size, 'off');
-  await copyDown(top, index, base, bytesPerSecond, progress);
-  await progress.advance(1);
-  base.writer.close();
+  try {
+    await copyDown(top, index, base, bytesPerSecond, progress);
+    await progress.advance(1);
+    base.writer.close();
+  } catch (error) {
+    throw sayingWhere('Block job failed', error);
+  }
   if (!keep) empty(top, spec);
 }
 

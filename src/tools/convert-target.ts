@@ -85,6 +85,7 @@ export async function openNewTarget(
   const opened = { disk, files, cache };
   if (files.image.isDevice) return new WrittenTarget(disk, write, files);
   if (top.format === 'raw') return new RawTarget(opened, sizeOf(creation), needsAll);
+  if (top.format !== 'qcow2') return new WrittenTarget(disk, write, files);
   const isPlain =
     top.dataFile === null && top.key === null && below.length === 0 && preallocation === 'off';
   if (isPlain) return new BulkTarget(opened);

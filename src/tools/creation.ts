@@ -1,6 +1,5 @@
 /** What images are to be made, and what must be true before. Errors come in QEMU's words. */
 import { statSync } from 'node:fs';
-import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import {
   createOptionTable,
@@ -11,8 +10,7 @@ import {
   withOption,
 } from '../image/create-options.js';
 import { KeyRing } from '../image/crypto/key-ring.js';
-import type { ImageDescription } from '../image/description.js';
-import { SECTOR_SIZE } from '../image/extent.js';
+import { type ImageDescription, layerSize } from '../image/description.js';
 import { fileIdentity, identityOf } from '../image/file-identity.js';
 import { fullName, protocolOf, resolveName } from '../image/file-names.js';
 import { closeImage, openImage } from '../image/open.js';
@@ -154,8 +152,7 @@ function lookAtBacking(
         throw invalid('Error: Trying to create an image whose data file is its backing file');
       }
       const [top] = description.layers;
-      const size = top.format === 'raw' ? alignUp(top.fileSize, SECTOR_SIZE) : top.header.size;
-      return { format: top.format, size };
+      return { format: top.format, size: layerSize(top) };
     } finally {
       closeImage(description);
     }

@@ -12,6 +12,7 @@ import { compressCluster } from '../image/qcow2/compression.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { strerror } from '../sys/libc.js';
 import { heldAbove } from './held.js';
+import { sayingWhere } from './saying-where.js';
 import type { OpenDisk } from './open-disk.js';
 import type { Progress } from './progress.js';
 
@@ -128,8 +129,7 @@ class Taker {
       let end = this.#endOfUnit(offset, at, n);
       while (end < n && this.#kindAt(offset, end, n) === kind)
         end = this.#endOfUnit(offset, end, n);
-      if (kind === 'zero') this.#zero(offset, at, end);
-      if (kind === 'data') this.#write(offset, at, end);
+      this.#store(kind, offset, at, end);
       at = end;
     }
     return n;
@@ -176,6 +176,15 @@ class Taker {
     const { writer } = this.#overlay;
     if (writer.markZero(offset + from, to - from, true)) return;
     writer.write(offset + from, to - from, this.#oldBytes, from);
+  }
+
+  #store(kind: Kind, offset: number, from: number, to: number): void {
+    try {
+      if (kind === 'zero') this.#zero(offset, from, to);
+      if (kind === 'data') this.#write(offset, from, to);
+    } catch (error) {
+      throw sayingWhere('Error while writing to COW image', error);
+    }
   }
 
   #write(offset: number, from: number, to: number): void {

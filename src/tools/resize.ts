@@ -42,7 +42,8 @@ export function resizeDisk(disk: OpenDisk, size: number, preallocation: Prealloc
     if (size !== disk.size || top.format === 'raw') disk.writer.resize(size, preallocation);
     disk.writer.flushAll();
   } catch (error) {
-    throw isExpected(error) && !(error instanceof ImageError) ? failed(errnoOf(error)) : error;
+    if (!isExpected(error) || error instanceof ImageError) throw error;
+    throw failed(errnoOf(error), PROBLEMS[preallocation], top.format);
   }
 }
 
@@ -64,9 +65,18 @@ export function checkQcow2Size(
   }
 }
 
-function failed(errno: number): ImageError {
+const PROBLEMS: Readonly<Record<Preallocation, string>> = {
+  off: 'Could not resize file',
+  metadata: 'Could not resize file',
+  falloc: 'Could not preallocate new data',
+  full: 'Could not write zeros for preallocation',
+};
+
+function failed(errno: number, problem = PROBLEMS.off, format = 'raw'): ImageError {
   const code = errnoName(errno) as ErrnoName;
-  return new ImageError('invalid', code, `Could not resize file: ${strerror(errno)}`);
+  const below = format === 'qcow2' && problem !== PROBLEMS.off;
+  const where = below ? 'Failed to resize underlying file: ' : '';
+  return new ImageError('invalid', code, `${where}${problem}: ${strerror(errno)}`);
 }
 
 function invalid(message: string): ImageError {

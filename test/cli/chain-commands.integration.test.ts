@@ -56,6 +56,22 @@ describe('qemu-img rebase and commit', () => {
     });
   }
 
+  it('rebase -c stores data where clusters are set aside and hold nothing', () => {
+    tools.make((folder) => {
+      const base = create(folder, 'base.raw', 1024 * KIB, '');
+      qemuIo(base, 'write -P 7 0 900k');
+      const options = 'extended_l2=on,preallocation=metadata';
+      create(folder, TOP, 1024 * KIB, options, 'base.raw');
+    });
+    expect(tools.run('ours', ['rebase', '-c', '-b', '', TOP])).to.include({
+      status: 0,
+      stderr: '',
+    });
+    const words = ['compare', '-F', 'raw', tools.at('ours', TOP), tools.at('ours', 'base.raw')];
+    qemuImg(...words);
+    qemuImg('check', tools.at('ours', TOP));
+  });
+
   describe('rebase', () => {
     const BAD: readonly (readonly string[])[] = [
       [],

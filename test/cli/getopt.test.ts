@@ -70,7 +70,8 @@ describe('getopt()', () => {
 
   it('refuses what is no option, and options without their values', () => {
     refuses("unrecognized option '-x'", '-x');
-    refuses("unrecognized option '-x'", '-qx');
+    refuses("unrecognized option '-qx'", '-qx');
+    refuses("unrecognized option 'a'", 'a', '-q', '-1M');
     refuses("unrecognized option '--foo'", '--foo');
     refuses("unrecognized option '--toString'", '--toString');
     refuses("unrecognized option '--force-share=1'", '--force-share=1');

@@ -2,11 +2,12 @@
 import { ImageError, isExpected } from '../../errors.js';
 import { closeImage } from '../../image/open.js';
 import type { ImageSpec } from '../../image/spec.js';
-import type { WriteOptions } from '../../image/write-options.js';
+import { type WriteOptions, writesThrough } from '../../image/write-options.js';
 import { printableLines } from '../../sys/log.js';
 import { check } from '../../tools/check.js';
 import { DiskRequests } from '../../tools/disk-requests.js';
-import { type OpenDisk, openDisk } from '../../tools/open-disk.js';
+import type { OpenDisk } from '../../tools/open-disk.js';
+import { openTold } from '../open-told.js';
 import { openDescription } from '../../tools/open-image.js';
 import { openThrowAway } from '../../tools/throw-away.js';
 import { findingText } from '../check-words.js';
@@ -54,7 +55,10 @@ function settingsOf(spec: ImageSpec, flags: OpenFlags) {
     throw refused('force-share=on can only be used with read-only images');
   }
   // Zeroes are looked for here, in whole requests.
-  const write = { cache: flags.cache, ...spec.write, discard, detectZeroes: 'off' as const };
+  const given = { cache: flags.cache, ...spec.write };
+  const cache =
+    given.cache === 'none' && writesThrough(flags.cache) ? ('directsync' as const) : given.cache;
+  const write = { ...given, cache, discard, detectZeroes: 'off' as const };
   return { readOnly, forceShare, discard, detectZeroes, write };
 }
 
@@ -66,7 +70,7 @@ export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<Io
   if (!readOnly && !flags.snapshot) repairDirty(opened);
   const disk = flags.snapshot
     ? await openThrowAway(opened, options)
-    : await openDisk(opened, options);
+    : await openTold(opened, options);
   // As QEMU: a session that is cut off leaves them so, whatever it did.
   if (!readOnly) disk.writer.holdBitmaps();
   const guessedRaw =

@@ -1,4 +1,5 @@
 /** How qemu-io opens an image: the options that say so, and the words where it cannot be. */
+import { isDirect } from '../../image/write-options.js';
 import { ImageError } from '../../errors.js';
 import type { ImageSpec } from '../../image/spec.js';
 import type { Arguments, Option } from '../getopt.js';
@@ -42,7 +43,7 @@ export function openFlags(args: Arguments): OpenFlags {
     if (name === 'cache') {
       const mode = cacheMode(value);
       if (mode === undefined) throw invalid(`Invalid cache option: ${value}`);
-      [cache, direct] = [mode, mode === 'none'];
+      [cache, direct] = [mode, isDirect(mode)];
     }
     if (name === 'discard') {
       const mode = Object.hasOwn(DISCARD_MODES, value) ? DISCARD_MODES[value] : undefined;

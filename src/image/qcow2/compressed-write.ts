@@ -37,17 +37,18 @@ export class CompressedWriter {
   }
 
   /**
-   * Stores the first `length` bytes of `data` as the cluster at `offset`, which has nothing yet. With
-   * the reservation.
+   * Stores the first `length` bytes of `data` as the cluster at `offset`, which has nothing yet but, maybe,
+   * a host cluster without any subcluster in it: that one is let go of. With the reservation.
    */
   write(offset: number, data: Uint8Array, length: number): void {
-    const { clusterSize, l2Coverage } = this.#geometry;
+    const { clusterSize, l2Coverage, extendedL2 } = this.#geometry;
     this.#check(offset, data, length);
     const table = this.#l2.forWriting(Math.floor(offset / l2Coverage));
     const index = Math.floor((offset % l2Coverage) / clusterSize);
     this.#l2.read(table, index, this.#entry);
-    const { low, high } = this.#entry;
-    if (isCompressed(high) || hostOffsetOf(low, high) !== 0) {
+    const { low, high, allocated, zero } = this.#entry;
+    const isEmpty = extendedL2 && (allocated | zero) === 0;
+    if (isCompressed(high) || (hostOffsetOf(low, high) !== 0 && !isEmpty)) {
       const message = `${this.#tables.storage.name}: compressed data replaces nothing`;
       throw new ImageError('invalid', 'EIO', message, { offset, limit: 'empty clusters' });
     }
@@ -56,7 +57,10 @@ export class CompressedWriter {
       const entry = compressedEntry(this.#geometry, host, length);
       if (entry === null) throw this.#tooFar(host);
       this.#put(host, data, length);
+      // Behind the change nothing may fail.
+      this.#allocator.makeRoomToFree();
       this.#l2.write(table, index, this.#changed.set(entry.low, entry.high));
+      if (isEmpty) this.#l2.freeClusters(this.#entry);
     } catch (error) {
       this.#allocator.undoBytes(host, length);
       throw error;

@@ -7,7 +7,7 @@ import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import type { WriteMemory } from '../memory.js';
-import type { WriteOptions } from '../write-options.js';
+import { type WriteOptions, writesThrough } from '../write-options.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import type {
   BackingName,
@@ -475,9 +475,9 @@ export class Qcow2Writer implements ImageWriter {
     });
   }
 
-  /** `cache=writethrough`: what was changed is durable before it is answered. */
+  /** `cache=writethrough` and `directsync`: what was changed is durable before it is answered. */
   #through(): void {
-    if (this.#options.cache === 'writethrough') this.flush();
+    if (writesThrough(this.#options.cache)) this.flush();
   }
 
   #find(view: number): { index: number; snapshot: Snapshot } {
