@@ -10,7 +10,7 @@ import {
 } from '../errors.js';
 import { strerror } from '../sys/libc.js';
 import { type BlockStatus, blockStatus } from '../tools/block-status.js';
-import { openDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { getopt, type Option } from './getopt.js';
 import {
   FORCE_SHARE,
@@ -53,7 +53,7 @@ export async function runMapCommand(words: string[]): Promise<Outcome> {
     throw new UsageError('Expecting one image file name');
   }
   const output = outputFormat(args);
-  const opened = await openDisk(imageSpec(file, args, { format: args.last('format') }));
+  const opened = await openTold(imageSpec(file, args, { format: args.last('format') }));
   try {
     const runs = explained(blockStatus(opened, start, Math.min(opened.size, start + most)));
     await print(output === 'json' ? jsonMap(runs, start) : humanMap(runs));
