@@ -1,8 +1,8 @@
 /** `qcow2fs check`: an image's consistency, in qemu-img's words. */
 import { ERRNO, ImageError, isExpected } from '../errors.js';
 import type { ImageDescription } from '../image/description.js';
+import type { CheckResult, Fix } from '../image/check-result.js';
 import { hasStaleBitmaps } from '../image/qcow2/bitmaps.js';
-import type { CheckResult, Fix } from '../image/qcow2/check.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { strerror } from '../sys/libc.js';
 import { printableLines } from '../sys/log.js';
@@ -50,10 +50,12 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
   };
   const findings = new FindingLines();
   let result: CheckResult;
+  let format = 'qcow2';
   try {
     result = check(spec, {
       fix: fixes.at(-1) ?? 'none',
       opened: (description) => {
+        format = description.layers[0].format;
         warnOfProbing({ description });
         warnOfBitmaps(description);
       },
@@ -68,7 +70,7 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
     return failed(error);
   }
   findings.flush();
-  print(output === 'human' ? humanResult(result) : jsonResult(result, spec.filename));
+  print(output === 'human' ? humanResult(result) : jsonResult(result, spec.filename, format));
   return { status: statusOf(result) };
 }
 

@@ -5,7 +5,7 @@ import { collectInfo, type ImageInfo } from '../image/info.js';
 import { closeImage, type OpenedImage, type OpenPolicy } from '../image/open.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { ImageSpec } from '../image/spec.js';
-import { icountOf, infoObject, isEncrypted, qcow2Object } from '../mount/info-json.js';
+import { icountOf, infoObject, qcow2Object } from '../mount/info-json.js';
 import {
   formatJson,
   isComposite,
@@ -97,7 +97,7 @@ function humanInfo(info: ImageInfo): string {
     `virtual size: ${formatSize(info.virtualSize)} (${info.virtualSize} bytes)`,
     `disk size: ${formatSize(info.actualSize)}`,
   ];
-  if (isEncrypted(info)) lines.push('encrypted: yes');
+  if (info.encrypted) lines.push('encrypted: yes');
   if (info.clusterSize !== null) lines.push(`cluster_size: ${info.clusterSize}`);
   if (info.dirty) lines.push('cleanly shut down: no');
   if (backing !== null) {

@@ -171,7 +171,8 @@ function status(
 
 function asksTheHost(layer: Layer): boolean {
   const { description } = layer;
-  layer.looksForHoles ??= description.format === 'raw' || isPreallocated(description);
+  layer.looksForHoles ??=
+    description.format === 'raw' || (description.format === 'qcow2' && isPreallocated(description));
   return layer.looksForHoles;
 }
 

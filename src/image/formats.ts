@@ -1,0 +1,11 @@
+/** The formats beside qcow2 and raw. */
+import type { FormatDriver } from './format.js';
+import { QCOW1 } from './qcow1/driver.js';
+import { QED } from './qed/driver.js';
+
+const DRIVERS: readonly FormatDriver[] = [QED, QCOW1];
+
+/** The driver of a format; undefined where there is none. */
+export function formatDriver(format: string): FormatDriver | undefined {
+  return DRIVERS.find((driver) => driver.format === format);
+}
