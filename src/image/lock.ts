@@ -73,9 +73,15 @@ function conflict(fd: number, path: string, byte: number, advice?: string): Imag
     (pid) => `${processName(pid)} (process ${pid})`,
   );
   const by = holders.length === 0 ? 'another process' : holders.join(', ');
-  return new ImageError('policy', 'EAGAIN', `Failed to get ${shared}"${name}" lock`, {
+  const limit = `in use by ${by}${advice === undefined ? '' : `; ${advice}`}`;
+  return inUse(path, `${shared}"${name}"`, limit);
+}
+
+/** What QEMU says of a lock that it does not get. `limit`: why. */
+export function inUse(path: string, lock: string, limit: string): ImageError {
+  return new ImageError('policy', 'EAGAIN', `Failed to get ${lock} lock`, {
     path,
     hint: `Is another process using the image [${path}]?`,
-    limit: `in use by ${by}${advice === undefined ? '' : `; ${advice}`}`,
+    limit,
   });
 }

@@ -16,6 +16,7 @@ import {
 import { sep } from 'node:path';
 import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
+import { duplicate } from '../sys/file.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import { KeyRing } from './crypto/key-ring.js';
 import {
@@ -26,11 +27,12 @@ import {
   type OtherDescription,
   type Qcow2Description,
 } from './description.js';
+import { identityOf } from './file-identity.js';
 import { resolveName } from './file-names.js';
 import { storageOf } from './file-storage.js';
 import { type FormatDriver, OTHER_FORMATS } from './format.js';
 import { formatDriver } from './formats.js';
-import { type LockKind, lockImage } from './lock.js';
+import { inUse, type LockKind, lockImage } from './lock.js';
 import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
 import { checkBitmapTables, hasStaleBitmaps, readBitmaps } from './qcow2/bitmaps.js';
@@ -76,6 +78,12 @@ export interface OpenPolicy {
   readonly backingRoot?: string | undefined;
   /** The image has no magic yet: it is being filled. */
   readonly unfinished?: boolean | undefined;
+  /** Its files are open and locked already: descriptors of the same open files are used, and their locks. */
+  readonly held?: HeldFiles | undefined;
+  /** Files that are not opened for writing (`fileIdentity`): what is read without locks. */
+  readonly others?: readonly string[] | undefined;
+  /** The image is opened as the backing file of the one that has that name in messages. */
+  readonly overlay?: string | undefined;
   /** Open the image alone, as if it had no backing file; for looking at its header. */
   readonly alone?: boolean | undefined;
   /**
@@ -101,6 +109,13 @@ export interface OpenPolicy {
   readonly check?: boolean | undefined;
   /** Leave external data files closed, there or not; for looking at the headers of a chain. */
   readonly noDataFiles?: boolean | undefined;
+}
+
+/** Descriptors of an image's files, open for writing. */
+export interface HeldFiles {
+  readonly image: number;
+  /** Where it has a data file. */
+  readonly data?: number | undefined;
 }
 
 export interface OpenedImage {
@@ -168,7 +183,8 @@ class Opening {
   run(): OpenedImage {
     const layers: LayerDescription[] = [];
     const spec = { ...this.#spec, format: this.#spec.format ?? this.#policy.format };
-    let next: Wanted | null = { spec, place: this.#place(spec.path, 0) };
+    const depth = this.#policy.overlay === undefined ? 0 : 1;
+    let next: Wanted | null = { spec, place: this.#place(spec.path, depth) };
     while (next !== null) {
       const wanted: Wanted = next;
       const layer = within(wanted.place, () => this.#openLayer(wanted));
@@ -184,7 +200,7 @@ class Opening {
   }
 
   #place(name: string, depth: number): Place {
-    return { name, depth, image: this.#spec.filename };
+    return { name, depth, image: this.#policy.overlay ?? this.#spec.filename };
   }
 
   /** Last of all: an image that cannot be opened stays as it is. */
@@ -383,25 +399,34 @@ class Opening {
         this.#fds.push(fd);
         return { path, fd, nullDisk };
       }
+      const held = writes ? this.#held(data !== undefined) : undefined;
       // Looked at first: opening a FIFO or a device can block or have effects.
-      const looked = statSync(path);
+      const looked = held === undefined ? statSync(path) : fstatSync(held);
       // The system itself refuses to open a folder for writing.
       if (!writes || !looked.isDirectory()) checkKind(driver, path, looked);
-      const fd = writes ? openForWriting(path, looked) : openForReading(path);
+      const open = () => (writes ? openForWriting(path, looked) : openForReading(path));
+      const fd = held === undefined ? open() : duplicate(held);
       this.#fds.push(fd);
       const stat = fstatSync(fd);
       checkKind(driver, path, stat);
       if (isNamed && this.#root !== undefined) this.#checkInside(path, fd);
-      // By what they are, not by name: links make many names of one file.
-      const identity = stat.isBlockDevice() ? `block ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
+      const identity = identityOf(stat);
       if (this.#seen.has(identity)) {
         const message = `'${path}': the chain of files comes back to this one`;
         throw new ImageError('invalid', 'ELOOP', message);
       }
       this.#seen.add(identity);
-      this.#lock(fd, path, writes);
+      if (writes && this.#policy.others?.includes(identity) === true) {
+        throw inUse(path, '"write"', 'it is what is read');
+      }
+      if (held === undefined) this.#lock(fd, path, writes);
       return this.#withDirect({ path, fd }, writes);
     });
+  }
+
+  #held(isData: boolean): number | undefined {
+    const { held } = this.#policy;
+    return isData ? held?.data : held?.image;
   }
 
   /** The same file once more, where the policy asks for it. */

@@ -44,7 +44,6 @@ export async function commitDisk(
   const index = findBase(top, request);
   const base = await openBase(top, index, request);
   await closeAfter(base, () => commitInto(top, index, base, request, progress));
-  await progress.advance(1);
 }
 
 /** Commits into `base`, the layer of that index, which is open for writing by itself. */
@@ -58,6 +57,7 @@ export async function commitInto(
   if (base.size < top.size) resizeDisk(base, top.size, 'off');
   try {
     await copyDown(top, index, base, bytesPerSecond, progress);
+    await progress.advance(1);
     base.writer.close();
   } catch (error) {
     throw sayingWhere('Block job failed', error);
