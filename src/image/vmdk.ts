@@ -158,7 +158,7 @@ function readLayout(storage: Storage): { layout: Layout; backing: NamedBacking |
   if (directory + directoryEntries * ENTRY_SIZE > storage.size()) {
     throw invalid('VMDK grain directory lies past the end of the file');
   }
-  const name = valueOf(text, 'parentFileNameHint');
+  const name = lineValue(text, 'parentFileNameHint');
   const layout = {
     size,
     grainSize,
@@ -166,9 +166,9 @@ function readLayout(storage: Storage): { layout: Layout; backing: NamedBacking |
     entriesPerTable,
     zeroGrains: (flags & FLAG.ZERO_GRAIN) !== 0,
     compressed: isCompressed,
-    cid: Number.parseInt(valueOf(text, 'CID') ?? '', 16),
-    parentCid: Number.parseInt(valueOf(text, 'parentCID') ?? '', 16),
-    createType: valueOf(text, 'createType') ?? '',
+    cid: Number.parseInt(lineValue(text, 'CID') ?? '', 16),
+    parentCid: Number.parseInt(lineValue(text, 'parentCID') ?? '', 16),
+    createType: lineValue(text, 'createType') ?? '',
   };
   if (!(layout.cid <= 0xffff_ffff && layout.parentCid <= 0xffff_ffff)) {
     throw invalid('invalid VMDK image descriptor');
@@ -232,7 +232,7 @@ function readDescriptor(storage: Storage, header: Header): string {
 }
 
 /** The value of a line `key=value`, without its quotes. */
-function valueOf(text: string, key: string): string | undefined {
+function lineValue(text: string, key: string): string | undefined {
   for (const line of text.split('\n')) {
     const at = line.indexOf('=');
     if (at < 0 || line.slice(0, at).trim() !== key) continue;
