@@ -77,11 +77,15 @@ function* explained(runs: Iterable<BlockStatus>): Generator<BlockStatus> {
 }
 
 /**
- * Where the text breaks off with an error, what came before it is printed. Between its pieces others
- * have their turn: where nobody reads them any more, the process ends.
+ * Where the text breaks off with an error, what came before it is printed. Where nobody reads it any more,
+ * it ends: between its pieces that is heard.
  */
 async function print(text: Iterable<string>): Promise<void> {
   let piece = '';
+  let isRead = true;
+  process.stdout.once('error', () => {
+    isRead = false;
+  });
   try {
     for (const part of text) {
       piece += part;
@@ -89,6 +93,7 @@ async function print(text: Iterable<string>): Promise<void> {
       process.stdout.write(piece);
       piece = '';
       await setImmediate();
+      if (!isRead) return;
     }
   } finally {
     process.stdout.write(piece);
