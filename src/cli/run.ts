@@ -10,6 +10,9 @@ import { type Command, findCommand } from './commands.js';
 import type { Outcome } from './outcome.js';
 import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
 
+/** The version of QEMU whose words are spoken: scripts look at it to know what can be asked for. */
+const SPOKEN = '7.2.0';
+
 /** What the shell adds to the number of a signal that ended a process. */
 const BY_SIGNAL = 128;
 
@@ -19,7 +22,8 @@ export async function run(words: string[]): Promise<Outcome> {
   refuseUnreadable(words);
   const [first] = words;
   if (first === '--version' || first === '-V') {
-    process.stdout.write(`${name} version ${version()}\n`);
+    const own = `qcow2fs version ${version()}`;
+    process.stdout.write(name === 'qcow2fs' ? `${own}\n` : `${name} version ${SPOKEN} (${own})\n`);
     return { status: 0 };
   }
   if (name === 'qemu-io') return findCommand('io')!.run(words, '');

@@ -27,7 +27,7 @@ import {
   type OtherDescription,
   type Qcow2Description,
 } from './description.js';
-import { identityOf } from './file-identity.js';
+import { fileIdentity, identityOf } from './file-identity.js';
 import { resolveName } from './file-names.js';
 import { storageOf } from './file-storage.js';
 import { type FormatDriver, OTHER_FORMATS } from './format.js';
@@ -80,6 +80,8 @@ export interface OpenPolicy {
   readonly unfinished?: boolean | undefined;
   /** Its files are open and locked already: descriptors of the same open files are used, and their locks. */
   readonly held?: HeldFiles | undefined;
+  /** Descriptors by which its own files are read already: they must be those, and are read on with its locks. */
+  readonly readBy?: readonly number[] | undefined;
   /** Files that are not opened for writing (`fileIdentity`): what is read without locks. */
   readonly others?: readonly string[] | undefined;
   /** The image is opened as the backing file of the one that has that name in messages. */
@@ -419,7 +421,8 @@ class Opening {
       if (writes && this.#policy.others?.includes(identity) === true) {
         throw inUse(path, '"write"', 'it is what is read');
       }
-      if (held === undefined) this.#lock(fd, path, writes);
+      if (held === undefined)
+        this.#lock(fd, path, writes, writes ? this.#reader(path, fd) : undefined);
       return this.#withDirect({ path, fd }, writes);
     });
   }
@@ -427,6 +430,13 @@ class Opening {
   #held(isData: boolean): number | undefined {
     const { held } = this.#policy;
     return isData ? held?.data : held?.image;
+  }
+
+  #reader(path: string, fd: number): number | undefined {
+    const { readBy } = this.#policy;
+    const reader = readBy?.find((other) => fileIdentity(other) === fileIdentity(fd));
+    if (readBy === undefined || reader !== undefined) return reader;
+    throw new ImageError('policy', 'EAGAIN', `'${path}' is another file by now`);
   }
 
   /** The same file once more, where the policy asks for it. */
@@ -437,14 +447,14 @@ class Opening {
     return { ...file, directFd };
   }
 
-  #lock(fd: number, path: string, writes: boolean): void {
+  #lock(fd: number, path: string, writes: boolean, reader?: number): void {
     const { lock, writable } = this.#policy;
     if (lock === undefined || this.#spec.locking === false) return;
-    if (writes) lockImage(fd, path, 'write');
+    if (writes) lockImage(fd, path, 'write', { instead: reader });
     else if (writable === true) lockImage(fd, path, 'read');
     else {
       const kind = lock === 'write' ? 'read' : lock;
-      lockImage(fd, path, kind, 'force-share reads it all the same');
+      lockImage(fd, path, kind, { advice: 'force-share reads it all the same' });
     }
   }
 
