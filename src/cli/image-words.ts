@@ -21,7 +21,7 @@ import { INVALID_VALUE, invalid, Options, takeCommon } from './node-options.js';
 const JSON_PREFIX = 'json:';
 const FORMAT_DRIVERS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 /** Beside qcow2: those that can name a backing file. */
-const OVER_BACKING = ['qed', 'qcow'];
+const OVER_BACKING = ['qed', 'qcow', 'vmdk'];
 /** Bytes of a null disk of which nothing is said. */
 const NULL_SIZE = 1 << 30;
 

@@ -111,9 +111,9 @@ function humanInfo(info: ImageInfo): string {
 }
 
 /** The lines of what its format alone has. */
-export function formatFacts({ qcow2 }: ImageInfo): string[] {
-  if (qcow2 === null) return [];
-  return ['Format specific information:', ...dumpObject(qcow2Object(qcow2), 1)];
+export function formatFacts({ qcow2, specific }: ImageInfo): string[] {
+  const facts = qcow2 === null ? specific : qcow2Object(qcow2);
+  return facts === null ? [] : ['Format specific information:', ...dumpObject(facts, 1)];
 }
 
 /** What of a snapshot is listed. */

@@ -370,9 +370,9 @@ function sliceLoader(storages: readonly Storage[], layers: readonly LayerDescrip
       );
     }
     scratch.bytes.fill(0, n);
-    if (layer.format === 'qcow2' || formatDriver(layer.format)?.tableOrder === 'big64') {
-      scratch.bytes.swap64();
-    }
+    const order = layer.format === 'qcow2' ? 'big64' : formatDriver(layer.format)?.tableOrder;
+    if (order === 'big64') scratch.bytes.swap64();
+    if (order === 'big32') scratch.bytes.swap32();
     target.set(scratch.bytes);
   };
 }

@@ -9,7 +9,7 @@ import type { ImageKey } from './crypto/cipher-key.js';
 import type { Mapping } from './extent.js';
 
 /** As QEMU calls them. */
-export const OTHER_FORMATS = ['qed', 'qcow'] as const;
+export const OTHER_FORMATS = ['qed', 'qcow', 'vdi', 'vpc', 'vmdk', 'vhdx'] as const;
 export type OtherFormat = (typeof OTHER_FORMATS)[number];
 
 /** A backing file as a header names it. */
@@ -29,6 +29,14 @@ export interface FormatFacts {
   /** It was not closed cleanly. */
   readonly dirty: boolean;
   readonly encrypted: boolean;
+  /** Its data lies in the file as on the disk, holes too. */
+  readonly hasHostHoles?: boolean;
+}
+
+/** A fact of one format alone. One that is undefined is not told. */
+export type FormatFact = string | number | boolean | undefined | readonly FormatFactList[];
+export interface FormatFactList {
+  readonly [name: string]: FormatFact;
 }
 
 /** An opened image, as plain data. `layout` is the driver's own. */
@@ -52,7 +60,7 @@ export interface FormatSource {
 }
 
 /** How the entries of a format's tables lie in the file. */
-export type TableOrder = 'big64' | 'little';
+export type TableOrder = 'big64' | 'big32' | 'little';
 
 export interface FormatDriver {
   readonly format: OtherFormat;
@@ -63,6 +71,8 @@ export interface FormatDriver {
   mapping(layout: object, source: FormatSource): Mapping;
   /** Counts what is in use and what is wrong. Formats without it have no checks. */
   readonly check?: (storage: Storage, parts: FormatParts) => CheckResult;
+  /** What `info` tells beside: by QEMU's names. `filename`: the image's, as it is shown. */
+  readonly specific?: (parts: FormatParts, filename: string) => FormatFactList;
 }
 
 /** A driver by what its layout is: nobody else looks into that. */
@@ -72,13 +82,15 @@ export function defineFormat<L extends object>(driver: {
   readonly open: (storage: Storage, how: OpenHow) => FormatParts & { readonly layout: L };
   readonly mapping: (layout: L, source: FormatSource) => Mapping;
   readonly check?: (storage: Storage, layout: L) => CheckResult;
+  readonly specific?: (layout: L, filename: string) => FormatFactList;
 }): FormatDriver {
-  const { format, tableOrder, open, check } = driver;
+  const { format, tableOrder, open, check, specific } = driver;
   return {
     format,
     tableOrder,
     open,
     mapping: (layout, source) => driver.mapping(layout as L, source),
     ...(check && { check: (storage, { layout }) => check(storage, layout as L) }),
+    ...(specific && { specific: ({ layout }, filename) => specific(layout as L, filename) }),
   };
 }

@@ -10,6 +10,8 @@ import {
 } from './description.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import { storageOf } from './file-storage.js';
+import type { FormatFactList } from './format.js';
+import { formatDriver } from './formats.js';
 import { luksHeaderOf } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
 import {
@@ -65,6 +67,8 @@ export interface ImageInfo {
   readonly backing: BackingFacts | null;
   readonly snapshots: readonly Snapshot[];
   readonly qcow2: Qcow2Facts | null;
+  /** What other formats tell beside. */
+  readonly specific: FormatFactList | null;
 }
 
 /** Collects the facts of an opened layer. Throws an ImageError where its LUKS header is bad. */
@@ -80,7 +84,9 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
   };
   if (layer.format !== 'qcow2') {
     const { dirty, encrypted } = layer.format === 'raw' ? PLAIN : layer.facts;
-    return { ...common, dirty, encrypted, snapshots: [], qcow2: null };
+    const specific = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.specific;
+    const own = layer.format === 'raw' ? undefined : specific?.(layer, filename);
+    return { ...common, dirty, encrypted, snapshots: [], qcow2: null, specific: own ?? null };
   }
   const { header } = layer;
   return {
@@ -93,6 +99,7 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
       name: cString(snapshot.name, NAME_SIZE),
     })),
     qcow2: qcow2Facts(layer),
+    specific: null,
   };
 }
 

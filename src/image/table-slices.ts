@@ -29,4 +29,19 @@ export class TableSlices {
       this.high = cache.words[at + 1]!;
     } while (!cache.unchanged(index, sequence));
   }
+
+  /** The 32-bit entry at byte `position`, a multiple of 4. Throws as `look64`. */
+  look32(position: number): number {
+    const cache = this.#cache;
+    const slice = alignDown(position, SLICE_SIZE);
+    let index: number;
+    let sequence: number;
+    let entry: number;
+    do {
+      index = cache.find(this.#file, slice);
+      sequence = cache.sequence;
+      entry = cache.words[index + (position - slice) / 4]!;
+    } while (!cache.unchanged(index, sequence));
+    return entry;
+  }
 }

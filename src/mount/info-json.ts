@@ -29,7 +29,7 @@ export interface LiveImage extends Pick<AttachedImage, 'description' | 'disk'> {
 
 /** The properties of `info`, as qemu-img names them. */
 export function infoObject(info: ImageInfo): JsonObject {
-  const { backing, snapshots, qcow2 } = info;
+  const { backing, snapshots } = info;
   return {
     filename: info.filename,
     format: info.format,
@@ -42,8 +42,13 @@ export function infoObject(info: ImageInfo): JsonObject {
     'full-backing-filename': backing?.fullName,
     'backing-filename-format': backing?.format ?? undefined,
     snapshots: snapshots.length > 0 ? snapshots.map(snapshotObject) : undefined,
-    'format-specific': qcow2 === null ? undefined : { type: 'qcow2', data: qcow2Object(qcow2) },
+    'format-specific': specificObject(info),
   };
+}
+
+function specificObject({ format, qcow2, specific }: ImageInfo): JsonObject | undefined {
+  if (qcow2 !== null) return { type: 'qcow2', data: qcow2Object(qcow2) };
+  return specific === null ? undefined : { type: format, data: specific };
 }
 
 const NSEC_PER_SEC = 1_000_000_000n;

@@ -172,7 +172,10 @@ function status(
 function asksTheHost(layer: Layer): boolean {
   const { description } = layer;
   layer.looksForHoles ??=
-    description.format === 'raw' || (description.format === 'qcow2' && isPreallocated(description));
+    description.format === 'raw' ||
+    (description.format === 'qcow2'
+      ? isPreallocated(description)
+      : description.facts.hasHostHoles === true);
   return layer.looksForHoles;
 }
 
