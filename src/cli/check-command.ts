@@ -7,7 +7,9 @@ import { hasBit } from '../image/qcow2/features.js';
 import { AUTOCLEAR } from '../image/qcow2/layout.js';
 import { strerror } from '../sys/libc.js';
 import { printableLines } from '../sys/log.js';
-import { check } from '../tools/check.js';
+import { checkSteps } from '../tools/check.js';
+import { advancing } from '../tools/progress.js';
+import { commandProgress } from './command-progress.js';
 import { findingText, humanResult, jsonResult, repairedText } from './check-words.js';
 import { getopt, type Option } from './getopt.js';
 import {
@@ -18,6 +20,7 @@ import {
   OBJECT,
   OUTPUT,
   outputFormat,
+  PROGRESS,
   QUIET,
   SOURCE_CACHE,
 } from './image-options.js';
@@ -27,7 +30,17 @@ import { problemText, reportError, reportWarning, UsageError } from './program.j
 
 const FORMAT: Option = { long: 'format', short: 'f', value: true };
 const REPAIR: Option = { long: 'repair', short: 'r', value: true };
-const OPTIONS = [FORMAT, REPAIR, FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, QUIET, SOURCE_CACHE];
+const OPTIONS = [
+  FORMAT,
+  REPAIR,
+  FORCE_SHARE,
+  IMAGE_OPTS,
+  OBJECT,
+  OUTPUT,
+  QUIET,
+  SOURCE_CACHE,
+  PROGRESS,
+];
 
 /** Exit codes. */
 const STATUS = { OK: 0, FAILED: 1, CORRUPT: 2, LEAKS: 3, UNSUPPORTED: 63 } as const;
@@ -49,9 +62,10 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
     if (!args.has('q')) process.stdout.write(text);
   };
   const findings = new FindingLines();
+  const progress = commandProgress(args, args.has('q'));
   let result: CheckResult;
   try {
-    result = check(spec, {
+    const steps = checkSteps(spec, {
       fix: fixes.at(-1) ?? 'none',
       opened: (description) => {
         warnOfProbing({ description });
@@ -63,9 +77,13 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
         if (output === 'human') print(repairedText(first));
       },
     });
+    result = await advancing(steps, progress);
+    await progress.advance(1);
   } catch (error) {
     findings.flush();
     return failed(error);
+  } finally {
+    progress.finish();
   }
   findings.flush();
   print(output === 'human' ? humanResult(result) : jsonResult(result, spec.filename));

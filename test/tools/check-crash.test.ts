@@ -1,6 +1,7 @@
 /** The power fails in the middle of a repair: nothing that could be read is lost, and the next repair ends it. */
 import { writeFileSync } from 'node:fs';
 import { expect } from 'chai';
+import { runSteps } from '#src/image/steps.js';
 import { checkImage, type CheckResult } from '#src/image/qcow2/check.js';
 import { readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
@@ -23,7 +24,7 @@ function repair(storage: MutableStorage): CheckResult | null {
     const header = readHeader(storage, 'check');
     const bitmaps = readBitmaps(storage, header);
     const image = { storage, header, bitmaps, limit: Number.POSITIVE_INFINITY };
-    return checkImage(image, 'all', () => {});
+    return runSteps(checkImage(image, 'all', () => {}));
   } catch (error) {
     if (isExpected(error)) return null;
     throw error;
