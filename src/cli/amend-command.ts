@@ -2,7 +2,8 @@
 import { ImageError, isExpected } from '../errors.js';
 import type { KeyRing } from '../image/crypto/key-ring.js';
 import { amendImage } from '../tools/amend.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import type { OpenDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { amendHelp, asksForHelp, parseAmendOptions } from './amend-options.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
@@ -45,7 +46,7 @@ export async function runAmendCommand(words: string[]): Promise<Outcome> {
     throw new ImageError('invalid', 'EINVAL', `Invalid cache option: ${args.last('t')}`);
   }
   const spec = imageSpec(filename, args);
-  const disk = await openDisk(spec, {
+  const disk = await openTold(spec, {
     writable: true,
     write: { cache },
   });

@@ -114,7 +114,7 @@ function isForCreation(pairs: ReturnType<typeof parseKeyValues>, table: OptionTa
 }
 
 function checkEncryption(layer: LayerDescription): void {
-  const method = layer.format === 'raw' ? CRYPT_METHOD.NONE : layer.header.cryptMethod;
+  const method = layer.format === 'qcow2' ? layer.header.cryptMethod : CRYPT_METHOD.NONE;
   if (method === CRYPT_METHOD.LUKS) return;
   const message =
     method === CRYPT_METHOD.NONE

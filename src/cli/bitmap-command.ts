@@ -1,7 +1,8 @@
 /** `qcow2fs bitmap`, as `qemu-img bitmap`: the persistent bitmaps of a closed image. */
 import { ImageError, isExpected } from '../errors.js';
 import { ActionFailed, type BitmapAction, editBitmap } from '../tools/bitmaps.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import type { OpenDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { type Arguments, getopt } from './getopt.js';
 import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT } from './image-options.js';
 import { openWritable } from './open-writable.js';
@@ -90,7 +91,7 @@ async function openSource(args: Arguments): Promise<OpenDisk | null> {
     format: args.last('source-format') ?? null,
     imageOpts: false,
   });
-  return await openDisk({ ...spec, backing: null });
+  return await openTold({ ...spec, backing: null });
 }
 
 function edit(

@@ -1,10 +1,9 @@
 /** `qcow2fs check`: an image's consistency, in qemu-img's words. */
 import { ERRNO, ImageError, isExpected } from '../errors.js';
 import type { ImageDescription } from '../image/description.js';
-import type { CheckResult, Fix } from '../image/qcow2/check.js';
+import type { CheckResult, Fix } from '../image/check-result.js';
+import { hasStaleBitmaps } from '../image/qcow2/bitmaps.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
-import { hasBit } from '../image/qcow2/features.js';
-import { AUTOCLEAR } from '../image/qcow2/layout.js';
 import { strerror } from '../sys/libc.js';
 import { printableLines } from '../sys/log.js';
 import { checkSteps } from '../tools/check.js';
@@ -24,9 +23,10 @@ import {
   QUIET,
   SOURCE_CACHE,
 } from './image-options.js';
+import { warnOfStaleBitmaps } from './open-told.js';
 import type { Outcome } from './outcome.js';
 import { warnOfProbing } from './probing.js';
-import { problemText, reportError, reportWarning, UsageError } from './program.js';
+import { problemText, reportError, UsageError } from './program.js';
 
 const FORMAT: Option = { long: 'format', short: 'f', value: true };
 const REPAIR: Option = { long: 'repair', short: 'r', value: true };
@@ -64,10 +64,12 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
   const findings = new FindingLines();
   const progress = commandProgress(args, args.has('q'));
   let result: CheckResult;
+  let format = 'qcow2';
   try {
     const steps = checkSteps(spec, {
       fix: fixes.at(-1) ?? 'none',
       opened: (description) => {
+        format = description.layers[0].format;
         warnOfProbing({ description });
         warnOfBitmaps(description);
       },
@@ -86,7 +88,7 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
     progress.finish();
   }
   findings.flush();
-  print(output === 'human' ? humanResult(result) : jsonResult(result, spec.filename));
+  print(output === 'human' ? humanResult(result) : jsonResult(result, spec.filename, format));
   return { status: statusOf(result) };
 }
 
@@ -105,12 +107,8 @@ function statusOf({ checkErrors, corruptions, leaks }: CheckResult): number {
 }
 
 function warnOfBitmaps({ layers: [top] }: ImageDescription): void {
-  if (top.format !== 'qcow2' || top.header.extensions.bitmaps === null) return;
-  if (hasBit(top.header.autoclearFeatures, AUTOCLEAR.BITMAPS)) return;
-  reportWarning(
-    'a program lacking bitmap support modified this file, so all bitmaps are now considered ' +
-      "inconsistent\nSome clusters may be leaked, run 'qemu-img check -r' on the image file to fix.",
-  );
+  if (top.format !== 'qcow2' || !hasStaleBitmaps(top.header)) return;
+  warnOfStaleBitmaps([top.header.version]);
 }
 
 /** Errors of opening stand for themselves; a check that came to no end says so. */

@@ -1,5 +1,5 @@
 /** What a check finds, and its result, in qemu-img's words. */
-import type { CheckResult } from '../image/qcow2/check.js';
+import type { CheckResult } from '../image/check-result.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { formatJson } from '../mount/json.js';
 
@@ -214,11 +214,11 @@ function percent(part: number, whole: number): string {
 }
 
 /** The same as JSON: what is 0 is left out, but for what must be there. */
-export function jsonResult(result: CheckResult, filename: string): string {
+export function jsonResult(result: CheckResult, filename: string, format: string): string {
   const some = (count: number) => (count === 0 ? undefined : count);
   const object = {
     filename,
-    format: 'qcow2',
+    format,
     'check-errors': result.checkErrors,
     'image-end-offset': some(result.imageEndOffset),
     corruptions: some(result.corruptions),

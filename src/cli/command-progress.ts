@@ -1,6 +1,7 @@
 /**
  * How far a command is: a bar for people (`-p`), lines of JSON for programs (`--progress=json`), one
- * line on standard error at each SIGUSR1. SIGINT and SIGTERM stop the command where it next says so.
+ * line on standard error at each SIGUSR1. SIGINT and SIGTERM stop the command where it next says so; one that
+ * comes later than its last word finds the work done.
  */
 import { setImmediate } from 'node:timers/promises';
 import { Cancelled, type Progress } from '../tools/progress.js';
@@ -13,6 +14,8 @@ const LEAST_STEP = 0.01;
 const PAUSE_MS = 10;
 
 export interface CommandProgress extends Progress {
+  /** Hears signals, and tells nothing: for what comes before the work itself. */
+  readonly muted: Progress;
   /** Says that all is done, though that may have been said: some of QEMU's commands do. */
   complete(): void;
   /** To be called in the end, however it ends. */
@@ -37,6 +40,7 @@ export function commandProgress(
 }
 
 class ShownProgress implements CommandProgress {
+  readonly muted: Progress = { advance: (fraction) => this.#hearSignals(fraction) };
   readonly #style: 'none' | 'bar' | 'json';
   readonly #leastStep: number;
   #fraction = 0;
@@ -64,8 +68,15 @@ class ShownProgress implements CommandProgress {
     this.#fraction = Math.min(1, Math.max(this.#fraction, fraction));
     const far = this.#fraction - this.#shown > this.#leastStep;
     if (far || (this.#fraction === 1 && this.#shown < 1)) this.#show();
-    if (Date.now() - this.#paused >= PAUSE_MS) {
+    await this.#hearSignals(fraction);
+  }
+
+  async #hearSignals(fraction: number): Promise<void> {
+    const last = fraction >= 1;
+    if (last || Date.now() - this.#paused >= PAUSE_MS) {
       await setImmediate();
+      // The first one may come before signals are looked for.
+      if (last) await setImmediate();
       this.#paused = Date.now();
     }
     if (this.#stopped !== undefined) throw new Cancelled(this.#stopped);

@@ -2,7 +2,8 @@
 import { ImageError, isExpected } from '../errors.js';
 import type { WriteOptions } from '../image/write-options.js';
 import { CompareError, compareDisks, type Comparison } from '../tools/compare.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import type { OpenDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
 import {
@@ -52,7 +53,7 @@ export async function runCompareCommand(words: string[]): Promise<Outcome> {
     const cache = sourceCache(args);
     const formats = [{}, { format: args.last('F') ?? null }];
     const specs = [first, second].map((word, n) => imageSpec(word, args, formats[n]));
-    for (const spec of specs) disks.push(await openDisk(spec, { write: { cache } }));
+    for (const spec of specs) disks.push(await openTold(spec, { write: { cache } }));
     compared = true;
     return { status: await compare(disks[0]!, disks[1]!, args) };
   } catch (error) {

@@ -3,19 +3,15 @@ import type { ImageError } from '../errors.js';
 import { withOption } from '../image/create-options.js';
 import { type Bitmap, isUsable } from '../image/qcow2/bitmaps.js';
 import type { ImageSpec } from '../image/spec.js';
-import { type ConvertSource, convertDisks, sourceSize } from '../tools/convert.js';
+import { type ConvertSource, convertDisks, sourceFiles, sourceSize } from '../tools/convert.js';
 import { type ConvertTarget, openTarget } from '../tools/convert-target.js';
 import { CopyFailure } from '../tools/copy-failure.js';
-import { type Creation, planCreation } from '../tools/create.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { type Creation, planCreation } from '../tools/creation.js';
+import type { OpenDisk } from '../tools/open-disk.js';
+import { chosenSnapshot, type SnapshotChoice } from '../tools/snapshot-choice.js';
+import { openTold } from './open-told.js';
 import { type CommandProgress, commandProgress } from './command-progress.js';
-import {
-  cacheWord,
-  type ConvertWords,
-  convertWords,
-  invalid,
-  type SnapshotChoice,
-} from './convert-words.js';
+import { cacheWord, type ConvertWords, convertWords, invalid } from './convert-words.js';
 import { createHelp } from './create-command.js';
 import { imageSpec, keysOf } from './image-options.js';
 import { ioProblem } from './io-problem.js';
@@ -55,14 +51,14 @@ async function convert(asked: ConvertWords, progress: CommandProgress): Promise<
   try {
     for (const word of asked.sources) {
       const write = { cache: cacheWord(args, 'T', 'writeback') };
-      disks.push(await openDisk(imageSpec(word, args), { write }));
+      disks.push(await openTold(imageSpec(word, args), { write }));
     }
     const sources = disks.map((disk): ConvertSource => ({ disk, view: null }));
     if (asked.snapshot !== undefined) {
       sources[0] = { disk: disks[0]!, view: findSnapshot(disks, asked.snapshot) };
     }
     const size = sources.reduce((sum, source) => sum + sourceSize(source), 0);
-    const target = await targetOf(asked, size, disks);
+    const target = await targetOf(asked, size, disks, progress);
     await convertDisks(sources, target, {
       compressed: args.has('c'),
       sparse: asked.sparse,
@@ -82,28 +78,10 @@ async function convert(asked: ConvertWords, progress: CommandProgress): Promise<
 
 /** The view number of the snapshot that is asked for. */
 function findSnapshot(disks: readonly OpenDisk[], choice: SnapshotChoice): number {
-  const byOption = choice.any === undefined;
-  if (!byOption && disks.length > 1)
+  if (choice.idOrName !== undefined && disks.length > 1) {
     throw invalid('No support for concatenating multiple snapshot');
-  const [disk] = disks as [OpenDisk];
-  const failed = (why: string) => invalid(`Failed to load snapshot: ${why}`);
-  if (disk.description.layers[0].format !== 'qcow2') {
-    throw failed(
-      "Block format 'raw' used by device '' does not support temporarily loading internal snapshots",
-    );
   }
-  const { id, name, any } = choice;
-  const found = byOption
-    ? disk.image.snapshots().find(({ snapshot }) => {
-        const fits = (wanted: string | undefined, has: string) =>
-          wanted === undefined || wanted === has;
-        return fits(id, snapshot.id) && fits(name, snapshot.name);
-      })
-    : disk.findSnapshot(any!);
-  if (found === undefined || (byOption && id === undefined && name === undefined)) {
-    throw failed("Can't find snapshot");
-  }
-  return found.view;
+  return chosenSnapshot(disks[0]!, choice).view;
 }
 
 function overBacking({ args, pairs }: ConvertWords): boolean {
@@ -115,6 +93,7 @@ async function targetOf(
   asked: ConvertWords,
   size: number,
   sources: readonly OpenDisk[],
+  progress: CommandProgress,
 ): Promise<ConvertTarget> {
   const { args } = asked;
   const creation = asked.creates ? creationOf(asked, size) : undefined;
@@ -131,10 +110,12 @@ async function targetOf(
     const isOld = creation?.values.get('compat')?.text === '0.10';
     if (asked.format !== 'qcow2' || isOld) throw refuseFormat(asked.format);
   }
+  const others = sourceFiles(sources);
   if (creation !== undefined) {
-    return await makeTarget(creation, cache, `error while converting ${asked.format}`);
+    const problem = `error while converting ${asked.format}`;
+    return await makeTarget(creation, { cache, problem, progress, others });
   }
-  const target = await openTarget(targetSpec(asked), cache);
+  const target = await openTarget(targetSpec(asked), cache, others);
   try {
     if (args.has('c') && target.disk.description.layers[0].format !== 'qcow2') {
       throw invalid('Compression not supported for this file format');

@@ -1,6 +1,7 @@
 /** What the words of `convert` ask for, checked in qemu-img's order and in its words. */
 import { ImageError } from '../errors.js';
 import type { WriteOptions } from '../image/write-options.js';
+import type { SnapshotChoice } from '../tools/snapshot-choice.js';
 import { type Arguments, getopt } from './getopt.js';
 import {
   CACHE,
@@ -13,11 +14,10 @@ import {
   QUIET,
   SOURCE_CACHE,
 } from './image-options.js';
-import { parseKeyValues } from './key-values.js';
 import { takeObjects } from './objects.js';
 import { optionPairs } from './option-lists.js';
-import { programName } from './program.js';
 import { sizeWord } from './size-word.js';
+import { snapshotChoice } from './snapshot-word.js';
 
 const OPTIONS = [
   FORMAT,
@@ -53,13 +53,6 @@ const MOST_SPARSE = 16 << 20;
 const DEFAULT_SPARSE = 4096;
 const MOST_COROUTINES = 16;
 const DEFAULT_COROUTINES = 8;
-
-export interface SnapshotChoice {
-  /** Both must be true of it where both are given; `any`: its id or, where none has it, its name. */
-  readonly id?: string | undefined;
-  readonly name?: string | undefined;
-  readonly any?: string;
-}
 
 export interface ConvertWords {
   readonly args: Arguments;
@@ -112,20 +105,6 @@ function checkValues(args: Arguments) {
     if (name === 'r') rate = sizeWord('rate limit', value);
   }
   return { snapshot, sparse, threads, rate };
-}
-
-function snapshotChoice(text: string): SnapshotChoice {
-  if (!text.startsWith('snapshot.')) return { any: text };
-  const pairs = parseKeyValues(text);
-  for (const [key] of pairs) {
-    if (key === 'snapshot.id' || key === 'snapshot.name') continue;
-    throw invalid(
-      `Invalid parameter '${key}'`,
-      `${programName()}: Failed in parsing snapshot param '${text}'`,
-    );
-  }
-  const last = (name: string) => pairs.findLast(([key]) => key === `snapshot.${name}`)?.[1];
-  return { id: last('id'), name: last('name') };
 }
 
 function sparseSize(text: string): number {

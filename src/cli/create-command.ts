@@ -1,7 +1,8 @@
 /** `create`: words to an image that is made. */
 import { ImageError } from '../errors.js';
 import { describeOptions, formatOptionTable, optionsHelp } from '../image/create-options.js';
-import { completeCreation, createImage, type Creation, planCreation } from '../tools/create.js';
+import { createImage } from '../tools/create.js';
+import { completeCreation, type Creation, planCreation } from '../tools/creation.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
 import { FORMAT, keysOf, OBJECT, PROGRESS, QUIET } from './image-options.js';

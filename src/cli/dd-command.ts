@@ -1,10 +1,10 @@
 /** `dd`: a part of a disk as an image of its own, by blocks. */
 import { ImageError } from '../errors.js';
 import { withOption } from '../image/create-options.js';
-import { convertDisks } from '../tools/convert.js';
+import { convertDisks, sourceFiles } from '../tools/convert.js';
 import { CopyFailure } from '../tools/copy-failure.js';
-import { planCreation } from '../tools/create.js';
-import { openDisk } from '../tools/open-disk.js';
+import { planCreation } from '../tools/creation.js';
+import { openTold } from './open-told.js';
 import { commandProgress } from './command-progress.js';
 import { getopt } from './getopt.js';
 import { FORCE_SHARE, FORMAT, IMAGE_OPTS, imageSpec, OBJECT, PROGRESS } from './image-options.js';
@@ -44,7 +44,7 @@ export async function runDdCommand(words: string[]): Promise<Outcome> {
   if (input === undefined || output === undefined) {
     throw invalid('Must specify both input and output files');
   }
-  const disk = await openDisk(imageSpec(input, args));
+  const disk = await openTold(imageSpec(input, args));
   const progress = commandProgress(args);
   try {
     const part = partOf(asked, disk.size);
@@ -52,8 +52,15 @@ export async function runDdCommand(words: string[]): Promise<Outcome> {
     if (part === null) reportError(`${input}: cannot skip to specified offset`);
     const { offset, size } = part ?? { offset: 0, size: 0 };
     const values = withOption(creation.values, creation.table, 'size', String(size));
-    const problem = 'error while creating output image';
-    const target = await makeTarget({ ...creation, values }, 'writeback', problem);
+    const target = await makeTarget(
+      { ...creation, values },
+      {
+        cache: 'writeback',
+        problem: 'error while creating output image',
+        progress,
+        others: sourceFiles([disk]),
+      },
+    );
     await convertDisks([{ disk, view: null, part: { offset, size } }], target, {
       bitmaps: [],
       compressed: false,

@@ -4,6 +4,7 @@
  */
 import { ImageError } from '../errors.js';
 import { protocolOf } from '../image/file-names.js';
+import { OTHER_FORMATS } from '../image/format.js';
 import { FOREIGN_FORMATS } from '../image/open.js';
 import {
   type EncryptionSpec,
@@ -18,7 +19,9 @@ import { parseKeyValues } from './key-values.js';
 import { INVALID_VALUE, invalid, Options, takeCommon } from './node-options.js';
 
 const JSON_PREFIX = 'json:';
-const FORMAT_DRIVERS = ['qcow2', 'raw'];
+const FORMAT_DRIVERS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
+/** Beside qcow2: those that can name a backing file. */
+const OVER_BACKING = ['qed', 'qcow', 'vmdk'];
 /** Bytes of a null disk of which nothing is said. */
 const NULL_SIZE = 1 << 30;
 
@@ -104,9 +107,23 @@ function formatNode(options: Options, driver: string | undefined, filename: stri
   };
 }
 
+function takeKnown(options: Options, driver: string | undefined): Partial<ImageSpec> {
+  if (driver === 'raw') return takeRaw(options);
+  // A probed one has what qcow2 has.
+  if (driver === undefined || driver === 'qcow2') {
+    return { ...takeQcow2(options), ...others(options) };
+  }
+  const backing = OVER_BACKING.includes(driver) ? options.takeChild('backing') : undefined;
+  const encrypt = driver === 'qcow' ? options.takeChild('encrypt') : undefined;
+  return {
+    ...backingOf(backing),
+    ...(encrypt != null && { encryption: takeEncryption(encrypt) }),
+  };
+}
+
 /** What a format itself can be told. */
 function takeOwn(options: Options, driver: string | undefined): Partial<ImageSpec> {
-  const own = driver === 'raw' ? takeRaw(options) : { ...takeQcow2(options), ...others(options) };
+  const own = takeKnown(options, driver);
   options.end((key) => `Block format '${driver ?? 'qcow2'}' does not support the option '${key}'`);
   return own;
 }
@@ -199,6 +216,6 @@ function isNullDriver(driver: string): boolean {
 function unknownDriver(driver: string): ImageError {
   if (!FOREIGN_FORMATS.includes(driver)) return invalid(`Unknown driver '${driver}'`);
   return new ImageError('unsupported', 'ENOTSUP', `Format '${driver}' is not supported`, {
-    limit: 'supported: qcow2, raw',
+    limit: `supported: ${FORMAT_DRIVERS.join(', ')}`,
   });
 }

@@ -5,7 +5,7 @@ import { collectInfo, type ImageInfo } from '../image/info.js';
 import { closeImage, type OpenedImage, type OpenPolicy } from '../image/open.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { ImageSpec } from '../image/spec.js';
-import { icountOf, infoObject, isEncrypted, qcow2Object } from '../mount/info-json.js';
+import { icountOf, infoObject, qcow2Object } from '../mount/info-json.js';
 import {
   formatJson,
   isComposite,
@@ -16,6 +16,7 @@ import {
 } from '../mount/json.js';
 import { openDescription } from '../tools/open-image.js';
 import { formatClock, formatDate, formatSize, padLeft, padRight } from './human.js';
+import { warnOfStaleBitmaps } from './open-told.js';
 
 export interface InfoOptions {
   readonly spec: ImageSpec;
@@ -37,13 +38,14 @@ export function runInfo(options: InfoOptions): string {
 }
 
 function readInfos({ spec, backingChain, policy }: InfoOptions): ImageInfo[] {
-  const { description } = openChain(spec, {
+  const { description, staleBitmaps } = openChain(spec, {
     ...policy,
     alone: !backingChain,
     allowEncrypted: true,
     noDataFiles: true,
   });
   try {
+    warnOfStaleBitmaps(staleBitmaps);
     const infos: ImageInfo[] = [];
     for (const layer of description.layers) {
       const named = infos.at(-1)?.backing?.fullName ?? shownName(spec);
@@ -95,7 +97,7 @@ function humanInfo(info: ImageInfo): string {
     `virtual size: ${formatSize(info.virtualSize)} (${info.virtualSize} bytes)`,
     `disk size: ${formatSize(info.actualSize)}`,
   ];
-  if (isEncrypted(info)) lines.push('encrypted: yes');
+  if (info.encrypted) lines.push('encrypted: yes');
   if (info.clusterSize !== null) lines.push(`cluster_size: ${info.clusterSize}`);
   if (info.dirty) lines.push('cleanly shut down: no');
   if (backing !== null) {
@@ -109,9 +111,9 @@ function humanInfo(info: ImageInfo): string {
 }
 
 /** The lines of what its format alone has. */
-export function formatFacts({ qcow2 }: ImageInfo): string[] {
-  if (qcow2 === null) return [];
-  return ['Format specific information:', ...dumpObject(qcow2Object(qcow2), 1)];
+export function formatFacts({ qcow2, specific }: ImageInfo): string[] {
+  const facts = qcow2 === null ? specific : qcow2Object(qcow2);
+  return facts === null ? [] : ['Format specific information:', ...dumpObject(facts, 1)];
 }
 
 /** What of a snapshot is listed. */

@@ -6,9 +6,9 @@ import './progress-signal.js';
 const { exitNow } = await import('../sys/process.js');
 const { problemStatus, run } = await import('./run.js');
 
-/** Whoever reads our output may have gone, or its disk may be full. */
+/** The disk behind our output may be full. Where nobody reads it any more, the work is done all the same. */
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  exitNow(error.code === 'EPIPE' ? 1 : problemStatus(error));
+  if (error.code !== 'EPIPE') exitNow(problemStatus(error));
 });
 
 try {

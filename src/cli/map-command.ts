@@ -10,7 +10,7 @@ import {
 } from '../errors.js';
 import { strerror } from '../sys/libc.js';
 import { type BlockStatus, blockStatus } from '../tools/block-status.js';
-import { openDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { getopt, type Option } from './getopt.js';
 import {
   FORCE_SHARE,
@@ -53,7 +53,7 @@ export async function runMapCommand(words: string[]): Promise<Outcome> {
     throw new UsageError('Expecting one image file name');
   }
   const output = outputFormat(args);
-  const opened = await openDisk(imageSpec(file, args, { format: args.last('format') }));
+  const opened = await openTold(imageSpec(file, args, { format: args.last('format') }));
   try {
     const runs = explained(blockStatus(opened, start, Math.min(opened.size, start + most)));
     await print(output === 'json' ? jsonMap(runs, start) : humanMap(runs));
@@ -77,11 +77,15 @@ function* explained(runs: Iterable<BlockStatus>): Generator<BlockStatus> {
 }
 
 /**
- * Where the text breaks off with an error, what came before it is printed. Between its pieces others
- * have their turn: where nobody reads them any more, the process ends.
+ * Where the text breaks off with an error, what came before it is printed. Where nobody reads it any more,
+ * it ends: between its pieces that is heard.
  */
 async function print(text: Iterable<string>): Promise<void> {
   let piece = '';
+  let isRead = true;
+  process.stdout.once('error', () => {
+    isRead = false;
+  });
   try {
     for (const part of text) {
       piece += part;
@@ -89,6 +93,7 @@ async function print(text: Iterable<string>): Promise<void> {
       process.stdout.write(piece);
       piece = '';
       await setImmediate();
+      if (!isRead) return;
     }
   } finally {
     process.stdout.write(piece);

@@ -9,7 +9,8 @@ import {
 } from '../image/create-options.js';
 import { ImageError } from '../errors.js';
 import { type Measure, measure } from '../tools/measure.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import type { OpenDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { type Arguments, getopt } from './getopt.js';
 import {
   FORCE_SHARE,
@@ -84,7 +85,7 @@ async function sourceOf(args: Arguments, size: number | undefined): Promise<Open
     return size;
   }
   if (size !== undefined) throw invalid('--size N cannot be used together with a filename.');
-  return openDisk(imageSpec(file, args));
+  return openTold(imageSpec(file, args));
 }
 
 function humanMeasure({ required, fullyAllocated, bitmaps }: Measure): string {

@@ -159,7 +159,7 @@ function openAs(settings: MountSettings, path: string, keys: KeyRing): OpenedIma
     snapshot: (base) => {
       const index = findSnapshot(base, textOption(settings, 'snapshot'));
       const top = base.layers[0];
-      return index === null || top.format === 'raw' ? undefined : top.snapshots[index];
+      return index === null || top.format !== 'qcow2' ? undefined : top.snapshots[index];
     },
   });
 }

@@ -2,7 +2,8 @@
 import { ImageError } from '../errors.js';
 import type { ImageSpec } from '../image/spec.js';
 import type { WriteOptions } from '../image/write-options.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import type { OpenDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { warnOfProbing } from './probing.js';
 
 /** Opens the image for writing, and warns of formats that are guessed. Throws in QEMU's words. */
@@ -14,7 +15,7 @@ export async function openWritable(
     const message = `Could not open '${spec.filename}': Block node is read-only`;
     throw new ImageError('policy', 'EACCES', message);
   }
-  const disk = await openDisk(spec, { writable: true, write });
+  const disk = await openTold(spec, { writable: true, write });
   warnOfProbing(disk);
   return disk;
 }

@@ -6,7 +6,7 @@ import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { ImageError } from '../errors.js';
 import type { KeyRing } from '../image/crypto/key-ring.js';
-import type { ImageDescription, LayerDescription } from '../image/description.js';
+import { type ImageDescription, type LayerDescription, layerSize } from '../image/description.js';
 import { closeImage, type OpenedImage, type OpenPolicy, openImage } from '../image/open.js';
 import { createOverlay } from '../image/qcow2/create.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
@@ -46,7 +46,8 @@ export function openOverlaid(options: OverlayOptions): OpenedImage {
     const opened = openOver(options, base.description, snapshot);
     checkChain(opened.description, base.description, options);
     const warnings = [...base.warnings, ...opened.warnings];
-    return { description: showSnapshot(opened.description, snapshot), warnings };
+    const description = showSnapshot(opened.description, snapshot);
+    return { ...opened, description, warnings };
   } finally {
     closeImage(base.description);
   }
@@ -93,7 +94,7 @@ function checkFile(path: string, base: ImageDescription, options: OverlayOptions
 }
 
 function diskSizeOf(layer: LayerDescription): number {
-  return layer.format === 'raw' ? layer.fileSize : layer.header.size;
+  return layer.format === 'raw' ? layer.fileSize : layerSize(layer);
 }
 
 /** Below the overlay must be what was opened under the policy, file by file. */

@@ -3,7 +3,8 @@ import { ImageError } from '../errors.js';
 import { fullName } from '../image/file-names.js';
 import { FOREIGN_FORMATS } from '../image/open.js';
 import { loadZstd } from '../image/qcow2/compression.js';
-import { closeAfter, type OpenDisk, openDisk } from '../tools/open-disk.js';
+import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import type { Progress } from '../tools/progress.js';
 import { refused, renameBacking, takeDifferences } from '../tools/rebase.js';
 import { commandProgress } from './command-progress.js';
@@ -98,7 +99,7 @@ async function takeAll(
 async function openNext(path: string, file: string, args: Arguments): Promise<OpenDisk> {
   try {
     const spec = imageSpec(path, args, { format: args.last('F'), imageOpts: false });
-    return await openDisk(spec, { write: sourceCacheOption(args) });
+    return await openTold(spec, { write: sourceCacheOption(args) });
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     const why = error.message.replace(`Could not open '${path}': `, '');

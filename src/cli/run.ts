@@ -4,10 +4,14 @@
  */
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { ImageError } from '../errors.js';
 import { Cancelled } from '../tools/progress.js';
 import { type Command, findCommand } from './commands.js';
 import type { Outcome } from './outcome.js';
 import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
+
+/** The version of QEMU whose words are spoken: scripts look at it to know what can be asked for. */
+const SPOKEN = '7.2.0';
 
 /** What the shell adds to the number of a signal that ended a process. */
 const BY_SIGNAL = 128;
@@ -15,9 +19,11 @@ const BY_SIGNAL = 128;
 /** Throws what `problemStatus` takes. */
 export async function run(words: string[]): Promise<Outcome> {
   const name = programName();
+  refuseUnreadable(words);
   const [first] = words;
   if (first === '--version' || first === '-V') {
-    process.stdout.write(`${name} version ${version()}\n`);
+    const own = `qcow2fs version ${version()}`;
+    process.stdout.write(name === 'qcow2fs' ? `${own}\n` : `${name} version ${SPOKEN} (${own})\n`);
     return { status: 0 };
   }
   if (name === 'qemu-io') return findCommand('io')!.run(words, '');
@@ -28,6 +34,21 @@ export async function run(words: string[]): Promise<Outcome> {
   if (name === 'qemu-img') return runCommand(imageCommand(first), words.slice(1));
   const named = findCommand(first);
   return runCommand(named ?? findCommand('mount')!, named === undefined ? words : words.slice(1));
+}
+
+/**
+ * Node.js takes all words for UTF-8, and puts U+FFFD for other bytes: two names would become one, and the
+ * wrong file or snapshot be written over.
+ */
+function refuseUnreadable(words: readonly string[]): void {
+  const doubtful = words.filter((word) => word.includes('\ufffd'));
+  if (doubtful.length === 0) return;
+  const given = readFileSync('/proc/self/cmdline', 'latin1').split('\0');
+  for (const word of doubtful) {
+    if (given.includes(Buffer.from(word).toString('latin1'))) continue;
+    const message = `'${word}' is not UTF-8: such names cannot be given (rename it, or use a link)`;
+    throw new ImageError('invalid', 'EINVAL', message);
+  }
 }
 
 /** qemu-img's first word is a command, always. */

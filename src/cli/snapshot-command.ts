@@ -7,7 +7,8 @@ import { ImageError, isExpected } from '../errors.js';
 import { collectInfo } from '../image/info.js';
 import type { ImageSpec } from '../image/spec.js';
 import { strerror } from '../sys/libc.js';
-import { type OpenDisk, openDisk } from '../tools/open-disk.js';
+import type { OpenDisk } from '../tools/open-disk.js';
+import { openTold } from './open-told.js';
 import { applySnapshot, cutName, deleteSnapshot, takeSnapshot } from '../tools/snapshots.js';
 import { openVmStateFile } from '../tools/vm-state-file.js';
 import { type Arguments, getopt, type Option } from './getopt.js';
@@ -88,7 +89,7 @@ async function onMount(target: string, action: Action | undefined, list: boolean
 }
 
 async function onImage(spec: ImageSpec, action: Action | undefined, list: boolean): Promise<void> {
-  const disk = await openDisk(spec, { writable: !list });
+  const disk = await openTold(spec, { writable: !list });
   if (!list) refuseReadOnly(disk, spec);
   warnOfProbing(disk);
   const [top] = disk.description.layers;

@@ -14,6 +14,8 @@ import { Disk } from './disk.js';
 import type { ImageMemory, WriteMemory } from './memory.js';
 import { storageOf } from './file-storage.js';
 import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
+import type { FormatSource } from './format.js';
+import { formatDriver } from './formats.js';
 import { BITMAP_FLAG, type Bitmap, isUsable } from './qcow2/bitmaps.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
 import { l1EntriesFor } from './qcow2/geometry.js';
@@ -69,7 +71,7 @@ export class AttachedImage {
   readonly #top: Qcow2Layer | null;
   /** What bitmaps are to record; null where there is nothing. */
   readonly #changes: ChangeMap | null;
-  /** All that the active L1 table maps; null of a raw image. */
+  /** All that the active L1 table maps; null of other formats than qcow2. */
   readonly #whole: Disk | null;
   readonly #snapshots = new LRUCache<number, Disk>({ max: DISKS_KEPT });
   readonly #vmStates = new LRUCache<number, Disk>({ max: DISKS_KEPT });
@@ -87,10 +89,7 @@ export class AttachedImage {
     const files = description.layers.map(({ file }) => storageOf(file));
     const top: MutableStorage = options.storage ?? files[0]!;
     const storages: Storage[] = [top, ...files.slice(1)];
-    const units = description.layers.map((layer) =>
-      layer.format === 'qcow2' ? layer.header.geometry.clusterSize : 1,
-    );
-    const cache = new SliceCache(memory.cache, owner, sliceLoader(storages, units));
+    const cache = new SliceCache(memory.cache, owner, sliceLoader(storages, description.layers));
     this.#state = memory.write === null ? null : new ImageState(memory.write.state);
     const data = description.layers.map((layer) =>
       layer.format === 'qcow2' && layer.dataFile !== null ? storageOf(layer.dataFile) : null,
@@ -109,11 +108,13 @@ export class AttachedImage {
     let below: Disk | null = null;
     for (let index = description.layers.length - 1; index > 0; index--) {
       const layer = description.layers[index]!;
-      below = new Disk(activeMapping(layer, storages[index]!, qcow2[index]!, null), below);
+      const source = { storage: storages[index]!, cache, file: index };
+      below = new Disk(activeMapping(layer, source, qcow2[index]!, null), below);
     }
     this.#backing = below;
     this.#top = qcow2[0]!;
-    const mapping = activeMapping(description.layers[0], top, this.#top, this.#state);
+    const source = { storage: top, cache, file: 0 };
+    const mapping = activeMapping(description.layers[0], source, this.#top, this.#state);
     this.disk = new Disk(mapping, below);
     this.#whole = wholeDisk(description.layers[0], this.#top, this.#state);
     this.writer =
@@ -185,8 +186,9 @@ export class AttachedImage {
   /** The VM state that lies behind the active disk: of no snapshot yet, or of the last one reverted to. */
   activeVmState(): Disk {
     if (this.#whole === null) {
-      const { path } = this.description.layers[0].file;
-      throw new ImageError('unsupported', 'ENOTSUP', `${path}: raw images hold no VM state`);
+      const { file, format } = this.description.layers[0];
+      const message = `${file.path}: ${format} images hold no VM state`;
+      throw new ImageError('unsupported', 'ENOTSUP', message);
     }
     const { geometry } = this.#top!;
     const start = () => l1EntriesFor(geometry, this.disk.size) * geometry.l2Coverage;
@@ -248,6 +250,7 @@ export class AttachedImage {
     if (top.format === 'raw') {
       return new RawWriter(storage, state, lock, memory.options, top.probed === true);
     }
+    if (top.format !== 'qcow2') throw new TypeError(`${top.format} images are read-only`);
     const { header, bitmaps } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
     const whole = this.#whole!;
@@ -287,11 +290,13 @@ class TailMapping implements Mapping {
 /** `state`: where the layer is written to. */
 function activeMapping(
   layer: LayerDescription,
-  storage: Storage,
+  source: FormatSource,
   qcow2: Qcow2Layer | null,
   state: ImageState | null,
 ): Mapping {
-  if (layer.format === 'raw') return new RawMapping(storage, state ?? { size: layer.fileSize });
+  const { format } = layer;
+  if (format === 'raw') return new RawMapping(source.storage, state ?? { size: layer.fileSize });
+  if (format !== 'qcow2') return formatDriver(format)!.mapping(layer.layout, source);
   const { l1TableOffset, l1Size, size } = layer.header;
   return new Qcow2Mapping(qcow2!, state ?? { l1TableOffset, l1Size, size });
 }
@@ -301,7 +306,7 @@ function wholeDisk(
   qcow2: Qcow2Layer | null,
   state: ImageState | null,
 ): Disk | null {
-  if (layer.format === 'raw') return null;
+  if (layer.format !== 'qcow2') return null;
   const l1 = state ?? layer.header;
   const { l2Coverage } = layer.header.geometry;
   const size = Math.min((LIMIT.MAX_L1_SIZE / 8) * l2Coverage, MOST_MAPPED);
@@ -347,11 +352,13 @@ function cipherOf({ key }: Qcow2Description): LayerCipher | null {
 }
 
 /** Loads slices of the layers' tables; entries come in the host's byte order. */
-function sliceLoader(storages: readonly Storage[], units: readonly number[]): LoadSlice {
+function sliceLoader(storages: readonly Storage[], layers: readonly LayerDescription[]): LoadSlice {
   const scratch = new IoBuffer(SLICE_SIZE);
   return (file, offset, target) => {
     const storage = storages[file]!;
-    const unit = units[file]!;
+    const layer = layers[file]!;
+    // Others' slices begin wherever a page of the file does.
+    const unit = layer.format === 'qcow2' ? layer.header.geometry.clusterSize : SLICE_SIZE;
     const length = Math.min(unit, SLICE_SIZE);
     const n = storage.read(scratch, 0, length, offset);
     if (n < length && offset + length > alignUp(storage.size(), unit)) {
@@ -363,7 +370,9 @@ function sliceLoader(storages: readonly Storage[], units: readonly number[]): Lo
       );
     }
     scratch.bytes.fill(0, n);
-    scratch.bytes.swap64();
+    const order = layer.format === 'qcow2' ? 'big64' : formatDriver(layer.format)?.tableOrder;
+    if (order === 'big64') scratch.bytes.swap64();
+    if (order === 'big32') scratch.bytes.swap32();
     target.set(scratch.bytes);
   };
 }

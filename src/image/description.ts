@@ -3,6 +3,9 @@
  * of which attaches to it. Descriptors are valid in all of them.
  */
 import type { ImageKey } from './crypto/cipher-key.js';
+import type { FormatParts, NamedBacking, OtherFormat } from './format.js';
+import { SECTOR_SIZE } from './extent.js';
+import { alignUp } from '../codec/bits.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import type { Snapshot } from './qcow2/snapshots.js';
@@ -43,7 +46,34 @@ export interface Qcow2Description {
   readonly needsRepair: boolean;
 }
 
-export type LayerDescription = RawDescription | Qcow2Description;
+/** Of the formats that have a driver (`formats.ts`). */
+export interface OtherDescription extends FormatParts {
+  readonly format: OtherFormat;
+  readonly file: FileDescription;
+}
+
+export type LayerDescription = RawDescription | Qcow2Description | OtherDescription;
+
+/** Bytes of a layer's disk. */
+export function layerSize(layer: LayerDescription): number {
+  if (layer.format === 'raw') return alignUp(layer.fileSize, SECTOR_SIZE);
+  return layer.format === 'qcow2' ? layer.header.size : layer.facts.size;
+}
+
+/** The backing file that a layer names; null where it names none. */
+export function namedBacking(layer: LayerDescription): NamedBacking | null {
+  if (layer.format === 'raw') return null;
+  if (layer.format !== 'qcow2') return layer.facts.backing;
+  const { backingFile: name, extensions } = layer.header;
+  // As QEMU: an empty name states no format.
+  return name === null ? null : { name, format: extensions.backingFormat || null };
+}
+
+/** Bytes of a layer's clusters; null where it has none. */
+export function layerClusterSize(layer: LayerDescription): number | null {
+  if (layer.format === 'raw') return null;
+  return layer.format === 'qcow2' ? layer.header.geometry.clusterSize : layer.facts.clusterSize;
+}
 
 /** A chain of layers: the image itself first, its deepest backing file last. */
 export interface ImageDescription {

@@ -1,13 +1,19 @@
 /** What an image's headers tell of it: the facts that `info` prints. No data is read. */
 import { fstatSync } from 'node:fs';
-import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
-import type { LayerDescription, Qcow2Description } from './description.js';
+import {
+  layerClusterSize,
+  type LayerDescription,
+  layerSize,
+  namedBacking,
+  type Qcow2Description,
+} from './description.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import { storageOf } from './file-storage.js';
+import type { FormatFactList } from './format.js';
+import { formatDriver } from './formats.js';
 import { luksHeaderOf } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
-import type { Qcow2Header } from './qcow2/header.js';
 import {
   AUTOCLEAR,
   COMPATIBLE,
@@ -17,7 +23,6 @@ import {
 } from './qcow2/layout.js';
 import type { LuksFacts } from './crypto/luks-header.js';
 import type { Snapshot } from './qcow2/snapshots.js';
-import { SECTOR_SIZE } from './extent.js';
 import { fullName } from './file-names.js';
 
 /** Bytes that QEMU keeps of a snapshot's ID and name; their last is a NUL. */
@@ -57,55 +62,55 @@ export interface ImageInfo {
   /** What the file takes on the host; neither backing nor data file counts. */
   readonly actualSize: number;
   readonly dirty: boolean;
+  readonly encrypted: boolean;
   readonly clusterSize: number | null;
   readonly backing: BackingFacts | null;
   readonly snapshots: readonly Snapshot[];
   readonly qcow2: Qcow2Facts | null;
+  /** What other formats tell beside. */
+  readonly specific: FormatFactList | null;
 }
 
 /** Collects the facts of an opened layer. Throws an ImageError where its LUKS header is bad. */
 export function collectInfo(layer: LayerDescription, filename: string): ImageInfo {
   const actualSize = fstatSync(layer.file.fd).blocks * BLOCK_SIZE;
-  if (layer.format === 'raw') {
-    return {
-      filename,
-      format: layer.driver ?? layer.format,
-      virtualSize: alignUp(layer.fileSize, SECTOR_SIZE),
-      actualSize,
-      dirty: false,
-      clusterSize: null,
-      backing: null,
-      snapshots: [],
-      qcow2: null,
-    };
+  const common = {
+    filename,
+    format: (layer.format === 'raw' ? layer.driver : undefined) ?? layer.format,
+    virtualSize: layerSize(layer),
+    actualSize,
+    clusterSize: layerClusterSize(layer),
+    backing: backingFacts(layer, filename),
+  };
+  if (layer.format !== 'qcow2') {
+    const { dirty, encrypted } = layer.format === 'raw' ? PLAIN : layer.facts;
+    const specific = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.specific;
+    const own = layer.format === 'raw' ? undefined : specific?.(layer, filename);
+    return { ...common, dirty, encrypted, snapshots: [], qcow2: null, specific: own ?? null };
   }
   const { header } = layer;
   return {
-    filename,
-    format: layer.format,
-    virtualSize: header.size,
-    actualSize,
+    ...common,
     dirty: hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY),
-    clusterSize: header.geometry.clusterSize,
-    backing: backingFacts(header, filename),
+    encrypted: header.cryptMethod !== CRYPT_METHOD.NONE,
     snapshots: layer.snapshots.map((snapshot) => ({
       ...snapshot,
       id: cString(snapshot.id, ID_SIZE),
       name: cString(snapshot.name, NAME_SIZE),
     })),
     qcow2: qcow2Facts(layer),
+    specific: null,
   };
 }
 
-function backingFacts(header: Qcow2Header, filename: string): BackingFacts | null {
-  const name = header.backingFile === null ? '' : cString(header.backingFile);
-  if (name === '') return null;
-  const format = header.extensions.backingFormat;
-  return {
-    name,
-    fullName: fullName(filename, name),
-    format: format === null || format === '' ? null : cString(format),
-  };
+const PLAIN = { dirty: false, encrypted: false };
+
+function backingFacts(layer: LayerDescription, filename: string): BackingFacts | null {
+  const named = namedBacking(layer);
+  const name = named === null ? '' : cString(named.name);
+  if (named === null || name === '') return null;
+  const format = named.format === null ? null : cString(named.format);
+  return { name, fullName: fullName(filename, name), format };
 }
 
 function qcow2Facts(layer: Qcow2Description): Qcow2Facts {

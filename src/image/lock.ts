@@ -38,9 +38,15 @@ export type LockKind = keyof typeof LOCKS;
 /**
  * Locks the open file until its descriptor is closed. Throws EAGAIN, with the process where it can be
  * found, if another uses the image in a way that does not go with this one. `advice`: what the user
- * could do then, said behind the process.
+ * could do then, said behind the process. `instead`: a descriptor of the same file that lets go of its own
+ * locks, but not before others find these.
  */
-export function lockImage(fd: number, path: string, kind: LockKind, advice?: string): void {
+export function lockImage(
+  fd: number,
+  path: string,
+  kind: LockKind,
+  { advice, instead }: { readonly advice?: string; readonly instead?: number | undefined } = {},
+): void {
   const { uses, refuses }: LockSet = LOCKS[kind];
   const own = [...uses.map((i) => USES + i), ...refuses.map((i) => REFUSES + i)];
   const taken: number[] = [];
@@ -49,6 +55,7 @@ export function lockImage(fd: number, path: string, kind: LockKind, advice?: str
       if (!lockByte(fd, byte)) throw conflict(fd, path, byte, advice);
       taken.push(byte);
     }
+    if (instead !== undefined) unlockImage(instead);
     for (const i of uses)
       if (isLockedByOthers(fd, REFUSES + i)) throw conflict(fd, path, REFUSES + i, advice);
     for (const i of refuses)
@@ -60,7 +67,7 @@ export function lockImage(fd: number, path: string, kind: LockKind, advice?: str
 }
 
 /** Lets go of what `lockImage` took: the descriptor reads on. */
-export function unlockImage(fd: number): void {
+function unlockImage(fd: number): void {
   for (const first of [USES, REFUSES]) {
     for (let i = 0; i < NAMES.length; i++) unlockByte(fd, first + i);
   }
@@ -73,9 +80,15 @@ function conflict(fd: number, path: string, byte: number, advice?: string): Imag
     (pid) => `${processName(pid)} (process ${pid})`,
   );
   const by = holders.length === 0 ? 'another process' : holders.join(', ');
-  return new ImageError('policy', 'EAGAIN', `Failed to get ${shared}"${name}" lock`, {
+  const limit = `in use by ${by}${advice === undefined ? '' : `; ${advice}`}`;
+  return inUse(path, `${shared}"${name}"`, limit);
+}
+
+/** What QEMU says of a lock that it does not get. `limit`: why. */
+export function inUse(path: string, lock: string, limit: string): ImageError {
+  return new ImageError('policy', 'EAGAIN', `Failed to get ${lock} lock`, {
     path,
     hint: `Is another process using the image [${path}]?`,
-    limit: `in use by ${by}${advice === undefined ? '' : `; ${advice}`}`,
+    limit,
   });
 }

@@ -6,7 +6,7 @@ import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
 import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
 import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
 import type { Storage } from '../storage/storage.js';
-import type { ImageDescription, LayerDescription } from './description.js';
+import { type ImageDescription, layerClusterSize, type LayerDescription } from './description.js';
 import { storageOf } from './file-storage.js';
 import { hasBit } from './qcow2/features.js';
 import { INCOMPATIBLE } from './qcow2/layout.js';
@@ -52,7 +52,7 @@ export function allocateImageMemory(
   const { fd } = top.file;
   const size = (storage ?? storageOf(top.file)).size();
   const isDevice = storage === undefined && fstatSync(fd).isBlockDevice();
-  const clusterSize = top.format === 'qcow2' ? top.header.geometry.clusterSize : 1;
+  const clusterSize = layerClusterSize(top) ?? 1;
   return {
     cache,
     write: {
@@ -71,7 +71,7 @@ export function allocateImageMemory(
 
 /** Memory for what bitmaps are to record, as finely as the finest one does. */
 function changesOf(top: LayerDescription): ChangeMapMemory | null {
-  if (top.format === 'raw' || top.bitmaps.length === 0) return null;
+  if (top.format !== 'qcow2' || top.bitmaps.length === 0) return null;
   const finest = top.bitmaps.reduce(
     (least, { granularity }) => Math.min(least, granularity),
     Number.POSITIVE_INFINITY,
@@ -90,10 +90,11 @@ export function recoverOwner(memory: ImageMemory, owner: number): void {
 }
 
 function initialState(top: LayerDescription, storage: Storage, fileSize: number) {
-  if (top.format === 'raw') {
+  if (top.format !== 'qcow2') {
     const none = { l1TableOffset: 0, l1Size: 0, refcountTableOffset: 0, refcountTableClusters: 0 };
     const snapshots = { snapshotsOffset: 0, nbSnapshots: 0, snapshotTableSize: 0 };
-    return { ...none, ...snapshots, size: fileSize, dirty: false };
+    const size = top.format === 'raw' ? fileSize : top.facts.size;
+    return { ...none, ...snapshots, size, dirty: false };
   }
   const { header } = top;
   const { size, l1TableOffset, l1Size, refcountTableOffset, refcountTableClusters } = header;

@@ -16,21 +16,27 @@ import {
 import { sep } from 'node:path';
 import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
+import { duplicate } from '../sys/file.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import { KeyRing } from './crypto/key-ring.js';
-import type {
-  FileDescription,
-  ImageDescription,
-  LayerDescription,
-  Qcow2Description,
+import {
+  type FileDescription,
+  type ImageDescription,
+  type LayerDescription,
+  namedBacking,
+  type OtherDescription,
+  type Qcow2Description,
 } from './description.js';
+import { fileIdentity, identityOf } from './file-identity.js';
 import { resolveName } from './file-names.js';
 import { storageOf } from './file-storage.js';
-import { type LockKind, lockImage } from './lock.js';
+import { type FormatDriver, OTHER_FORMATS } from './format.js';
+import { formatDriver } from './formats.js';
+import { inUse, type LockKind, lockImage } from './lock.js';
 import { opening, type Place, systemError, within } from './open-errors.js';
 import { probeFormat } from './probe.js';
-import { checkBitmapTables, readBitmaps } from './qcow2/bitmaps.js';
-import { checkStatedFormat, keyOfImage } from './qcow2/encryption.js';
+import { checkBitmapTables, hasStaleBitmaps, readBitmaps } from './qcow2/bitmaps.js';
+import { checkStatedFormat, keyOfImage, passphraseKey } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
 import { type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
@@ -72,6 +78,14 @@ export interface OpenPolicy {
   readonly backingRoot?: string | undefined;
   /** The image has no magic yet: it is being filled. */
   readonly unfinished?: boolean | undefined;
+  /** Its files are open and locked already: descriptors of the same open files are used, and their locks. */
+  readonly held?: HeldFiles | undefined;
+  /** Descriptors by which its own files are read already: they must be those, and are read on with its locks. */
+  readonly readBy?: readonly number[] | undefined;
+  /** Files that are not opened for writing (`fileIdentity`): what is read without locks. */
+  readonly others?: readonly string[] | undefined;
+  /** The image is opened as the backing file of the one that has that name in messages. */
+  readonly overlay?: string | undefined;
   /** Open the image alone, as if it had no backing file; for looking at its header. */
   readonly alone?: boolean | undefined;
   /**
@@ -99,10 +113,19 @@ export interface OpenPolicy {
   readonly noDataFiles?: boolean | undefined;
 }
 
+/** Descriptors of an image's files, open for writing. */
+export interface HeldFiles {
+  readonly image: number;
+  /** Where it has a data file. */
+  readonly data?: number | undefined;
+}
+
 export interface OpenedImage {
   readonly description: ImageDescription;
   /** What the user should know though the image could be opened. */
   readonly warnings: readonly string[];
+  /** Versions of the layers whose bitmaps somebody who knows none has left out of date, from the top. */
+  readonly staleBitmaps: readonly number[];
 }
 
 /** Opens an image and its chain. Nothing stays open where it throws. */
@@ -142,6 +165,7 @@ class Opening {
   readonly #root: string | undefined;
   readonly #fds: number[] = [];
   readonly #warnings: string[] = [];
+  readonly #staleBitmaps: number[] = [];
   readonly #seen = new Set<string>();
 
   constructor(spec: ImageSpec, policy: OpenPolicy) {
@@ -161,7 +185,8 @@ class Opening {
   run(): OpenedImage {
     const layers: LayerDescription[] = [];
     const spec = { ...this.#spec, format: this.#spec.format ?? this.#policy.format };
-    let next: Wanted | null = { spec, place: this.#place(spec.path, 0) };
+    const depth = this.#policy.overlay === undefined ? 0 : 1;
+    let next: Wanted | null = { spec, place: this.#place(spec.path, depth) };
     while (next !== null) {
       const wanted: Wanted = next;
       const layer = within(wanted.place, () => this.#openLayer(wanted));
@@ -172,11 +197,12 @@ class Opening {
     const writable = this.#policy.writable === true;
     const prepares = writable && this.#policy.check !== true;
     const first = prepares ? this.#prepareForWriting(top!) : top!;
-    return { description: { layers: [first, ...below], writable }, warnings: this.#warnings };
+    const description: ImageDescription = { layers: [first, ...below], writable };
+    return { description, warnings: this.#warnings, staleBitmaps: this.#staleBitmaps };
   }
 
   #place(name: string, depth: number): Place {
-    return { name, depth, image: this.#spec.filename };
+    return { name, depth, image: this.#policy.overlay ?? this.#spec.filename };
   }
 
   /** Last of all: an image that cannot be opened stays as it is. */
@@ -243,7 +269,31 @@ class Opening {
       return { format: 'raw', file, fileSize: storage.size(), ...shown };
     }
     if (probed === 'qcow2') return this.#openQcow2(spec, file, storage, place);
+    const other = formatDriver(probed);
+    if (other !== undefined) return this.#openOther(other, spec, file, storage, place);
     throw unknownFormat(probed);
+  }
+
+  #openOther(
+    driver: FormatDriver,
+    spec: ImageSpec,
+    file: FileDescription,
+    storage: Storage,
+    place: Place,
+  ): OtherDescription {
+    const { format } = driver;
+    if (this.#writes(place)) {
+      const message = `Images of format '${format}' are read-only`;
+      throw new ImageError('unsupported', 'ENOTSUP', message);
+    }
+    const { encryption } = spec;
+    const key = () => {
+      if (this.#policy.allowEncrypted === true) return null;
+      return passphraseKey(storage, this.#spec.keys ?? new KeyRing(), encryption?.secret);
+    };
+    const parts = driver.open(storage, { key });
+    if (parts.facts.dirty) this.#warnings.push(`${file.path}: image was not closed cleanly`);
+    return { format, file, ...parts };
   }
 
   #openQcow2(
@@ -259,6 +309,7 @@ class Opening {
     const key = this.#keyOf(spec, storage, header, writes);
     checkCacheSizes(spec, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
+    if (hasStaleBitmaps(header)) this.#staleBitmaps.push(header.version);
     const needsRepair = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DIRTY);
     if (needsRepair && !writes) {
       this.#warnings.push(`${file.path}: image was not closed cleanly; its refcounts may be wrong`);
@@ -317,18 +368,17 @@ class Opening {
   }
 
   #backingOf({ spec, place }: Wanted, layer: LayerDescription): Wanted | null {
-    if (layer.format !== 'qcow2' || spec.backing === null) return null;
+    if (layer.format === 'raw' || spec.backing === null) return null;
     const depth = place.depth + 1;
     const said = spec.backing;
     if (said?.path !== undefined) {
       return { spec: { ...said, path: said.path }, place: this.#place(said.path, depth) };
     }
-    const { header, file } = layer;
-    const name = header.backingFile;
-    if (name === null) return null;
-    const path = within(this.#place(name, depth), () => resolveName(file.path, name));
-    // As QEMU: an empty name states no format.
-    const format = said?.format ?? (header.extensions.backingFormat || undefined);
+    const named = namedBacking(layer);
+    if (named === null) return null;
+    const { name } = named;
+    const path = within(this.#place(name, depth), () => resolveName(layer.file.path, name));
+    const format = said?.format ?? named.format ?? undefined;
     return { spec: { ...said, path, filename: path, format }, place: this.#place(path, depth) };
   }
 
@@ -351,25 +401,42 @@ class Opening {
         this.#fds.push(fd);
         return { path, fd, nullDisk };
       }
+      const held = writes ? this.#held(data !== undefined) : undefined;
       // Looked at first: opening a FIFO or a device can block or have effects.
-      const looked = statSync(path);
+      const looked = held === undefined ? statSync(path) : fstatSync(held);
       // The system itself refuses to open a folder for writing.
       if (!writes || !looked.isDirectory()) checkKind(driver, path, looked);
-      const fd = writes ? openForWriting(path, looked) : openForReading(path);
+      const open = () => (writes ? openForWriting(path, looked) : openForReading(path));
+      const fd = held === undefined ? open() : duplicate(held);
       this.#fds.push(fd);
       const stat = fstatSync(fd);
       checkKind(driver, path, stat);
       if (isNamed && this.#root !== undefined) this.#checkInside(path, fd);
-      // By what they are, not by name: links make many names of one file.
-      const identity = stat.isBlockDevice() ? `block ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
+      const identity = identityOf(stat);
       if (this.#seen.has(identity)) {
         const message = `'${path}': the chain of files comes back to this one`;
         throw new ImageError('invalid', 'ELOOP', message);
       }
       this.#seen.add(identity);
-      this.#lock(fd, path, writes);
+      if (writes && this.#policy.others?.includes(identity) === true) {
+        throw inUse(path, '"write"', 'it is what is read');
+      }
+      if (held === undefined)
+        this.#lock(fd, path, writes, writes ? this.#reader(path, fd) : undefined);
       return this.#withDirect({ path, fd }, writes);
     });
+  }
+
+  #held(isData: boolean): number | undefined {
+    const { held } = this.#policy;
+    return isData ? held?.data : held?.image;
+  }
+
+  #reader(path: string, fd: number): number | undefined {
+    const { readBy } = this.#policy;
+    const reader = readBy?.find((other) => fileIdentity(other) === fileIdentity(fd));
+    if (readBy === undefined || reader !== undefined) return reader;
+    throw new ImageError('policy', 'EAGAIN', `'${path}' is another file by now`);
   }
 
   /** The same file once more, where the policy asks for it. */
@@ -380,14 +447,14 @@ class Opening {
     return { ...file, directFd };
   }
 
-  #lock(fd: number, path: string, writes: boolean): void {
+  #lock(fd: number, path: string, writes: boolean, reader?: number): void {
     const { lock, writable } = this.#policy;
     if (lock === undefined || this.#spec.locking === false) return;
-    if (writes) lockImage(fd, path, 'write');
+    if (writes) lockImage(fd, path, 'write', { instead: reader });
     else if (writable === true) lockImage(fd, path, 'read');
     else {
       const kind = lock === 'write' ? 'read' : lock;
-      lockImage(fd, path, kind, 'force-share reads it all the same');
+      lockImage(fd, path, kind, { advice: 'force-share reads it all the same' });
     }
   }
 
@@ -496,6 +563,6 @@ function unknownFormat(format: string): ImageError {
     return new ImageError('invalid', 'EINVAL', `Unknown driver '${format}'`);
   }
   return new ImageError('unsupported', 'ENOTSUP', `Format '${format}' is not supported`, {
-    limit: 'supported: qcow2, raw',
+    limit: `supported: qcow2, raw, ${OTHER_FORMATS.join(', ')}`,
   });
 }

@@ -14,6 +14,7 @@ const MAGICS: readonly { format: string; magic: string; at: number }[] = [
   { format: 'qcow', magic: 'QFI\xfb\0\0\0\x01', at: 0 },
   { format: 'qed', magic: 'QED\0', at: 0 },
   { format: 'vmdk', magic: 'KDMV', at: 0 },
+  { format: 'vmdk', magic: '# Disk DescriptorFile', at: 0 },
   { format: 'vhdx', magic: 'vhdxfile', at: 0 },
   { format: 'vpc', magic: 'conectix', at: 0 },
   { format: 'vdi', magic: '\x7f\x10\xda\xbe', at: 64 },

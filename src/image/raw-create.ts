@@ -32,11 +32,29 @@ export async function fillRawFile(
       return;
     }
     await fillSpace(storage, 0, size, preallocation, advance);
+    await advance(1);
     storage.flush();
   } catch (error) {
     storage.truncate(0);
     if (preallocation === 'off' || !isExpected(error) || error instanceof ImageError) throw error;
     throw failed(PROBLEMS[preallocation], error);
+  }
+}
+
+/**
+ * Sets aside the space that the empty file `storage` is to have, which stays empty. False where that is not
+ * enough: all of it must be written then, zeroes, too.
+ */
+export function reserveRawFile(
+  storage: FileStorage,
+  size: number,
+  preallocation: FilePreallocation,
+): boolean {
+  if (preallocation === 'off' || size === 0) return true;
+  try {
+    return storage.reserveBehind(0, size) && preallocation === 'falloc';
+  } catch (error) {
+    throw isExpected(error) ? failed(PROBLEMS[preallocation], error) : error;
   }
 }
 

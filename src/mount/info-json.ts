@@ -17,6 +17,7 @@ export function infoJson(layer: LayerDescription, filename: string): string {
 export function liveInfo({ description, disk, snapshots }: LiveImage, filename: string): string {
   const top = description.layers[0];
   if (top.format === 'raw') return infoJson({ ...top, fileSize: disk.size }, filename);
+  if (top.format !== 'qcow2') return infoJson(top, filename);
   const header = { ...top.header, size: disk.size };
   return infoJson({ ...top, header, snapshots }, filename);
 }
@@ -28,7 +29,7 @@ export interface LiveImage extends Pick<AttachedImage, 'description' | 'disk'> {
 
 /** The properties of `info`, as qemu-img names them. */
 export function infoObject(info: ImageInfo): JsonObject {
-  const { backing, snapshots, qcow2 } = info;
+  const { backing, snapshots } = info;
   return {
     filename: info.filename,
     format: info.format,
@@ -36,17 +37,18 @@ export function infoObject(info: ImageInfo): JsonObject {
     'actual-size': info.actualSize,
     'dirty-flag': info.dirty,
     'cluster-size': info.clusterSize ?? undefined,
-    encrypted: isEncrypted(info) ? true : undefined,
+    encrypted: info.encrypted ? true : undefined,
     'backing-filename': backing?.name,
     'full-backing-filename': backing?.fullName,
     'backing-filename-format': backing?.format ?? undefined,
     snapshots: snapshots.length > 0 ? snapshots.map(snapshotObject) : undefined,
-    'format-specific': qcow2 === null ? undefined : { type: 'qcow2', data: qcow2Object(qcow2) },
+    'format-specific': specificObject(info),
   };
 }
 
-export function isEncrypted({ qcow2 }: ImageInfo): boolean {
-  return qcow2 !== null && qcow2.encrypt !== null;
+function specificObject({ format, qcow2, specific }: ImageInfo): JsonObject | undefined {
+  if (qcow2 !== null) return { type: 'qcow2', data: qcow2Object(qcow2) };
+  return specific === null ? undefined : { type: format, data: specific };
 }
 
 const NSEC_PER_SEC = 1_000_000_000n;

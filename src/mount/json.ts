@@ -16,6 +16,10 @@ export interface JsonObject {
  */
 const KEY_ORDER = [
   'ivgen-alg',
+  'cid',
+  'parent-cid',
+  'create-type',
+  'extents',
   'compat',
   'icount',
   'flags',
@@ -48,6 +52,7 @@ const KEY_ORDER = [
   'key-offset',
   'leaks-fixed',
   'allocated-clusters',
+  'compressed',
   'virtual-size',
   'filename',
   'cluster-size',

@@ -88,6 +88,15 @@ function imageFacts(
     'virtual-size': live.diskSize,
   };
   if (top.format === 'raw') return common;
+  if (top.format !== 'qcow2') {
+    const { clusterSize, backing } = top.facts;
+    return {
+      ...common,
+      'cluster-size': clusterSize,
+      'backing-file': backing?.name ?? null,
+      'backing-format': backing?.format ?? null,
+    };
+  }
   const { header } = top;
   return {
     ...common,

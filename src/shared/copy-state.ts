@@ -65,10 +65,14 @@ export class CopyState {
 
   /**
    * Calls `body` with the place up to which the disk is handed out, alone; it answers the new place,
-   * in bytes, and may take a ticket. What it throws is thrown here, and the place stays.
+   * in bytes, and may take a ticket. What it throws is thrown here, and the place stays. It is not called
+   * where all are to stop or, with `givesWay`, a worker has begun, while another has the claim: that one may
+   * have died with it.
    */
-  claim(body: (position: number) => number): void {
-    lock(this.#words, CLAIM, this.#owner);
+  claim(body: (position: number) => number, givesWay: boolean): void {
+    while (!lock(this.#words, CLAIM, this.#owner, NAP_MS)) {
+      if (this.stopped || (givesWay && this.takenOver)) return;
+    }
     try {
       this.#numbers[POSITION] = body(this.#numbers[POSITION]!);
     } finally {

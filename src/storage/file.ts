@@ -5,6 +5,7 @@ import {
   punchHole,
   pwrite,
   reserve,
+  reserveBehind,
   seekExtent,
   sizeOf,
   truncate,
@@ -51,6 +52,11 @@ export class FileStorage implements MutableStorage {
 
   reserve(position: number, length: number): boolean {
     return reserve(this.fd, position, length);
+  }
+
+  /** Space past the file's end, which stays where it is. False where the host cannot. */
+  reserveBehind(position: number, length: number): boolean {
+    return reserveBehind(this.fd, position, length);
   }
 
   truncate(size: number): void {

@@ -4,6 +4,7 @@ import { ERRNO, SysError } from '../errors.js';
 import type { IoBuffer } from './io-buffer.js';
 import { fail, interrupted, lastErrno, libc } from './libc.js';
 
+const F_DUPFD_CLOEXEC = 1030;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 /** statfs(2)'s type of every FUSE file system. */
@@ -92,6 +93,11 @@ export function reserve(fd: number, position: number, length: number): boolean {
   return fallocate(fd, 0, position, length);
 }
 
+/** The same; the file's end stays where it is. */
+export function reserveBehind(fd: number, position: number, length: number): boolean {
+  return fallocate(fd, FALLOC_FL_KEEP_SIZE, position, length);
+}
+
 function fallocate(fd: number, mode: number, position: number, length: number): boolean {
   while (libc.fallocate(fd, mode, position, length) < 0) {
     const errno = lastErrno();
@@ -103,6 +109,13 @@ function fallocate(fd: number, mode: number, position: number, length: number): 
     fail('fallocate', `${length} bytes at ${position}`);
   }
   return true;
+}
+
+/** Another descriptor of the same open file: what is locked by one is locked by both, until both are closed. */
+export function duplicate(fd: number): number {
+  const result = libc.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (result < 0) fail('fcntl', 'F_DUPFD_CLOEXEC');
+  return result;
 }
 
 /** Size in bytes of a regular file, or of a block device. */

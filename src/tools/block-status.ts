@@ -171,7 +171,11 @@ function status(
 
 function asksTheHost(layer: Layer): boolean {
   const { description } = layer;
-  layer.looksForHoles ??= description.format === 'raw' || isPreallocated(description);
+  layer.looksForHoles ??=
+    description.format === 'raw' ||
+    (description.format === 'qcow2'
+      ? isPreallocated(description)
+      : description.facts.hasHostHoles === true);
   return layer.looksForHoles;
 }
 

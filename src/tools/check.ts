@@ -1,10 +1,12 @@
 /** Checks an image and repairs it: what is found is told one by one, and counted. */
 import { fstatSync } from 'node:fs';
 import { ImageError } from '../errors.js';
+import type { CheckResult, Fix } from '../image/check-result.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
+import { formatDriver } from '../image/formats.js';
 import { closeImage, type OpenPolicy } from '../image/open.js';
-import { type CheckResult, checkImage, type Fix } from '../image/qcow2/check.js';
+import { checkImage } from '../image/qcow2/check.js';
 import type { CheckedImage } from '../image/qcow2/checked-image.js';
 import type { Report } from '../image/qcow2/check-findings.js';
 import { checkBitmapTables } from '../image/qcow2/bitmaps.js';
@@ -59,7 +61,11 @@ export function* checkSteps(
   try {
     options.opened?.(description);
     const [layer] = description.layers;
-    if (layer.format !== 'qcow2') throw noChecks();
+    if (layer.format !== 'qcow2') {
+      const checkOther = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.check;
+      if (layer.format === 'raw' || checkOther === undefined) throw noChecks();
+      return checkOther(storageOf(layer.file), layer);
+    }
     if (writable) negotiate(layer);
     refuseBitmapTables(spec, layer);
     const half = fix === 'none' ? 1 : 0.5;

@@ -9,7 +9,6 @@ import { realpathSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { ImageError, isExpected } from '../errors.js';
 import { fullName } from '../image/file-names.js';
-import { unlockImage } from '../image/lock.js';
 import type { BackingSpec, ImageSpec } from '../image/spec.js';
 import type { WriteOptions } from '../image/write-options.js';
 import { IoBuffer } from '../sys/io-buffer.js';
@@ -44,7 +43,6 @@ export async function commitDisk(
   const index = findBase(top, request);
   const base = await openBase(top, index, request);
   await closeAfter(base, () => commitInto(top, index, base, request, progress));
-  await progress.advance(1);
 }
 
 /** Commits into `base`, the layer of that index, which is open for writing by itself. */
@@ -58,6 +56,7 @@ export async function commitInto(
   if (base.size < top.size) resizeDisk(base, top.size, 'off');
   try {
     await copyDown(top, index, base, bytesPerSecond, progress);
+    await progress.advance(1);
     base.writer.close();
   } catch (error) {
     throw sayingWhere('Block job failed', error);
@@ -100,11 +99,11 @@ async function openBase(
   const { file, format } = layer;
   let given: BackingSpec | null | undefined = spec;
   for (let depth = 0; depth < index; depth++) given = given?.backing;
-  unlockImage(file.fd);
-  if (layer.format === 'qcow2' && layer.dataFile !== null) unlockImage(layer.dataFile.fd);
+  const data = layer.format === 'qcow2' ? layer.dataFile : null;
   const path = given?.path ?? file.path;
   const own = { ...given, path, filename: given?.filename || path, format, keys: spec.keys };
-  const options = { writable: true, write: { ...own.write, ...write } };
+  const policy = { readBy: [file, ...(data === null ? [] : [data])].map(({ fd }) => fd) };
+  const options = { writable: true, write: { ...own.write, ...write }, policy };
   try {
     return await openDisk({ ...own, readOnly: false }, options);
   } catch (error) {

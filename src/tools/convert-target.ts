@@ -1,10 +1,11 @@
 /**
  * What a conversion writes to: a new image, or one that is there. A new one is no whole image until it
- * is finished, whatever ends the program: a qcow2 header lacks its magic, a raw file its end.
+ * is finished, whatever ends the program: a qcow2 header lacks its magic, a raw file its end. Its files are
+ * open and locked from when it was made until then (`NewFiles`).
  */
-import { fstatSync, readlinkSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { alignUp } from '../codec/bits.js';
 import { AttachedImage } from '../image/attach.js';
+import type { NewFiles } from '../image/create-target.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import type { Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
@@ -21,7 +22,8 @@ import type { ImageWriter } from '../image/writer.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { CopyReport, CopyTarget } from './copy-thread.js';
-import type { Creation } from './create.js';
+import type { UnfinishedImage } from './create.js';
+import type { Creation } from './creation.js';
 import { type OpenDisk, openDisk } from './open-disk.js';
 
 const CACHE_SIZE = 32 << 20;
@@ -34,6 +36,8 @@ export interface ConvertTarget {
   readonly unit: number;
   /** It is zeroes, but for what its backing file has. */
   readonly isZero: boolean;
+  /** All of it is written, zeroes, too. */
+  readonly needsAll: boolean;
   /** What the copying threads write to; `threads`: how many, numbered from 1. */
   prepare(threads: number, layout: Float64Array): CopyTarget;
   /** What has become of the next range. */
@@ -44,46 +48,49 @@ export interface ConvertTarget {
   bitmaps(): BitmapEditor;
   /** Makes it whole, and durable where that is wanted; closes it. */
   finish(): void;
-  /** Closes it; a new one is gone. */
+  /** Closes it. Of a new one nothing is left, but a file that was there before: that is empty. */
   abandon(): void;
 }
 
-/** Opens an image that is there. */
+/** Opens an image that is there, and none of `others` (`fileIdentity`). */
 export async function openTarget(
   spec: ImageSpec,
   cache: WriteOptions['cache'],
+  others: readonly string[],
 ): Promise<ConvertTarget> {
-  const disk = await openDisk(spec, { writable: true, write: { cache } });
-  return new WrittenTarget(disk, { ...DEFAULT_WRITE_OPTIONS, ...spec.write, cache }, false);
+  const disk = await openDisk(spec, { writable: true, write: { cache }, policy: { others } });
+  return new WrittenTarget(disk, { ...DEFAULT_WRITE_OPTIONS, ...spec.write, cache }, null);
 }
 
-/** Opens an image that was just made for it, unfinished. It is gone where this throws. */
+/** Opens an image that was just made for it, by the files that it was made in. Abandons them where it throws. */
 export async function openNewTarget(
-  creation: Creation,
+  { creation, files, needsAll }: UnfinishedImage,
   cache: WriteOptions['cache'],
 ): Promise<ConvertTarget> {
-  const { path, filename, format } = creation;
+  const { path, filename, format, keys, values } = creation;
   let disk: OpenDisk;
   try {
-    const policy = { unfinished: true };
-    const encryption = { secret: creation.values.get('encrypt.key-secret')?.text };
-    const spec = { path, filename, format, keys: creation.keys, encryption };
+    const held = { image: files.image.storage.fd, data: files.data?.storage.fd };
+    const policy = { unfinished: true, held };
+    const encryption = { secret: values.get('encrypt.key-secret')?.text };
+    const spec = { path, filename, format, keys, encryption };
     disk = await openDisk(spec, { writable: true, write: { cache }, policy });
   } catch (error) {
-    if (statSync(path).isFile()) rmSync(realpathSync(path), { force: true });
+    files.abandon();
     throw error;
   }
   const [top, ...below] = disk.description.layers;
-  const isFile = fstatSync(top.file.fd).isFile();
-  const preallocation = creation.values.get('preallocation')?.text ?? 'off';
+  const preallocation = values.get('preallocation')?.text ?? 'off';
   const write = { ...DEFAULT_WRITE_OPTIONS, cache };
-  if (!isFile) return new WrittenTarget(disk, write, true);
-  if (top.format === 'raw') return new RawTarget(disk, cache, sizeOf(creation));
+  const opened = { disk, files, cache };
+  if (files.image.isDevice) return new WrittenTarget(disk, write, files);
+  if (top.format === 'raw') return new RawTarget(opened, sizeOf(creation), needsAll);
+  if (top.format !== 'qcow2') return new WrittenTarget(disk, write, files);
   const isPlain =
     top.dataFile === null && top.key === null && below.length === 0 && preallocation === 'off';
-  if (isPlain) return new BulkTarget(disk, cache);
+  if (isPlain) return new BulkTarget(opened);
   const isPlainSpace = top.key !== null && preallocation !== 'off' && top.header.version < 3;
-  return new WrittenTarget(disk, write, true, isPlainSpace);
+  return new WrittenTarget(disk, write, files, isPlainSpace);
 }
 
 /** Whole sectors, as raw images have. */
@@ -91,36 +98,58 @@ function sizeOf({ values }: Creation): number {
   return alignUp(values.get('size')!.number!, SECTOR_SIZE);
 }
 
+interface OpenedFiles {
+  readonly disk: OpenDisk;
+  readonly files: NewFiles;
+  readonly cache: WriteOptions['cache'];
+}
+
 abstract class NewTarget {
   readonly isZero = true;
   readonly disk: OpenDisk;
   protected readonly storage: MutableStorage;
-  protected readonly cache: WriteOptions['cache'];
+  readonly #files: NewFiles;
+  readonly #cache: WriteOptions['cache'];
 
-  constructor(disk: OpenDisk, cache: WriteOptions['cache']) {
+  constructor({ disk, files, cache }: OpenedFiles) {
     this.disk = disk;
-    this.cache = cache;
     this.storage = storageOf(disk.description.layers[0].file);
+    this.#files = files;
+    this.#cache = cache;
+  }
+
+  /** Makes it whole, and durable where that is wanted. */
+  protected abstract complete(): void;
+
+  finish(): void {
+    this.complete();
+    this.disk.abandon();
+    this.#files.close();
   }
 
   abandon(): void {
-    removeFile(this.disk);
-    this.disk.abandon();
+    try {
+      this.#files.abandon();
+    } finally {
+      this.disk.abandon();
+    }
   }
 
   protected flush(): void {
-    if (this.cache !== 'unsafe') this.storage.flush();
+    if (this.#cache !== 'unsafe') this.storage.flush();
   }
 }
 
 /** A new file that is the disk. */
 class RawTarget extends NewTarget implements ConvertTarget {
   readonly unit = RAW_UNIT;
+  readonly needsAll: boolean;
   readonly #size: number;
 
-  constructor(disk: OpenDisk, cache: WriteOptions['cache'], size: number) {
-    super(disk, cache);
+  constructor(opened: OpenedFiles, size: number, needsAll: boolean) {
+    super(opened);
     this.#size = size;
+    this.needsAll = needsAll;
   }
 
   prepare(): CopyTarget {
@@ -135,28 +164,28 @@ class RawTarget extends NewTarget implements ConvertTarget {
     throw new TypeError('a raw image has no bitmaps');
   }
 
-  finish(): void {
+  protected override complete(): void {
     const first = Math.min(this.#size, FIRST_BLOCK);
     const isHole = first > 0 && this.storage.nextData(0, first) === first;
     if (isHole) this.storage.write(new IoBuffer(first), 0, first, 0);
     if (this.storage.size() < this.#size) this.storage.truncate(this.#size);
     this.flush();
-    this.disk.abandon();
   }
 }
 
 /** A new qcow2 image in one file, over no other. */
 class BulkTarget extends NewTarget implements ConvertTarget {
   readonly unit: number;
+  readonly needsAll = false;
   readonly #tables: BulkTables;
   readonly #header;
   #allocator: BulkAllocator | undefined;
   /** Of its bitmaps, where there are some. */
   #writer: ImageWriter | null = null;
 
-  constructor(disk: OpenDisk, cache: WriteOptions['cache']) {
-    super(disk, cache);
-    const [top] = disk.description.layers;
+  constructor(opened: OpenedFiles) {
+    super(opened);
+    const [top] = opened.disk.description.layers;
     if (top.format !== 'qcow2') throw new TypeError('a qcow2 image is expected');
     this.#header = top.header;
     this.unit = top.header.geometry.clusterSize;
@@ -195,13 +224,12 @@ class BulkTarget extends NewTarget implements ConvertTarget {
     return editorOf(this.#writer);
   }
 
-  finish(): void {
+  protected override complete(): void {
     this.#writer?.close();
-    // All of it is durable before it is an image.
+    // It is durable before it is an image, where the mode says that anything is durable.
     this.flush();
     showHeader(this.storage);
     this.flush();
-    this.disk.abandon();
   }
 }
 
@@ -209,20 +237,24 @@ class BulkTarget extends NewTarget implements ConvertTarget {
 class WrittenTarget implements ConvertTarget {
   readonly disk: OpenDisk;
   readonly unit: number;
-  readonly #write: WriteOptions;
-  readonly #isNew: boolean;
   readonly isZero: boolean;
+  readonly needsAll = false;
+  readonly #write: WriteOptions;
+  readonly #files: NewFiles | null;
   readonly #hidden: MutableStorage | null;
   #memory: ImageMemory | undefined;
   #writer: ImageWriter | null = null;
   #owner = 0;
 
-  /** `isPlainSpace`: its clusters are there, and what they read as is not known. */
-  constructor(disk: OpenDisk, write: WriteOptions, isNew: boolean, isPlainSpace = false) {
+  /**
+   * `files`: of a new one. `isPlainSpace`: its clusters are there, and what they read as is not known.
+   */
+  constructor(disk: OpenDisk, write: WriteOptions, files: NewFiles | null, isPlainSpace = false) {
     this.disk = disk;
     this.#write = write;
-    this.#isNew = isNew;
+    this.#files = files;
     const [top] = disk.description.layers;
+    const isNew = files !== null;
     this.unit = top.format === 'qcow2' ? top.header.geometry.clusterSize : RAW_UNIT;
     // A device holds what it held before.
     this.isZero = isNew && top.format === 'qcow2' && !isPlainSpace;
@@ -257,21 +289,19 @@ class WrittenTarget implements ConvertTarget {
       if (this.#write.cache !== 'unsafe') this.#hidden.flush();
     }
     this.disk.abandon();
+    this.#files?.close();
   }
 
   abandon(): void {
-    if (this.#isNew) removeFile(this.disk);
-    this.disk.abandon();
+    try {
+      this.#files?.abandon();
+    } finally {
+      this.disk.abandon();
+    }
   }
 }
 
 function editorOf(writer: ImageWriter | null): BitmapEditor {
   if (writer instanceof Qcow2Writer) return writer.bitmaps();
   throw new TypeError('a qcow2 image is expected');
-}
-
-/** By the descriptor: a link leads where it led. A device stays what it is. */
-function removeFile({ description }: OpenDisk): void {
-  const { fd } = description.layers[0].file;
-  if (fstatSync(fd).isFile()) rmSync(readlinkSync(`/proc/self/fd/${fd}`), { force: true });
 }

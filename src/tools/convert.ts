@@ -6,6 +6,7 @@
 import { fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { isExpected } from '../errors.js';
+import { fileIdentity } from '../image/file-identity.js';
 import { allocateImageMemory } from '../image/memory.js';
 import type { Bitmap } from '../image/qcow2/bitmaps.js';
 import { allocateCopyState, CopyState } from '../shared/copy-state.js';
@@ -59,6 +60,16 @@ export interface ConvertOptions {
   readonly onProblem: (problem: CopyFailure) => void;
 }
 
+/** All the files that they are read from: none of them may be written to (`fileIdentity`). */
+export function sourceFiles(disks: readonly OpenDisk[]): string[] {
+  const layers = disks.flatMap(({ description }) => description.layers);
+  const files = layers.flatMap((layer) => {
+    const data = layer.format === 'qcow2' ? layer.dataFile : null;
+    return data === null ? [layer.file] : [layer.file, data];
+  });
+  return files.filter((file) => file.nullDisk === undefined).map(({ fd }) => fileIdentity(fd));
+}
+
 /** Bytes that are copied. */
 export function sourceSize({ disk, view, part }: ConvertSource): number {
   if (part !== undefined) return part.size;
@@ -67,7 +78,7 @@ export function sourceSize({ disk, view, part }: ConvertSource): number {
 
 /**
  * Copies and finishes the target, which is at least as large as the sources together. Where it throws (a
- * CopyFailure, Cancelled) the target is abandoned: a new one is gone.
+ * CopyFailure, Cancelled) the target is abandoned: no image comes of a new one.
  */
 export async function convertDisks(
   sources: readonly ConvertSource[],
@@ -105,7 +116,7 @@ async function copy(
     state: memory,
     unit: target.unit,
     compression: options.compressed ? compressionOf(target) : null,
-    sparse,
+    sparse: target.needsAll ? 0 : sparse,
     overBacking,
     zeroesBelow: zeroesBelow(target, options),
     salvage,

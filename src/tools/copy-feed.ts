@@ -55,7 +55,7 @@ export class CopyFeed {
       range = { ticket: this.#state.takeTicket(), start, end, segments };
       if (rate > 0) due = this.#state.reserveTime(end - start, rate, now());
       return end;
-    });
+    }, givesWay);
     while (due > now() && !this.#state.stopped) this.#state.sleep(due - now());
     return this.#state.stopped ? null : range;
   }

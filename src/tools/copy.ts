@@ -64,6 +64,7 @@ class CopyCrew {
   readonly #options: CopyOptions;
   readonly #reports: ReportOrder;
   readonly #state: CopyState;
+  readonly #workers: Worker[] = [];
   #left = 0;
   #error: unknown;
   #wake: () => void = () => {};
@@ -77,7 +78,7 @@ class CopyCrew {
 
   async run(): Promise<void> {
     const { threads, progress, size } = this.#options;
-    const workers = Array.from({ length: threads }, (_, n) => this.#start(MAIN_THREAD + 1 + n));
+    for (let n = 0; n < threads; n++) this.#workers.push(this.#start(MAIN_THREAD + 1 + n));
     // Who waits for the rate to allow more must not keep signals waiting.
     if (threads === 0 || this.#job.rate === 0) await this.#copyHere();
     while (this.#left > 0) {
@@ -88,7 +89,7 @@ class CopyCrew {
         this.#fail(error);
       }
     }
-    await Promise.all(workers.map((worker) => worker.terminate()));
+    await this.#endAll();
     if (this.#error !== undefined) throw this.#error;
   }
 
@@ -123,11 +124,18 @@ class CopyCrew {
     });
     worker.on('error', (error) => this.#fail(error));
     worker.on('exit', () => {
-      // Others may wait for what it held.
-      if (!ended) this.#fail(new Error('a thread of the copy has died'));
+      if (!ended) {
+        this.#fail(new Error('a thread of the copy has died'));
+        // Others may wait for what it held, of the copy and of the images: nobody frees that.
+        void this.#endAll();
+      }
       end();
     });
     return worker;
+  }
+
+  async #endAll(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
   }
 
   #take(report: CopyReport): void {

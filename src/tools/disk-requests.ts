@@ -225,7 +225,7 @@ export class DiskRequests {
   /** Version 2 and others than qcow2 have no way to say it, or none that is sure. */
   #knowsZeroes(): boolean {
     const top = this.#disk.description.layers[0];
-    return top.format === 'raw' || top.header.version >= 3;
+    return top.format !== 'qcow2' || top.header.version >= 3;
   }
 
   /** Whole units, or up to the disk's end. */

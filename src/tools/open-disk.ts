@@ -5,7 +5,7 @@ import type { ImageDescription } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
 import { allocateImageMemory } from '../image/memory.js';
 import { DEFAULT_WRITE_OPTIONS, isDirect, type WriteOptions } from '../image/write-options.js';
-import { closeImage, type OpenPolicy } from '../image/open.js';
+import { closeImage, type OpenedImage, type OpenPolicy } from '../image/open.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
@@ -31,15 +31,18 @@ export class OpenDisk {
   readonly description: ImageDescription;
   /** What the user should know though the image could be opened. */
   readonly warnings: readonly string[];
+  /** As of `OpenedImage`. */
+  readonly staleBitmaps: readonly number[];
   readonly image: AttachedImage;
   /** Attaches anew, by a description that is true after the image's header has changed. */
   readonly attach: AttachImage;
   /** The active disk. */
   readonly disk: Disk;
 
-  constructor(description: ImageDescription, warnings: readonly string[], attach: AttachImage) {
+  constructor({ description, warnings, staleBitmaps }: OpenedImage, attach: AttachImage) {
     this.description = description;
     this.warnings = warnings;
+    this.staleBitmaps = staleBitmaps;
     this.attach = attach;
     this.image = attach(description);
     this.disk = this.image.disk;
@@ -125,16 +128,17 @@ export async function openDisk(
     const message = `Could not open '${spec.filename}': force-share=on can only be used with read-only images`;
     throw new ImageError('policy', 'EINVAL', message);
   }
-  const { description, warnings } = openDescription(spec, {
+  const opened = openDescription(spec, {
     lock: forceShare ? undefined : writable ? 'write' : 'read',
     writable,
     probedRaw: true,
     direct: isDirect(write.cache) || isDirect(spec.write?.cache ?? 'writeback'),
     ...options.policy,
   });
+  const { description } = opened;
   try {
     await prepareToAttach(description);
-    return new OpenDisk(description, warnings, (now) => {
+    return new OpenDisk(opened, (now) => {
       const memory = allocateImageMemory(now, { cacheSize, owners: 1, write });
       return new AttachedImage(now, memory, 1);
     });

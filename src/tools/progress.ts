@@ -4,7 +4,8 @@ import type { Steps } from '../image/steps.js';
 export interface Progress {
   /**
    * Says how much is done, 0 to 1. To be awaited every now and then: it lets signals through, and throws
-   * Cancelled where the user does not want to wait any longer.
+   * Cancelled where the user does not want to wait any longer. With 1 it does so in any case: to be said
+   * before the step that makes the work count, which nothing stops.
    */
   advance(fraction: number): Promise<void>;
 }

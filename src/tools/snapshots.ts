@@ -49,7 +49,12 @@ function refuseRaw({ description }: OpenDisk): void {
 }
 
 export function cutName(name: string): string {
-  let cut = name;
-  while (Buffer.byteLength(cut) > LONGEST_NAME) cut = [...cut].slice(0, -1).join('');
+  let cut = '';
+  let room = LONGEST_NAME;
+  for (const char of name) {
+    room -= Buffer.byteLength(char);
+    if (room < 0) break;
+    cut += char;
+  }
   return cut;
 }

@@ -1,4 +1,5 @@
 /** `bitmap` and `convert --bitmaps` beside qemu-img's: words, exit codes, and bitmaps as QEMU reads them. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { BothTools } from '../helpers/both-tools.js';
@@ -112,6 +113,35 @@ describe('qemu-img bitmap', () => {
     sameBitmaps('b');
     sameBitmaps('c');
     await same(BITMAP, '--remove', '--add', 'b', 'of-b');
+    sameBitmaps('b');
+  });
+
+  it('are out of date once another program has written, and are told of', async () => {
+    tools.make((folder) => {
+      const path = join(folder, 'b');
+      const bytes = readFileSync(path);
+      bytes.fill(0, 88, 96);
+      writeFileSync(path, bytes);
+    });
+    for (const line of [
+      'info b --output=json',
+      'map b',
+      'measure -O qcow2 b',
+      'compare b b',
+      'convert -O raw b raw',
+      'snapshot -l b',
+      'check b',
+      'bitmap --add b of-b',
+      'check -r leaks b',
+    ]) {
+      const words = line.split(' ');
+      const theirs = tools.run('qemu', words);
+      const ours = await runInProcess(words, tools.folder('ours'));
+      // No line's end behind QEMU's words.
+      const told = (text: string) => text.replaceAll('fix.', 'fix.\n').replaceAll('\n\n', '\n');
+      expect(told(ours.stderr), line).to.equal(told(theirs.stderr));
+      expect(ours.status, line).to.equal(theirs.status);
+    }
     sameBitmaps('b');
   });
 

@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { convertDisks, type ConvertOptions } from '#src/tools/convert.js';
 import { openNewTarget, openTarget } from '#src/tools/convert-target.js';
-import { createImage, planCreation } from '#src/tools/create.js';
+import { createUnfinished } from '#src/tools/create.js';
+import { planCreation } from '#src/tools/creation.js';
 import { openDisk } from '#src/tools/open-disk.js';
 import { Cancelled, NO_PROGRESS } from '#src/tools/progress.js';
 import { writeMixedDisk } from '../helpers/convert-images.js';
@@ -58,8 +59,7 @@ describe('convert that does not end well', () => {
   const newTarget = async (format: string, ...options: [string, string][]) => {
     const pairs = [['size', String(SIZE)] as [string, string], ...options];
     const creation = planCreation(temp.at('target'), format, pairs);
-    await createImage(creation, NO_PROGRESS, { unfinished: true });
-    return openNewTarget(creation, 'unsafe');
+    return openNewTarget(await createUnfinished(creation, NO_PROGRESS, []), 'unsafe');
   };
 
   for (const rate of [0, 64 * MIB]) {
@@ -87,7 +87,7 @@ describe('convert that does not end well', () => {
     qemuImg('create', '-q', '-f', 'qcow2', temp.at('target'), '40M');
     const source = await sourceOf();
     const path = temp.at('target');
-    const target = await openTarget({ path, filename: path, format: 'qcow2' }, 'unsafe');
+    const target = await openTarget({ path, filename: path, format: 'qcow2' }, 'unsafe', []);
     let error: unknown;
     await convertDisks([source], target, { ...OPTIONS, progress: IMPATIENT }).catch((thrown) => {
       error = thrown;

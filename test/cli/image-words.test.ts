@@ -60,7 +60,7 @@ describe('images in words', () => {
 
   const REFUSED: [word: string, problem: string][] = [
     ['driver=foo', "Unknown driver 'foo'"],
-    ['driver=vmdk,file.filename=a', "Format 'vmdk' is not supported"],
+    ['driver=luks,file.filename=a', "Format 'luks' is not supported"],
     ['driver=qcow2', 'A block device must be specified for "file"'],
     ['filename=a', 'Must specify either driver or file'],
     ['a', "Cannot find device='a' nor node-name='a'"],

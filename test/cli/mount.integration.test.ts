@@ -251,7 +251,7 @@ describe('qcow2fs refuses to mount, with status 1 and the reason,', () => {
     ['a umask that is not octal', ['vm.qcow2', 'mnt0', '-o', 'umask=8'], /0 to 777/],
     ['no workers', ['vm.qcow2', 'mnt0', '--workers=0'], /1 to 64/],
     ['too small a cache', ['vm.qcow2', 'mnt0', '-o', 'cache-size=1K'], /not a size: '1K'/],
-    ['an unknown format', ['vm.qcow2', 'mnt0', '--format=vmdk'], /vmdk.*not supported/],
+    ['an unknown format', ['vm.qcow2', 'mnt0', '--format=luks'], /luks.*not supported/],
     ['another format', ['full/base.raw', 'mnt0', '-o', 'format=qcow2'], /base\.raw/],
     ['an unknown snapshot', ['vm.qcow2', 'mnt0', '-o', 'snapshot=x'], /no snapshot 'x'/],
     ['another file, by -o no-backing', ['overlay.qcow2', 'mnt0', '-o', 'no-backing'], /base\.raw/],

@@ -2,7 +2,7 @@
 import { findingText, humanResult, repairedText } from '#src/cli/check-words.js';
 import { ERRNO, ImageError, isExpected } from '#src/errors.js';
 import type { Disk } from '#src/image/disk.js';
-import type { Fix } from '#src/image/qcow2/check.js';
+import type { Fix } from '#src/image/check-result.js';
 import { strerror } from '#src/sys/libc.js';
 import { check } from '#src/tools/check.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';

@@ -1,6 +1,7 @@
 /** Encrypted images that QEMU makes and reads. */
 import { KeyRing } from '#src/image/crypto/key-ring.js';
-import { completeCreation, createImage, planCreation } from '#src/tools/create.js';
+import { createImage } from '#src/tools/create.js';
+import { completeCreation, planCreation } from '#src/tools/creation.js';
 import type { ImageSpec } from '#src/image/spec.js';
 import { PASSPHRASE } from './image-words.js';
 import { tryQemuIo } from './qemu.js';

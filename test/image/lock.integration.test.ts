@@ -1,11 +1,40 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
 import { expect } from 'chai';
 import { type OpenedImage, closeImage, type OpenPolicy, openImage } from '#src/image/open.js';
-import type { LockKind } from '#src/image/lock.js';
+import { type LockKind, lockImage } from '#src/image/lock.js';
 import { expectImageError } from '../helpers/errors.js';
 import { qemuImg, qemuIo, tryQemuImg, tryQemuIo } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
+
+describe('lockImage(), in place of another lock', () => {
+  const folder = useTempFolder();
+
+  it('lets nobody in between, and reads on', () => {
+    const path = folder.write('file', 'bytes');
+    const [reader, writer] = [openSync(path, 'r'), openSync(path, 'r+')];
+    try {
+      lockImage(reader, path, 'read');
+      expect(() => lockImage(writer, path, 'write')).to.throw('Failed to get');
+      lockImage(writer, path, 'write', { instead: reader });
+      expect(tryQemuIo('-f', 'raw', '-c', 'length', path).stderr).to.contain('"write" lock');
+      closeSync(reader);
+      expect(tryQemuIo('-f', 'raw', '-c', 'length', path).stderr).to.contain('"write" lock');
+    } finally {
+      closeSync(writer);
+    }
+  });
+
+  it('is refused where the file is another one by now', async () => {
+    const path = folder.at('base');
+    qemuImg('create', '-q', '-f', 'qcow2', path, '1M');
+    const fd = openSync(folder.write('old', ''), 'r');
+    const open = () => openImage(path, { lock: 'write', writable: true, readBy: [fd] });
+    expect(open).to.throw('is another file by now');
+    closeSync(fd);
+  });
+});
 
 describe('lockImage()', () => {
   const folder = useTempFolder();

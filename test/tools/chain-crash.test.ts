@@ -32,7 +32,8 @@ function openRecorded(
   spec: ImageSpec,
   clock?: Clock,
 ): { disk: OpenDisk; storage: RecordingStorage } {
-  const { description, warnings } = openImage(spec, { writable: true, lock: 'write' });
+  const opened = openImage(spec, { writable: true, lock: 'write' });
+  const { description } = opened;
   const storage = new RecordingStorage(readFileSync(spec.path), spec.path, clock);
   const memory = allocateImageMemory(description, {
     cacheSize: MIN_CACHE_SIZE,
@@ -40,7 +41,7 @@ function openRecorded(
     storage,
   });
   const attach = (now: ImageDescription) => new AttachedImage(now, memory, 1, { storage });
-  return { disk: new OpenDisk(description, warnings, attach), storage };
+  return { disk: new OpenDisk(opened, attach), storage };
 }
 
 /** Ends it as a command would: what is behind it is in the recording. */

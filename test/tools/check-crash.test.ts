@@ -1,8 +1,9 @@
 /** The power fails in the middle of a repair: nothing that could be read is lost, and the next repair ends it. */
 import { writeFileSync } from 'node:fs';
 import { expect } from 'chai';
+import type { CheckResult } from '#src/image/check-result.js';
+import { checkImage } from '#src/image/qcow2/check.js';
 import { runSteps } from '#src/image/steps.js';
-import { checkImage, type CheckResult } from '#src/image/qcow2/check.js';
 import { readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
 import { isExpected } from '#src/errors.js';

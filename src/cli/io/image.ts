@@ -6,7 +6,8 @@ import { type WriteOptions, writesThrough } from '../../image/write-options.js';
 import { printableLines } from '../../sys/log.js';
 import { check } from '../../tools/check.js';
 import { DiskRequests } from '../../tools/disk-requests.js';
-import { type OpenDisk, openDisk } from '../../tools/open-disk.js';
+import type { OpenDisk } from '../../tools/open-disk.js';
+import { openTold } from '../open-told.js';
 import { openDescription } from '../../tools/open-image.js';
 import { openThrowAway } from '../../tools/throw-away.js';
 import { findingText } from '../check-words.js';
@@ -69,7 +70,7 @@ export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<Io
   if (!readOnly && !flags.snapshot) repairDirty(opened);
   const disk = flags.snapshot
     ? await openThrowAway(opened, options)
-    : await openDisk(opened, options);
+    : await openTold(opened, options);
   // As QEMU: a session that is cut off leaves them so, whatever it did.
   if (!readOnly) disk.writer.holdBitmaps();
   const guessedRaw =

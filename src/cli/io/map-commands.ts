@@ -1,6 +1,6 @@
 /** What an image has: length, map, alloc, info; and truncate, flush, aio_flush. */
 import { ERRNO, errnoOf, ImageError } from '../../errors.js';
-import type { LayerDescription } from '../../image/description.js';
+import { layerClusterSize, type LayerDescription } from '../../image/description.js';
 import { collectInfo } from '../../image/info.js';
 import { l1EntriesFor } from '../../image/qcow2/geometry.js';
 import type { Preallocation } from '../../image/writer.js';
@@ -90,7 +90,9 @@ function formatName(top: LayerDescription): string {
 
 function placesOf({ disk }: IoImage): { clusterSize: number; vmStateOffset: number } {
   const top = disk.description.layers[0];
-  if (top.format === 'raw') return { clusterSize: 0, vmStateOffset: 0 };
+  if (top.format !== 'qcow2') {
+    return { clusterSize: layerClusterSize(top) ?? 0, vmStateOffset: 0 };
+  }
   const { geometry } = top.header;
   const vmStateOffset = l1EntriesFor(geometry, disk.size) * geometry.l2Coverage;
   return { clusterSize: geometry.clusterSize, vmStateOffset };

@@ -173,6 +173,11 @@ function checkEntry(
   );
 }
 
+/** Whether it has bitmaps of which the autoclear bit does not say that they are true. */
+export function hasStaleBitmaps({ autoclearFeatures, extensions }: Qcow2Header): boolean {
+  return extensions.bitmaps !== null && !hasBit(autoclearFeatures, AUTOCLEAR.BITMAPS);
+}
+
 /** What is said where the disk is to become another one. */
 export function hasBitmaps(): ImageError {
   return new ImageError('unsupported', 'EBUSY', 'Device has active dirty bitmaps');

@@ -5,6 +5,7 @@
  */
 import { ImageError } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
+import type { CheckResult, Fix } from '../check-result.js';
 import type { Report, ScanFinding } from './check-findings.js';
 import { type Steps, stepsWithin } from '../steps.js';
 import type { CheckedImage } from './checked-image.js';
@@ -17,26 +18,6 @@ import { compareRefcounts, largestCount, type RefcountComparison } from './refco
 import { RefcountReader } from './refcount-reader.js';
 import { type ReferenceScan, type ScanSource, scanReferences } from './references.js';
 import { repairImage } from './repair.js';
-
-/** What is put right: nothing, clusters that leak, or all that can be. */
-export type Fix = 'none' | 'leaks' | 'all';
-
-export interface CheckResult {
-  /** Things that are wrong, or that clusters leak, and are still after a fix. */
-  readonly corruptions: number;
-  readonly leaks: number;
-  /** What could not be checked. */
-  readonly checkErrors: number;
-  readonly corruptionsFixed: number;
-  readonly leaksFixed: number;
-  /** Where the last cluster in use ends, in bytes. */
-  readonly imageEndOffset: number;
-  /** Of the active disk. */
-  readonly totalClusters: number;
-  readonly allocatedClusters: number;
-  readonly fragmentedClusters: number;
-  readonly compressedClusters: number;
-}
 
 type Counters = {
   -readonly [K in

@@ -104,6 +104,7 @@ export async function formatImage(
     const to = from + layout.dataClusters * clusterSize;
     await fillSpace(storage, from, to, preallocation, advance);
   }
+  await advance(1);
   writeHeader(storage, plan, unfinished);
 }
 

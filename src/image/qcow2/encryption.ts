@@ -58,14 +58,23 @@ export function keyOfImage(
   secret: string | undefined,
 ): ImageKey {
   const place = luksPlace(header);
-  if (place === null) return aesKey(keys.passphrase(storage.name, secret));
+  if (place === null) return passphraseKey(storage, keys, secret);
   const luks = readLuksHeader(storage, place);
   const key = keys.masterKey(storage, place.offset, luks, secret);
   return { ...luksCipher(luks, key), byHostOffset: true };
 }
 
+/** The key of an image that any passphrase fits: with a wrong one, all reads as noise. */
+export function passphraseKey(
+  storage: Storage,
+  keys: KeyRing,
+  secret: string | undefined,
+): ImageKey {
+  return aesKey(keys.passphrase(storage.name, secret));
+}
+
 /** What is too long is cut off, what is too short goes on with zeroes. */
-export function aesKey(passphrase: Uint8Array): ImageKey {
+function aesKey(passphrase: Uint8Array): ImageKey {
   const key = new Uint8Array(AES_KEY_BYTES);
   key.set(passphrase.subarray(0, AES_KEY_BYTES));
   const vectors = { ivGenerator: 'plain64', ivHash: null } as const;

@@ -1,0 +1,35 @@
+/** What a check of an image's tables finds, in the terms of all formats. */
+
+/** What is put right: nothing, clusters that leak, or all that can be. */
+export type Fix = 'none' | 'leaks' | 'all';
+
+export interface CheckResult {
+  /** Things that are wrong, or that clusters leak, and are still after a fix. */
+  readonly corruptions: number;
+  readonly leaks: number;
+  /** What could not be checked. */
+  readonly checkErrors: number;
+  readonly corruptionsFixed: number;
+  readonly leaksFixed: number;
+  /** Where the last cluster in use ends, in bytes. */
+  readonly imageEndOffset: number;
+  /** Of the active disk. */
+  readonly totalClusters: number;
+  readonly allocatedClusters: number;
+  readonly fragmentedClusters: number;
+  readonly compressedClusters: number;
+}
+
+/** Of an image in which nothing is wrong, and nothing is in use. */
+export const NOTHING_FOUND: CheckResult = {
+  corruptions: 0,
+  leaks: 0,
+  checkErrors: 0,
+  corruptionsFixed: 0,
+  leaksFixed: 0,
+  imageEndOffset: 0,
+  totalClusters: 0,
+  allocatedClusters: 0,
+  fragmentedClusters: 0,
+  compressedClusters: 0,
+};

@@ -1,0 +1,96 @@
+/**
+ * What a format other than qcow2 and raw brings: one record each (`formats.ts` lists them). Its headers are
+ * read once, into plain data that every thread is given; each thread then makes its own mapping of it.
+ */
+import type { SliceCache } from '../shared/slice-cache.js';
+import type { Storage } from '../storage/storage.js';
+import type { CheckResult } from './check-result.js';
+import type { ImageKey } from './crypto/cipher-key.js';
+import type { Mapping } from './extent.js';
+
+/** As QEMU calls them. */
+export const OTHER_FORMATS = ['qed', 'qcow', 'vdi', 'vpc', 'vmdk', 'vhdx'] as const;
+export type OtherFormat = (typeof OTHER_FORMATS)[number];
+
+/** A backing file as a header names it. */
+export interface NamedBacking {
+  readonly name: string;
+  /** Null where the header leaves it open. */
+  readonly format: string | null;
+}
+
+/** What a format's header tells, in the terms that all formats have. Sizes are bytes. */
+export interface FormatFacts {
+  /** Of the disk. */
+  readonly size: number;
+  /** Null where space is not given out in clusters. */
+  readonly clusterSize: number | null;
+  readonly backing: NamedBacking | null;
+  /** It was not closed cleanly. */
+  readonly dirty: boolean;
+  readonly encrypted: boolean;
+  /** Its data lies in the file as on the disk, holes too. */
+  readonly hasHostHoles?: boolean;
+}
+
+/** A fact of one format alone. One that is undefined is not told. */
+export type FormatFact = string | number | boolean | undefined | readonly FormatFactList[];
+export interface FormatFactList {
+  readonly [name: string]: FormatFact;
+}
+
+/** An opened image, as plain data. `layout` is the driver's own. */
+export interface FormatParts {
+  readonly facts: FormatFacts;
+  readonly layout: object;
+}
+
+/** How an image is opened. */
+export interface OpenHow {
+  /** The key of an encrypted one; null where only its headers are looked at. */
+  readonly key: () => ImageKey | null;
+}
+
+/** What a mapping reads from, in one thread. */
+export interface FormatSource {
+  readonly storage: Storage;
+  readonly cache: SliceCache;
+  /** The layer's number in its chain. */
+  readonly file: number;
+}
+
+/** How the entries of a format's tables lie in the file. */
+export type TableOrder = 'big64' | 'big32' | 'little';
+
+export interface FormatDriver {
+  readonly format: OtherFormat;
+  readonly tableOrder: TableOrder;
+  /** Reads and checks the headers. Throws an ImageError. */
+  open(storage: Storage, how: OpenHow): FormatParts;
+  /** The map of the disk. `layout`: as `open` made it. */
+  mapping(layout: object, source: FormatSource): Mapping;
+  /** Counts what is in use and what is wrong. Formats without it have no checks. */
+  readonly check?: (storage: Storage, parts: FormatParts) => CheckResult;
+  /** What `info` tells beside: by QEMU's names. `filename`: the image's, as it is shown. */
+  readonly specific?: (parts: FormatParts, filename: string) => FormatFactList;
+}
+
+/** A driver by what its layout is: nobody else looks into that. */
+export function defineFormat<L extends object>(driver: {
+  readonly format: OtherFormat;
+  readonly tableOrder: TableOrder;
+  readonly open: (storage: Storage, how: OpenHow) => FormatParts & { readonly layout: L };
+  readonly mapping: (layout: L, source: FormatSource) => Mapping;
+  readonly check?: (storage: Storage, layout: L) => CheckResult;
+  readonly specific?: (layout: L, filename: string) => FormatFactList;
+}): FormatDriver {
+  const { format, tableOrder, open, check, specific } = driver;
+  return {
+    format,
+    tableOrder,
+    open,
+    mapping: (layout, source) => driver.mapping(layout as L, source),
+    ...(check && { check: (storage, { layout }) => check(storage, layout as L) }),
+    ...(specific && { specific: ({ layout }, filename) => specific(layout as L, filename) }),
+  };
+}

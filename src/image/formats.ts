@@ -1,0 +1,15 @@
+/** The formats beside qcow2 and raw. */
+import type { FormatDriver } from './format.js';
+import { QCOW1 } from './qcow1/driver.js';
+import { QED } from './qed/driver.js';
+import { VDI } from './vdi.js';
+import { VHDX } from './vhdx.js';
+import { VMDK } from './vmdk.js';
+import { VPC } from './vpc.js';
+
+const DRIVERS: readonly FormatDriver[] = [QED, QCOW1, VDI, VPC, VMDK, VHDX];
+
+/** The driver of a format; undefined where there is none. */
+export function formatDriver(format: string): FormatDriver | undefined {
+  return DRIVERS.find((driver) => driver.format === format);
+}

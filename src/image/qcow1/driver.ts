@@ -1,0 +1,89 @@
+/** qcow, version 1: two levels of tables; clusters may be compressed, or all of them encrypted. */
+import { TWO_32 } from '../../codec/bits.js';
+import { ImageError } from '../../errors.js';
+import { BlockMapping, type FindBlock } from '../block-mapping.js';
+import type { ImageKey } from '../crypto/cipher-key.js';
+import { sectorCipher } from '../crypto/sector-cipher.js';
+import { EXTENT } from '../extent.js';
+import { defineFormat, type FormatSource } from '../format.js';
+import { ClusterDecompressor } from '../qcow2/compression.js';
+import { COMPRESSION_TYPE } from '../qcow2/layout.js';
+import { TableSlices } from '../table-slices.js';
+import { ENTRY_SIZE, type Qcow1Header, readHeader } from './header.js';
+
+/** The highest bit of an entry. */
+const COMPRESSED = 0x8000_0000;
+/** Bits of an entry but for the highest. */
+const ENTRY_BITS = 63;
+
+interface Layout {
+  readonly header: Qcow1Header;
+  readonly key: ImageKey | null;
+}
+
+export const QCOW1 = defineFormat<Layout>({
+  format: 'qcow',
+  tableOrder: 'big64',
+  open: (storage, how) => {
+    const header = readHeader(storage);
+    const { size, clusterSize, encrypted, backingName } = header;
+    const backing = backingName === null ? null : { name: backingName, format: null };
+    const facts = { size, clusterSize, backing, dirty: false, encrypted };
+    return { facts, layout: { header, key: encrypted ? how.key() : null } };
+  },
+  mapping: ({ header, key }, source) => {
+    const { clusterSize } = header;
+    const { storage, file } = source;
+    const decompressor = new ClusterDecompressor();
+    const packed = { storage, file, compressionType: COMPRESSION_TYPE.ZLIB, clusterSize };
+    return new BlockMapping({
+      storage,
+      disk: header,
+      blockSize: clusterSize,
+      unit: clusterSize,
+      find: finder(header, source),
+      cipher: key === null ? null : sectorCipher(key),
+      decompress: (offset, length) => decompressor.cluster(packed, offset, length),
+    });
+  },
+});
+
+function finder(header: Qcow1Header, { storage, cache, file }: FormatSource): FindBlock {
+  const { l1TableOffset, l2Entries, clusterBits, clusterSize } = header;
+  const tables = new TableSlices(cache, file);
+  const check = (offset: number, what: string, position: number, unit = 1): void => {
+    if (offset <= Number.MAX_SAFE_INTEGER && offset % unit === 0) return;
+    const place = `entry at 0x${position.toString(16)}`;
+    const message = `${storage.name}: ${what} offset 0x${offset.toString(16)} is invalid (${place})`;
+    throw new ImageError('corrupt', 'EIO', message, { path: storage.name, offset: position });
+  };
+  return (block, found) => {
+    const l1Index = Math.floor(block / l2Entries);
+    const index = block - l1Index * l2Entries;
+    const l1Position = l1TableOffset + l1Index * ENTRY_SIZE;
+    tables.look64(l1Position);
+    const l2Table = tables.high * TWO_32 + tables.low;
+    found.kind = EXTENT.UNALLOCATED;
+    found.run = l2Entries - index;
+    if (l2Table === 0) return;
+    check(l2Table, 'L2 table', l1Position, ENTRY_SIZE);
+    const position = l2Table + index * ENTRY_SIZE;
+    tables.look64(position);
+    const { low, high } = tables;
+    found.run = 1;
+    if ((low | high) === 0) return;
+    if (high < COMPRESSED) {
+      found.kind = EXTENT.DATA;
+      found.hostOffset = high * TWO_32 + low;
+      check(found.hostOffset, 'cluster', position);
+      return;
+    }
+    // The offset in the low bits, the size in as many as a cluster's size has, below the highest.
+    const sizeShift = 2 ** (ENTRY_BITS - clusterBits - 32);
+    const rest = high - COMPRESSED;
+    found.kind = EXTENT.COMPRESSED;
+    found.hostOffset = (rest % sizeShift) * TWO_32 + low;
+    found.hostLength = Math.floor(rest / sizeShift) % clusterSize;
+    check(found.hostOffset, 'cluster', position);
+  };
+}

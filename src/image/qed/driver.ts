@@ -1,0 +1,74 @@
+/** QED: two levels of tables, each of several clusters; no refcounts, no snapshots, nothing compressed. */
+import { isAligned, TWO_32 } from '../../codec/bits.js';
+import { ImageError } from '../../errors.js';
+import { BlockMapping, type FindBlock } from '../block-mapping.js';
+import { EXTENT } from '../extent.js';
+import { defineFormat, type FormatSource } from '../format.js';
+import { TableSlices } from '../table-slices.js';
+import { checkQed } from './check.js';
+import { ENTRY_SIZE, FEATURE, type QedHeader, readHeader } from './header.js';
+
+const ZERO_CLUSTER = 1;
+
+export const QED = defineFormat<QedHeader>({
+  format: 'qed',
+  tableOrder: 'little',
+  open: (storage) => {
+    const layout = readHeader(storage);
+    const { size, clusterSize, backing, features } = layout;
+    const dirty = (features & FEATURE.NEED_CHECK) !== 0n;
+    return { facts: { size, clusterSize, backing, dirty, encrypted: false }, layout };
+  },
+  mapping: (layout, source) => {
+    const { clusterSize } = layout;
+    const { storage } = source;
+    const find = finder(layout, source);
+    return new BlockMapping({
+      storage,
+      disk: layout,
+      blockSize: clusterSize,
+      unit: clusterSize,
+      find,
+    });
+  },
+  check: checkQed,
+});
+
+function finder(header: QedHeader, { storage, cache, file }: FormatSource): FindBlock {
+  const { l1TableOffset, tableBytes, clusterSize, headerBytes } = header;
+  const tables = new TableSlices(cache, file);
+  const entries = tableBytes / ENTRY_SIZE;
+  const offsetAt = (position: number): number => {
+    tables.look64(position);
+    return tables.high * TWO_32 + tables.low;
+  };
+  const check = (offset: number, what: string, position: number): void => {
+    if (offset >= headerBytes && offset <= Number.MAX_SAFE_INTEGER) {
+      if (isAligned(offset, clusterSize)) return;
+    }
+    const place = `entry at 0x${position.toString(16)}`;
+    const message = `${storage.name}: ${what} offset 0x${offset.toString(16)} is invalid (${place})`;
+    throw new ImageError('corrupt', 'EIO', message, { path: storage.name, offset: position });
+  };
+  return (block, found) => {
+    const l1Index = Math.floor(block / entries);
+    const index = block - l1Index * entries;
+    const l1Position = l1TableOffset + l1Index * ENTRY_SIZE;
+    const l2Table = offsetAt(l1Position);
+    found.kind = EXTENT.UNALLOCATED;
+    found.run = entries - index;
+    if (l2Table === 0) return;
+    check(l2Table, 'L2 table', l1Position);
+    const position = l2Table + index * ENTRY_SIZE;
+    const offset = offsetAt(position);
+    found.run = 1;
+    if (offset === 0) return;
+    if (offset === ZERO_CLUSTER) {
+      found.kind = EXTENT.ZERO;
+      return;
+    }
+    check(offset, 'cluster', position);
+    found.kind = EXTENT.DATA;
+    found.hostOffset = offset;
+  };
+}

@@ -1,0 +1,116 @@
+/** The header of QED images, as the specification (docs/interop/qed_spec.txt) lays it out. */
+import { isAligned } from '../../codec/bits.js';
+import { bits64, bytes, struct, u32, u64 } from '../../codec/struct.js';
+import { ImageError } from '../../errors.js';
+import type { Storage } from '../../storage/storage.js';
+import { SECTOR_SIZE } from '../extent.js';
+import type { NamedBacking } from '../format.js';
+import { readExactly } from '../read-bytes.js';
+
+export const HEADER = struct('QED header', 'little', {
+  magic: bytes(4),
+  clusterSize: u32,
+  /** Clusters of a table. */
+  tableSize: u32,
+  /** Clusters of the header. */
+  headerSize: u32,
+  features: bits64,
+  compatFeatures: bits64,
+  autoclearFeatures: bits64,
+  l1TableOffset: u64,
+  imageSize: u64,
+  backingNameOffset: u32,
+  backingNameSize: u32,
+});
+
+export const FEATURE = { BACKING_FILE: 1n, NEED_CHECK: 2n, BACKING_RAW: 4n } as const;
+const KNOWN = FEATURE.BACKING_FILE | FEATURE.NEED_CHECK | FEATURE.BACKING_RAW;
+
+const LIMIT = {
+  MIN_CLUSTER: 1 << 12,
+  MAX_CLUSTER: 1 << 26,
+  MAX_TABLE: 16,
+  NAME: 1023,
+} as const;
+export const ENTRY_SIZE = 8;
+
+/** What the header tells. Sizes and offsets are bytes. */
+export interface QedHeader {
+  readonly clusterSize: number;
+  /** Of each table. */
+  readonly tableBytes: number;
+  readonly headerBytes: number;
+  readonly features: bigint;
+  readonly l1TableOffset: number;
+  readonly size: number;
+  readonly backing: NamedBacking | null;
+}
+
+/** Reads and checks the header. Throws an ImageError. */
+export function readHeader(storage: Storage): QedHeader {
+  const { view } = readExactly(storage, 0, HEADER.size, 'QED header');
+  const raw = HEADER.read(view, 0);
+  if (Buffer.from(raw.magic).toString('latin1') !== 'QED\0') {
+    throw invalid('Image not in QED format');
+  }
+  const unknown = raw.features & ~KNOWN;
+  if (unknown !== 0n) {
+    const message = `Unsupported QED features: ${unknown.toString(16)}`;
+    throw new ImageError('unsupported', 'ENOTSUP', message);
+  }
+  const { clusterSize, tableSize, headerSize, l1TableOffset, imageSize } = raw;
+  if (!isPowerOf2(clusterSize, LIMIT.MIN_CLUSTER, LIMIT.MAX_CLUSTER)) {
+    throw invalid(`QED cluster size ${clusterSize} is invalid`);
+  }
+  if (!isPowerOf2(tableSize, 1, LIMIT.MAX_TABLE)) {
+    throw invalid(`QED table size ${tableSize} is invalid`);
+  }
+  const tableBytes = clusterSize * tableSize;
+  const headerBytes = clusterSize * headerSize;
+  if (headerSize === 0) throw invalid('QED header size 0 is invalid');
+  checkSize(imageSize, clusterSize, tableBytes);
+  const inFile = l1TableOffset >= headerBytes && l1TableOffset + tableBytes <= storage.size();
+  if (!inFile || !isAligned(l1TableOffset, clusterSize)) {
+    throw invalid(`QED L1 table offset ${l1TableOffset} is invalid`);
+  }
+  const backing = readBacking(storage, raw, headerBytes);
+  return {
+    clusterSize,
+    tableBytes,
+    headerBytes,
+    features: raw.features,
+    l1TableOffset,
+    size: imageSize,
+    backing,
+  };
+}
+
+function checkSize(size: number, clusterSize: number, tableBytes: number): void {
+  const most = (tableBytes / ENTRY_SIZE) ** 2 * clusterSize;
+  if (size > Math.min(most, Number.MAX_SAFE_INTEGER)) {
+    throw invalid(`QED image size ${size} is too large`);
+  }
+  if (!isAligned(size, SECTOR_SIZE)) throw invalid(`QED image size ${size} is no multiple of 512`);
+}
+
+function readBacking(
+  storage: Storage,
+  raw: ReturnType<typeof HEADER.read>,
+  headerBytes: number,
+): NamedBacking | null {
+  if ((raw.features & FEATURE.BACKING_FILE) === 0n) return null;
+  const { backingNameOffset: offset, backingNameSize: size } = raw;
+  if (offset + size > headerBytes || size > LIMIT.NAME) {
+    throw invalid('QED backing file name does not lie in the header');
+  }
+  const name = readExactly(storage, offset, size, 'backing file name').bytes.toString('utf8');
+  return { name, format: (raw.features & FEATURE.BACKING_RAW) === 0n ? null : 'raw' };
+}
+
+function isPowerOf2(value: number, least: number, most: number): boolean {
+  return value >= least && value <= most && Number.isInteger(Math.log2(value));
+}
+
+function invalid(message: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message);
+}
