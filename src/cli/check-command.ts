@@ -6,7 +6,9 @@ import { hasStaleBitmaps } from '../image/qcow2/bitmaps.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { strerror } from '../sys/libc.js';
 import { printableLines } from '../sys/log.js';
-import { check } from '../tools/check.js';
+import { checkSteps } from '../tools/check.js';
+import { advancing } from '../tools/progress.js';
+import { commandProgress } from './command-progress.js';
 import { findingText, humanResult, jsonResult, repairedText } from './check-words.js';
 import { getopt, type Option } from './getopt.js';
 import {
@@ -17,6 +19,7 @@ import {
   OBJECT,
   OUTPUT,
   outputFormat,
+  PROGRESS,
   QUIET,
   SOURCE_CACHE,
 } from './image-options.js';
@@ -27,7 +30,17 @@ import { problemText, reportError, UsageError } from './program.js';
 
 const FORMAT: Option = { long: 'format', short: 'f', value: true };
 const REPAIR: Option = { long: 'repair', short: 'r', value: true };
-const OPTIONS = [FORMAT, REPAIR, FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, QUIET, SOURCE_CACHE];
+const OPTIONS = [
+  FORMAT,
+  REPAIR,
+  FORCE_SHARE,
+  IMAGE_OPTS,
+  OBJECT,
+  OUTPUT,
+  QUIET,
+  SOURCE_CACHE,
+  PROGRESS,
+];
 
 /** Exit codes. */
 const STATUS = { OK: 0, FAILED: 1, CORRUPT: 2, LEAKS: 3, UNSUPPORTED: 63 } as const;
@@ -49,10 +62,11 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
     if (!args.has('q')) process.stdout.write(text);
   };
   const findings = new FindingLines();
+  const progress = commandProgress(args, args.has('q'));
   let result: CheckResult;
   let format = 'qcow2';
   try {
-    result = check(spec, {
+    const steps = checkSteps(spec, {
       fix: fixes.at(-1) ?? 'none',
       opened: (description) => {
         format = description.layers[0].format;
@@ -65,9 +79,13 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
         if (output === 'human') print(repairedText(first));
       },
     });
+    result = await advancing(steps, progress);
+    await progress.advance(1);
   } catch (error) {
     findings.flush();
     return failed(error);
+  } finally {
+    progress.finish();
   }
   findings.flush();
   print(output === 'human' ? humanResult(result) : jsonResult(result, spec.filename, format));

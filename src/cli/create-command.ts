@@ -5,7 +5,7 @@ import { createImage } from '../tools/create.js';
 import { completeCreation, type Creation, planCreation } from '../tools/creation.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import { FORMAT, keysOf, OBJECT, QUIET } from './image-options.js';
+import { FORMAT, keysOf, OBJECT, PROGRESS, QUIET } from './image-options.js';
 import { asksForHelp, optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
@@ -15,6 +15,7 @@ const OPTIONS = [
   FORMAT,
   OBJECT,
   QUIET,
+  PROGRESS,
   { short: 'b', value: true },
   { short: 'F', value: true },
   { short: 'o', value: true },
@@ -50,9 +51,10 @@ async function create(planned: Creation, size: number | undefined, args: Argumen
     const facts = describeOptions(creation.values, creation.table);
     process.stdout.write(`Formatting '${filename}', fmt=${format} ${facts}\n`);
   }
-  const progress = commandProgress(args);
+  const progress = commandProgress(args, args.has('q'));
   try {
     await createImage(creation, progress);
+    await progress.advance(1);
   } finally {
     progress.finish();
   }

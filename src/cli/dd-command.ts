@@ -7,14 +7,21 @@ import { planCreation } from '../tools/creation.js';
 import { openTold } from './open-told.js';
 import { commandProgress } from './command-progress.js';
 import { getopt } from './getopt.js';
-import { FORCE_SHARE, FORMAT, IMAGE_OPTS, imageSpec, OBJECT } from './image-options.js';
+import { FORCE_SHARE, FORMAT, IMAGE_OPTS, imageSpec, OBJECT, PROGRESS } from './image-options.js';
 import { ioProblem } from './io-problem.js';
 import { makeTarget } from './make-target.js';
 import type { Outcome } from './outcome.js';
 import { reportError } from './program.js';
 import { sizeWord } from './size-word.js';
 
-const OPTIONS = [FORMAT, IMAGE_OPTS, FORCE_SHARE, OBJECT, { short: 'O', value: true }] as const;
+const OPTIONS = [
+  FORMAT,
+  IMAGE_OPTS,
+  FORCE_SHARE,
+  OBJECT,
+  PROGRESS,
+  { short: 'O', value: true },
+] as const;
 
 const MOST_BLOCK = 2 ** 31 - 1;
 const DEFAULT_BLOCK = 512;

@@ -124,7 +124,8 @@ export class CreateTarget {
       storage.flush();
       return;
     }
-    storage.truncate(0);
+    // Of a file that was cut, ext4 writes all data out when it is closed, and whoever closes it waits.
+    if (storage.size() > 0) storage.truncate(0);
     // Neither is more than a hint.
     if (hints.noCow === true) setNoCopyOnWrite(storage.fd);
     const { extentSizeHint = DEFAULT_EXTENT_SIZE_HINT } = hints;

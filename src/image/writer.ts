@@ -42,6 +42,11 @@ export interface BackingName {
   readonly format: string | null;
 }
 
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
 export interface ImageWriter {
   /** Writes `length` bytes of `source` from byte `at` on to `offset`; the range lies in the disk. */
   write(offset: number, length: number, source: IoBuffer, at: number): void;
@@ -61,10 +66,11 @@ export interface ImageWriter {
   /**
    * Marks a range as zero, whether anything lies below or not, as QEMU's request to write zeroes does:
    * whole subclusters, or clusters where there are none; the disk may end in the last one. `unmap`: its
-   * space is given back, else it stays. False where the format cannot say it: then the range, of which
-   * a part may be done, is to be written.
+   * space is given back, else it stays. `changed`: the part of it that may have been something else, which
+   * is all that bitmaps record. False where the format cannot say it: then the range, of which a part may
+   * be done, is to be written.
    */
-  markZero(offset: number, length: number, unmap: boolean): boolean;
+  markZero(offset: number, length: number, unmap: boolean, changed?: ByteRange): boolean;
 
   /**
    * Gives back the whole clusters of the range, the disk's last one too, as QEMU's discard does; other

@@ -13,6 +13,7 @@ import { checkBitmapTables } from '../image/qcow2/bitmaps.js';
 import { readHeader } from '../image/qcow2/header.js';
 import { prepareForWriting } from '../image/qcow2/prepare-for-writing.js';
 import { type ImageSpec, specOf } from '../image/spec.js';
+import { runSteps, type Steps, stepsWithin } from '../image/steps.js';
 import { openDescription } from './open-image.js';
 
 export interface CheckOptions {
@@ -31,6 +32,17 @@ export interface CheckOptions {
  * for formats that have nothing to check, errors of opening, and where the check comes to no end.
  */
 export function check(image: string | ImageSpec, options: CheckOptions = {}): CheckResult {
+  return runSteps(checkSteps(image, options));
+}
+
+/**
+ * The same in steps. Where it is ended between two of them, a check has changed nothing, and what a repair
+ * leaves is what a crash leaves of it: the next one goes on.
+ */
+export function* checkSteps(
+  image: string | ImageSpec,
+  options: CheckOptions = {},
+): Steps<CheckResult> {
   const { fix = 'none', report = () => {}, repaired, policy } = options;
   const spec = specOf(image);
   const writable = fix !== 'none';
@@ -58,11 +70,13 @@ export function check(image: string | ImageSpec, options: CheckOptions = {}): Ch
     }
     if (writable) negotiate(layer);
     refuseBitmapTables(spec, layer);
-    const first = checkImage(checkedImage(layer), fix, report);
+    const half = fix === 'none' ? 1 : 0.5;
+    const first = yield* stepsWithin(checkImage(checkedImage(layer), fix, report), 0, half);
     const { corruptionsFixed, leaksFixed } = first;
     if (corruptionsFixed + leaksFixed === 0) return first;
     repaired?.(first);
-    const second = checkImage(checkedImage(layer), 'none', report);
+    const again = checkImage(checkedImage(layer), 'none', report);
+    const second = yield* stepsWithin(again, half, 1);
     return { ...second, corruptionsFixed, leaksFixed };
   } finally {
     closeImage(description);

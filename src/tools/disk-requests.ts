@@ -10,6 +10,7 @@ import { formatOf } from '../image/probe.js';
 import { compressCluster, loadZstd } from '../image/qcow2/compression.js';
 import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
 import type { WriteOptions } from '../image/write-options.js';
+import type { ByteRange } from '../image/writer.js';
 import { isZero } from '../image/zeroes.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { OpenDisk } from './open-disk.js';
@@ -229,8 +230,9 @@ export class DiskRequests {
   }
 
   /** Whole units, or up to the disk's end. */
-  #zeroUnits(from: number, to: number, { unmap, noFallback }: ZeroOptions): void {
-    if (this.#disk.writer.markZero(from, to - from, unmap)) return;
+  #zeroUnits(from: number, to: number, options: ZeroOptions, changed?: ByteRange): void {
+    const { unmap, noFallback } = options;
+    if (this.#disk.writer.markZero(from, to - from, unmap, changed)) return;
     if (noFallback) throw unsupported('zeroes without writing them');
     this.#writeZeroBytes(from, to);
   }
@@ -239,7 +241,8 @@ export class DiskRequests {
   #zeroPart(from: number, to: number, options: ZeroOptions): void {
     const unit = alignDown(from, this.#zeroUnit);
     const end = Math.min(unit + this.#zeroUnit, this.#disk.size);
-    if (this.#restIsZero(unit, end)) this.#zeroUnits(unit, end, options);
+    const changed = { offset: from, length: to - from };
+    if (this.#restIsZero(unit, end)) this.#zeroUnits(unit, end, options, changed);
     else if (options.noFallback) throw unsupported('zeroes without writing them');
     else this.#writeZeroBytes(from, to);
   }

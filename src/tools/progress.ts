@@ -1,4 +1,5 @@
 /** How long commands tell how far they are, and how they are asked to stop. */
+import type { Steps } from '../image/steps.js';
 
 export interface Progress {
   /**
@@ -16,6 +17,25 @@ export class Cancelled extends Error {
   constructor(signal: 'SIGINT' | 'SIGTERM' = 'SIGINT') {
     super(signal);
     this.signal = signal;
+  }
+}
+
+/** Between two times that steps let signals through, or others run. */
+const STEP_MS = 10;
+
+/** Runs steps, and tells how far they are; an error of that ends them. */
+export async function advancing<T>(steps: Steps<T>, progress: Progress): Promise<T> {
+  for (let told = Date.now(); ; ) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+    if (Date.now() - told < STEP_MS) continue;
+    try {
+      await progress.advance(step.value);
+    } catch (error) {
+      steps.throw(error);
+      throw error;
+    }
+    told = Date.now();
   }
 }
 

@@ -377,7 +377,6 @@ export const WORDS = `
   create -- x 1M
   create -f qcow2 x 1M --
   create -f qcow2 -- -x 1M
-  create -f qcow2 -p x 1M
   create -f qcow2 -O qcow2 x 1M
   create -f qcow2 --size 1M x
   create --image-opts x 1M

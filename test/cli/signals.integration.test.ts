@@ -28,6 +28,38 @@ describe('a command that a signal meets', () => {
     expect(wrong).to.equal('');
   });
 
+  /** What it says of its progress, in percent, and how it ended. */
+  async function progressOf(words: readonly string[], signal?: NodeJS.Signals) {
+    const child = spawn(process.execPath, [CLI, ...words, '--progress=json'], { cwd: temp.path });
+    let said = '';
+    child.stdout.on('data', (text: Buffer) => {
+      said += text.toString();
+      if (signal !== undefined) child.kill(signal);
+    });
+    const [status] = (await once(child, 'close')) as [number | null];
+    const lines = said.split('\n').filter((line) => line.startsWith('{"progress":'));
+    return { status, steps: lines.map((line) => JSON.parse(line).progress as number) };
+  }
+
+  it('check, create and dd tell how far they are', async () => {
+    const create = ['create', '-f', 'qcow2', '-o', 'preallocation=full', 'a.qcow2', '32M'];
+    for (const words of [create, ['check', 'a.qcow2'], ['dd', 'if=a.qcow2', 'of=a.raw']]) {
+      const { status, steps } = await progressOf(words);
+      expect(status, words[0]!).to.equal(0);
+      expect([steps[0], steps.at(-1)], words[0]!).to.deep.equal([0, 100]);
+    }
+  });
+
+  it('check ends by SIGINT, and leaves the image as it was', async () => {
+    const image = temp.at('a.qcow2');
+    const options = ['-o', 'preallocation=metadata'];
+    qemuImg('create', '-q', '-f', 'qcow2', ...options, image, '256G');
+    const { status, steps } = await progressOf(['check', image], 'SIGINT');
+    // 0: where the machine was faster than the signal.
+    expect(status).to.equal(steps.at(-1) === 100 ? 0 : 130);
+    qemuImg('check', image);
+  });
+
   for (const [signal, expected] of [
     ['SIGINT', 130],
     ['SIGTERM', 143],

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import type { CheckResult } from '#src/image/check-result.js';
 import { checkImage } from '#src/image/qcow2/check.js';
+import { runSteps } from '#src/image/steps.js';
 import { readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
 import { isExpected } from '#src/errors.js';
@@ -24,7 +25,7 @@ function repair(storage: MutableStorage): CheckResult | null {
     const header = readHeader(storage, 'check');
     const bitmaps = readBitmaps(storage, header);
     const image = { storage, header, bitmaps, limit: Number.POSITIVE_INFINITY };
-    return checkImage(image, 'all', () => {});
+    return runSteps(checkImage(image, 'all', () => {}));
   } catch (error) {
     if (isExpected(error)) return null;
     throw error;

@@ -7,6 +7,7 @@ import { ImageError } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import type { CheckResult, Fix } from '../check-result.js';
 import type { Report, ScanFinding } from './check-findings.js';
+import { type Steps, stepsWithin } from '../steps.js';
 import type { CheckedImage } from './checked-image.js';
 import { type CheckedTable, readCheckedTable } from './check-snapshots.js';
 import { compareCopied } from './copied.js';
@@ -31,7 +32,7 @@ type Counters = {
  * Checks the image, for one thread, before anybody else uses it. Throws an ImageError where it cannot be
  * checked: its snapshot table is none, or only a rebuild would help where leaks alone are to be repaired.
  */
-export function checkImage(image: CheckedImage, fix: Fix, report: Report): CheckResult {
+export function checkImage(image: CheckedImage, fix: Fix, report: Report): Steps<CheckResult> {
   return new Check(image, fix, report).run();
 }
 
@@ -53,26 +54,32 @@ class Check {
     this.#report = report;
   }
 
-  run(): CheckResult {
+  *run(): Steps<CheckResult> {
     const { storage, header, bitmaps } = this.#image;
     const snapshots = readCheckedTable(storage, header, this.#fix === 'all', this.#report);
     const { entries, size } = snapshots;
     const source = { header, snapshots: entries, snapshotTableSize: size, bitmaps };
-    const scan = scanReferences(storage, source, {
+    const scanning = scanReferences(storage, source, {
       largest: largestCount(header.geometry.refcountBits),
       repairsEntries: this.#fix === 'all',
       report: (finding) => this.#countFinding(finding),
     });
+    const scan = yield* stepsWithin(scanning, 0, PART.SCANNED);
     this.#counters.corruptionsFixed -= scan.entries.refused;
     this.#counters.corruptions += scan.entries.refused;
     const hasProblems = this.#counters.corruptions > 0;
-    const compared = this.#compare(scan, 'none');
+    const compared = yield* stepsWithin(this.#compare(scan, 'none'), PART.SCANNED, PART.COMPARED);
     const differs = compared.leaks + compared.corruptions > 0;
     let table: Float64Array = scan.refcountTable;
     if (this.#fix === 'none') this.#countCompared(compared);
-    else table = this.#repair(scan, source, snapshots, compared);
+    else {
+      const repairing = this.#repair(scan, source, snapshots, compared);
+      table = yield* stepsWithin(repairing, PART.COMPARED, PART.REPAIRED);
+    }
     const suspects = hasProblems || compared.hasWrongFlags || scan.entries.suspectsFlags;
-    if (suspects || (differs && this.#fix !== 'none')) this.#compareFlags(scan, table);
+    if (suspects || (differs && this.#fix !== 'none')) {
+      yield* stepsWithin(this.#compareFlags(scan, table), PART.REPAIRED, 1);
+    }
     this.#countSnapshots(snapshots);
     if (this.#fix !== 'none' && this.#counters.corruptions + this.#counters.checkErrors === 0) {
       clearWarningBits(storage, header);
@@ -96,12 +103,12 @@ class Check {
   }
 
   /** Compares the refcounts; differences that `fix` puts right are told as such. */
-  #compare(scan: ReferenceScan, fix: Fix): RefcountComparison & { fixed: Fixed } {
+  *#compare(scan: ReferenceScan, fix: Fix): Steps<RefcountComparison & { fixed: Fixed }> {
     const { storage, header } = this.#image;
     const end = Math.max(scan.fileClusters, scan.counts.end);
     const report = this.#report;
     const fixed = { leaks: 0, corruptions: 0 };
-    const compared = compareRefcounts(
+    const compared = yield* compareRefcounts(
       storage,
       header.geometry,
       { table: scan.refcountTable, end },
@@ -134,12 +141,12 @@ class Check {
   }
 
   /** Answers the refcount table as it is then. */
-  #repair(
+  *#repair(
     scan: ReferenceScan,
     source: ScanSource,
     snapshots: CheckedTable,
     compared: RefcountComparison,
-  ): Float64Array {
+  ): Steps<Float64Array> {
     const counters = this.#counters;
     const fix = this.#fix === 'all' ? 'all' : 'leaks';
     const rebuild = scan.needsRebuild || compared.hasUncounted || compared.unknown > 0;
@@ -149,7 +156,7 @@ class Check {
     }
     if (rebuild) this.#report({ kind: 'rebuilding' });
     else if (compared.leaks + compared.corruptions > 0) {
-      const { leaks, corruptions, fixed } = this.#compare(scan, fix);
+      const { leaks, corruptions, fixed } = yield* this.#compare(scan, fix);
       counters.leaks += leaks - fixed.leaks;
       counters.corruptions += corruptions - fixed.corruptions;
       counters.leaksFixed += fixed.leaks;
@@ -164,7 +171,7 @@ class Check {
       rebuild,
       report: this.#report,
     } as const;
-    const { table, problems } = repairImage(this.#image, plan);
+    const { table, problems } = yield* repairImage(this.#image, plan);
     if (rebuild) {
       counters.corruptionsFixed += counters.corruptions + compared.corruptions - problems;
       counters.corruptions = problems;
@@ -173,7 +180,7 @@ class Check {
     return table;
   }
 
-  #compareFlags(scan: ReferenceScan, table: Float64Array): void {
+  *#compareFlags(scan: ReferenceScan, table: Float64Array): Steps<void> {
     const { storage, header } = this.#image;
     const counters = this.#counters;
     const reader = new RefcountReader(storage, header.geometry, table);
@@ -181,7 +188,7 @@ class Check {
     // With leaks alone to be repaired, only where the counts are known to be right.
     const repairs =
       this.#fix === 'all' || (this.#fix === 'leaks' && corruptions + checkErrors + leaks === 0);
-    compareCopied(storage, header, {
+    yield* compareCopied(storage, header, {
       countOf: (cluster) => reader.get(cluster),
       strict: false,
       canRepair: (place) => scan.isOwnTable(place),
@@ -202,6 +209,9 @@ class Check {
     else this.#counters.corruptions += problems;
   }
 }
+
+/** How far a check is when it has done that. */
+const PART = { SCANNED: 0.6, COMPARED: 0.8, REPAIRED: 0.9 } as const;
 
 interface Fixed {
   readonly leaks: number;

@@ -3,6 +3,7 @@
  * where a cluster has one reference. Those of snapshots mean nothing.
  */
 import type { Storage } from '../../storage/storage.js';
+import type { Steps } from '../steps.js';
 import type { IoBuffer } from '../../sys/io-buffer.js';
 import type { CopiedFinding, Report } from './check-findings.js';
 import { hasBit } from './features.js';
@@ -32,7 +33,7 @@ export function compareCopied(
   storage: Storage,
   header: Qcow2Header,
   options: CopiedOptions,
-): number {
+): Steps<number> {
   return new CopiedWalk(storage, header, options).run();
 }
 
@@ -57,11 +58,11 @@ class CopiedWalk {
     this.#l2Reader = new TableReader(storage);
   }
 
-  run(): number {
+  *run(): Steps<number> {
     const { l1Size, l1TableOffset } = this.#header;
     const repairs = this.#repairs(l1TableOffset);
     const reader = this.#l1Reader;
-    reader.forEachBlock(l1TableOffset, l1Size * 8, (length, position) => {
+    for (const { length, position } of reader.blocks(l1TableOffset, l1Size * 8)) {
       const changed = new ChangedPart(reader.buffer, position);
       const { view } = reader.buffer;
       for (let at = 0; at < length; at += 8) {
@@ -80,9 +81,10 @@ class CopiedWalk {
         }
         // Before the buffer is written: the table may lie in it.
         if (host !== 0) this.#compareL2(host);
+        yield (position - l1TableOffset + at) / (l1Size * 8);
       }
       if (changed.length > 0) changed.write(this.#options.repair!);
-    });
+    }
     return this.#wrong;
   }
 

@@ -7,6 +7,7 @@ import { divCeil } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
+import { runSteps } from '../steps.js';
 import type { Bitmap } from './bitmaps.js';
 import { compareCopied } from './copied.js';
 import { hasBit } from './features.js';
@@ -65,16 +66,17 @@ export function rebuildRefcounts(
   const snapshotTableSize = problems.snapshotTableSize(storage, header);
   const tables = snapshots.map(tablesOf);
   const source = { header, snapshots: tables, snapshotTableSize, bitmaps };
-  const scan = scanReferences(storage, source, {
+  const scanning = scanReferences(storage, source, {
     report: (finding) => problems.addFinding(finding),
     conflict: (cluster, use, other) => problems.addConflict(cluster, use, other),
   });
+  const scan = runSteps(scanning);
   problems.refuse(storage);
   const { counts, refcountTable: table } = scan;
   refuseLargeCounts(storage, header, counts);
   const missing = new Set<number>();
   const perBlock = countsPerBlock(geometry);
-  const { leaks, corruptions } = compareRefcounts(
+  const comparing = compareRefcounts(
     storage,
     geometry,
     { table, end: comparedEnd(table, counts, perBlock) },
@@ -85,13 +87,15 @@ export function rebuildRefcounts(
       return counted;
     },
   );
+  const { leaks, corruptions } = runSteps(comparing);
   const additions = planAdditions(storage, header, table, counts.end, missing);
   new RefcountRepair(storage, header, table, counts).repair(additions);
-  const flags = compareCopied(storage, header, {
+  const flagging = compareCopied(storage, header, {
     countOf: (cluster) => counts.count(cluster),
     strict: true,
     repair: (buffer, at, length, position) => storage.write(buffer, at, length, position),
   });
+  const flags = runSteps(flagging);
   storage.flush();
   clearDirty(storage, header);
   return { leaksFixed: leaks, corruptionsFixed: corruptions + flags };

@@ -6,6 +6,7 @@
  */
 import { alignDown, TWO_32 } from '../../codec/bits.js';
 import type { Storage } from '../../storage/storage.js';
+import type { Steps } from '../steps.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Geometry } from './geometry.js';
 import { countIn, hasWrongFlag, PAGE_SIZE, type ReferenceCounts } from './reference-counts.js';
@@ -86,19 +87,20 @@ export interface StoredRefcounts {
 export type ReportCount = (cluster: number, stored: number, counted: number) => number;
 
 /** Compares the stored refcounts of the first `end` clusters with `counts`. */
-export function compareRefcounts(
+export function* compareRefcounts(
   storage: Storage,
   geometry: Geometry,
   { table, end }: StoredRefcounts,
   counts: ReferenceCounts,
   report: ReportCount,
   unknown?: ReportUnknown,
-): RefcountComparison {
+): Steps<RefcountComparison> {
   const perBlock = countsPerBlock(geometry);
   const comparison = new Comparison(counts, report);
   const block = new IoBuffer(geometry.clusterSize);
   const stored = new Float64Array(PAGE_SIZE);
   for (const first of blocksToCompare(table, end, perBlock, counts)) {
+    yield first / end;
     const last = Math.min(end, first + perBlock);
     const offset = table[first / perBlock] ?? 0;
     if (offset === UNREADABLE) {

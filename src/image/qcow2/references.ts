@@ -5,6 +5,7 @@
  */
 import { TWO_32 } from '../../codec/bits.js';
 import type { Storage } from '../../storage/storage.js';
+import type { Steps } from '../steps.js';
 import { type Bitmap, bitmapEntryProblem } from './bitmaps.js';
 import type { Report, ScanFinding } from './check-findings.js';
 import { hasBit } from './features.js';
@@ -67,13 +68,13 @@ export const UNREADABLE = -1;
 const NO_OFFSET = 2 ** 63;
 
 /** Walks everything. Memory: 4 bytes for each cluster of the file, holes left out. */
-export function scanReferences(
+export function* scanReferences(
   storage: Storage,
   source: ScanSource,
   options: ScanOptions,
-): ReferenceScan {
+): Steps<ReferenceScan> {
   const scan = new ReferenceScan(storage, source, options);
-  scan.run();
+  yield* scan.run();
   return scan;
 }
 
@@ -96,6 +97,9 @@ export class ReferenceScan implements DataCounter {
   readonly #reader: TableReader;
   /** L2 tables in which nothing was found, and how often they are to be counted again. */
   readonly #known = new Map<number, number>();
+  /** Entries of L1 tables that were looked at, and how many there are. */
+  #walked = 0;
+  readonly #entries: number;
 
   constructor(storage: Storage, source: ScanSource, options: ScanOptions) {
     const { geometry } = source.header;
@@ -108,13 +112,15 @@ export class ReferenceScan implements DataCounter {
     const { report, repairsEntries = false } = options;
     this.entries = new EntryScan(storage, source.header, this, report, repairsEntries);
     this.#reader = new TableReader(storage);
+    const { header, snapshots } = source;
+    this.#entries = snapshots.reduce((sum, { l1Size }) => sum + l1Size, header.l1Size);
   }
 
-  run(): void {
+  *run(): Steps<void> {
     const { header, snapshots, snapshotTableSize } = this.#source;
     this.#range(USE.HEADER, 0, this.#geometry.clusterSize);
-    this.#countL1Table(header.l1TableOffset, header.l1Size, true);
-    this.#countSnapshots(snapshots);
+    yield* this.#countL1Table(header.l1TableOffset, header.l1Size, true);
+    yield* this.#countSnapshots(snapshots);
     this.#range(USE.SNAPSHOT_TABLE, header.snapshotsOffset, snapshotTableSize);
     const { refcountTableOffset, refcountTableClusters } = header;
     const size = refcountTableClusters * this.#geometry.clusterSize;
@@ -124,6 +130,7 @@ export class ReferenceScan implements DataCounter {
     this.#countBitmaps();
     for (const [table, times] of this.#known) {
       if (times > 0) this.entries.scan(table, times, false);
+      yield this.#part;
     }
     this.entries.settleRepairs((table) => this.isOwnTable(table));
     this.#countRefcountBlocks(refcountTableOffset, size);
@@ -153,26 +160,44 @@ export class ReferenceScan implements DataCounter {
   }
 
   /** Counts an L1 table of `l1Size` entries, and each L2 table as often as it is referenced. */
-  #countL1Table(offset: number, l1Size: number, active: boolean): void {
-    const { clusterSize } = this.#geometry;
+  *#countL1Table(offset: number, l1Size: number, active: boolean): Steps<void> {
     this.#range(USE.L1_TABLE, offset, l1Size * ENTRY_SIZE);
-    this.#forEachEntry(offset, l1Size * ENTRY_SIZE, (low, high) => {
-      if (hasReservedL1Bits(low, high)) {
-        this.#options.report({ kind: 'l1-reserved', entry: entryValue(low, high) });
+    const { view } = this.#reader.buffer;
+    for (const { length } of this.#reader.blocks(offset, l1Size * ENTRY_SIZE)) {
+      for (let at = 0; at < length; at += ENTRY_SIZE) {
+        this.#walked++;
+        const high = view.getUint32(at);
+        const low = view.getUint32(at + 4);
+        if (low === 0 && high === 0) continue;
+        this.#countL1Entry(low, high, active);
+        yield this.#part;
       }
-      const table = hostOffsetOf(low, high);
-      if (table === 0) {
-        // A flag beside nothing: no table lies over the header.
-        if (active) this.entries.suspectsFlags = true;
-        return;
-      }
-      const seen = isCopied(high) ? SEEN.COPIED : SEEN.NOT_COPIED;
-      this.#range(USE.L2_TABLE, table, clusterSize, 1, active ? seen : SEEN.NOTHING);
-      if (table % clusterSize !== 0) {
-        this.#options.report({ kind: 'l2-table-unaligned', offset: table });
-      }
-      this.#countL2Table(table, active);
-    });
+      yield this.#part;
+    }
+  }
+
+  /** Of the entries of all L1 tables. */
+  get #part(): number {
+    return Math.min(1, this.#walked / Math.max(1, this.#entries));
+  }
+
+  #countL1Entry(low: number, high: number, active: boolean): void {
+    const { clusterSize } = this.#geometry;
+    if (hasReservedL1Bits(low, high)) {
+      this.#options.report({ kind: 'l1-reserved', entry: entryValue(low, high) });
+    }
+    const table = hostOffsetOf(low, high);
+    if (table === 0) {
+      // A flag beside nothing: no table lies over the header.
+      if (active) this.entries.suspectsFlags = true;
+      return;
+    }
+    const seen = isCopied(high) ? SEEN.COPIED : SEEN.NOT_COPIED;
+    this.#range(USE.L2_TABLE, table, clusterSize, 1, active ? seen : SEEN.NOTHING);
+    if (table % clusterSize !== 0) {
+      this.#options.report({ kind: 'l2-table-unaligned', offset: table });
+    }
+    this.#countL2Table(table, active);
   }
 
   #countL2Table(table: number, active: boolean): void {
@@ -188,7 +213,7 @@ export class ReferenceScan implements DataCounter {
     }
   }
 
-  #countSnapshots(snapshots: readonly SnapshotTables[]): void {
+  *#countSnapshots(snapshots: readonly SnapshotTables[]): Steps<void> {
     const { report } = this.#options;
     const { incompatibleFeatures } = this.#source.header;
     if (snapshots.length > 0 && hasBit(incompatibleFeatures, INCOMPATIBLE.DATA_FILE)) {
@@ -199,7 +224,7 @@ export class ReferenceScan implements DataCounter {
         report({ kind: 'snapshot-l1-unaligned', id, name, offset: l1TableOffset });
       } else if (l1Size > MAX_L1_ENTRIES) {
         report({ kind: 'snapshot-l1-large', id, name, l1Size });
-      } else this.#countL1Table(Number(l1TableOffset), l1Size, false);
+      } else yield* this.#countL1Table(Number(l1TableOffset), l1Size, false);
     }
   }
 

@@ -14,6 +14,7 @@
 import { divCeil } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
+import type { Steps } from '../steps.js';
 import type { CheckedImage } from './checked-image.js';
 import type { Report } from './check-findings.js';
 import { type CheckedTable, repairedTable } from './check-snapshots.js';
@@ -44,7 +45,7 @@ export interface RepairResult {
 }
 
 /** All is durable on return. Throws EFBIG or ENOSPC with no refcount changed. */
-export function repairImage(image: CheckedImage, plan: RepairPlan): RepairResult {
+export function repairImage(image: CheckedImage, plan: RepairPlan): Steps<RepairResult> {
   return new Repair(image, plan).run();
 }
 
@@ -65,15 +66,15 @@ class Repair {
     this.#snapshots = snapshots === null ? new IoBuffer(0) : repairedTable(snapshots, size);
   }
 
-  run(): RepairResult {
+  *run(): Steps<RepairResult> {
     const { scan, rebuild, snapshots } = this.#plan;
     this.#repairEntries();
-    if (rebuild) return this.#rebuild(true);
+    if (rebuild) return yield* this.#rebuild(true);
     if (snapshots === null) {
       this.#correct(scan.counts);
       return { table: scan.refcountTable, problems: 0 };
     }
-    return this.#moveSnapshots();
+    return yield* this.#moveSnapshots();
   }
 
   /** Unaligned clusters that read as zeroes: the entries read as zeroes without them. */
@@ -118,16 +119,16 @@ class Repair {
   }
 
   /** A new snapshot table, and counts in place where they reach it. */
-  #moveSnapshots(): RepairResult {
+  *#moveSnapshots(): Steps<RepairResult> {
     const { storage } = this.#image;
     const { scan, snapshots } = this.#plan;
-    const { counts } = this.#scanWithout(false);
+    const { counts } = yield* this.#scanWithout(false);
     const clusters = divCeil(this.#snapshots.length, this.#clusterSize);
     const start = this.#findFree(counts, clusters);
     const { refcountTable } = scan;
     for (let cluster = start; cluster < start + clusters; cluster++) {
       if ((refcountTable[Math.floor(cluster / this.#perBlock)] ?? 0) === 0) {
-        return this.#rebuild(false);
+        return yield* this.#rebuild(false);
       }
       counts.add(cluster, USE.SNAPSHOT_TABLE, 1);
     }
@@ -146,11 +147,11 @@ class Repair {
   }
 
   /** New blocks and a new table for all that is in use. */
-  #rebuild(tells: boolean): RepairResult {
+  *#rebuild(tells: boolean): Steps<RepairResult> {
     const { storage, header } = this.#image;
     const { geometry } = header;
     const { snapshots, scan } = this.#plan;
-    const { counts, problems } = this.#scanWithout(true);
+    const { counts, problems } = yield* this.#scanWithout(true);
     if (tells) this.#tellFreed(counts);
     for (let cluster = scan.protectedFrom; cluster < scan.fileClusters; cluster++) {
       if (counts.count(cluster) === 0) counts.add(cluster, USE.MIXED, 1);
@@ -223,7 +224,7 @@ class Repair {
   }
 
   /** Counts as they will be without the snapshot table, if it moves, and without the refcounts. */
-  #scanWithout(refcounts: boolean): { counts: ReferenceCounts; problems: number } {
+  *#scanWithout(refcounts: boolean): Steps<{ counts: ReferenceCounts; problems: number }> {
     const { storage, header } = this.#image;
     const { source, snapshots } = this.#plan;
     let problems = 0;
@@ -232,7 +233,7 @@ class Repair {
       header: refcounts ? { ...header, refcountTableClusters: 0 } : header,
       snapshotTableSize: snapshots === null ? source.snapshotTableSize : 0,
     };
-    const { counts } = scanReferences(storage, left, {
+    const { counts } = yield* scanReferences(storage, left, {
       largest: largestCount(header.geometry.refcountBits),
       repairsEntries: true,
       countsPastEnd: true,

@@ -26,11 +26,16 @@ export class TableReader {
     length: number,
     visit: (length: number, position: number) => void,
   ): void {
+    for (const block of this.blocks(offset, length)) visit(block.length, block.position);
+  }
+
+  /** The same blocks one by one: each is in `buffer` until the next one is asked for. */
+  *blocks(offset: number, length: number): Generator<{ length: number; position: number }> {
     if (offset > Number.MAX_SAFE_INTEGER) return;
     for (let done = 0; done < length; done += BLOCK_SIZE) {
       const most = Math.min(BLOCK_SIZE, length - done);
       const n = this.#storage.read(this.buffer, 0, most, offset + done);
-      if (n > 0) visit(n - (n % 8), offset + done);
+      if (n > 0) yield { length: n - (n % 8), position: offset + done };
       if (n < most) break;
     }
   }

@@ -11,6 +11,7 @@ import { type WriteOptions, writesThrough } from '../write-options.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import type {
   BackingName,
+  ByteRange,
   ImageWriter,
   Preallocation,
   SnapshotOptions,
@@ -247,13 +248,14 @@ export class Qcow2Writer implements ImageWriter {
     this.#change(offset, length, () => this.#zeroer.zero(offset, length, true));
   }
 
-  markZero(offset: number, length: number, unmap: boolean): boolean {
+  markZero(offset: number, length: number, unmap: boolean, changed?: ByteRange): boolean {
     let marked = true;
-    this.#change(offset, length, () => {
+    const zero = () => {
       // Nothing is read there but what the file has.
       if (this.#tables.data?.raw === true) this.#zeroer.zero(offset, length, !unmap);
       else marked = this.#marker.zero(offset, length, unmap);
-    });
+    };
+    this.#change(offset, length, zero, changed);
     return marked;
   }
 
@@ -265,7 +267,7 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   preallocate(offset: number, length: number): void {
-    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length), false);
+    this.#change(offset, length, () => this.#zeroer.preallocate(offset, length), null);
   }
 
   resize(size: number, preallocation: Preallocation = 'off'): void {
@@ -422,17 +424,23 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   /**
-   * Changes clusters: `body` may be run twice. `isSeen`: whether what is read changes. Where the host has
-   * no room, freed clusters that wait for a flush are given back to it first.
+   * Changes clusters: `body` may be run twice. `changed`: where what is read changes, if not in all of the
+   * range; null: nowhere. Where the host has no room, freed clusters that wait for a flush are given back
+   * to it first.
    */
-  #change(offset: number, length: number, body: () => void, isSeen = true): void {
+  #change(
+    offset: number,
+    length: number,
+    body: () => void,
+    changed: ByteRange | null = { offset, length },
+  ): void {
     const run = (steps: () => void) =>
       this.#isSharable(offset, length) ? this.#reserved(steps) : this.#alone(steps);
     run(() => {
       this.#checkRange(offset, length);
-      if (isSeen) {
+      if (changed !== null) {
         this.#keeper?.hold('recording');
-        this.#keeper?.mark(offset, length);
+        this.#keeper?.mark(changed.offset, changed.length);
       }
       try {
         body();

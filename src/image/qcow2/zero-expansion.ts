@@ -80,7 +80,8 @@ export class ZeroExpander {
         const table = tables.get(index * L1_ENTRY_SIZE);
         if (table !== undefined && !seen.has(table)) {
           seen.add(table);
-          this.#expandTable(this.#tableAt(table, index, l1 !== active), backed);
+          const which = this.#tableAt(table, index, l1 !== active);
+          for (const _ of this.#expandTable(which, backed)) yield done / total;
         }
         yield ++done / total;
       }
@@ -116,7 +117,8 @@ export class ZeroExpander {
     return { offset, guest: l1Index * this.#tables.geometry.l2Coverage, shares, inactive };
   }
 
-  #expandTable(table: L2Table, backed: boolean): void {
+  /** Yields after each cluster of zeroes. */
+  *#expandTable(table: L2Table, backed: boolean): Generator<void> {
     const { clusterSize, l2Entries, l2EntrySize } = this.#tables.geometry;
     for (let index = 0; index < l2Entries; index++) {
       const at = table.offset + index * l2EntrySize;
@@ -134,11 +136,13 @@ export class ZeroExpander {
         this.#guard.check(host / clusterSize, 1);
         this.#data.writeZeroes(host, guest, clusterSize);
         this.#name(at, host, table);
+        yield;
         continue;
       }
       if (backed) this.#name(at, this.#allocate(table, guest), table);
       else this.#tables.write(at, 0, 0, RANK.L2);
       if (host !== 0) this.#letGo(host, table);
+      yield;
     }
   }
 
