@@ -113,7 +113,7 @@ export class AttachedImage {
     }
     this.#backing = below;
     this.#top = qcow2[0]!;
-    const source = { storage: top, cache, file: 0 };
+    const source = { storage: top, cache, file: 0, disk: this.#state };
     const mapping = activeMapping(description.layers[0], source, this.#top, this.#state);
     this.disk = new Disk(mapping, below);
     this.#whole = wholeDisk(description.layers[0], this.#top, this.#state);
@@ -250,7 +250,11 @@ export class AttachedImage {
     if (top.format === 'raw') {
       return new RawWriter(storage, state, lock, memory.options, top.probed === true);
     }
-    if (top.format !== 'qcow2') throw new TypeError(`${top.format} images are read-only`);
+    if (top.format !== 'qcow2') {
+      const { options } = memory;
+      const target = { storage, cache, state, lock, options, disk };
+      return formatDriver(top.format)!.writing!.writer(top, target);
+    }
     const { header, bitmaps } = top;
     const snapshots = () => this.snapshots().map(({ snapshot }) => snapshot);
     const whole = this.#whole!;

@@ -3,10 +3,15 @@
  * read once, into plain data that every thread is given; each thread then makes its own mapping of it.
  */
 import type { SliceCache } from '../shared/slice-cache.js';
-import type { Storage } from '../storage/storage.js';
+import type { ImageLock } from '../shared/image-lock.js';
+import type { ImageState } from '../shared/image-state.js';
+import type { MutableStorage, Storage } from '../storage/storage.js';
 import type { CheckResult } from './check-result.js';
 import type { ImageKey } from './crypto/cipher-key.js';
+import type { Disk } from './disk.js';
 import type { Mapping } from './extent.js';
+import type { WriteOptions } from './write-options.js';
+import type { ImageWriter } from './writer.js';
 
 /** As QEMU calls them. */
 export const OTHER_FORMATS = ['qed', 'qcow', 'vdi', 'vpc', 'vmdk', 'vhdx'] as const;
@@ -57,10 +62,28 @@ export interface FormatSource {
   readonly cache: SliceCache;
   /** The layer's number in its chain. */
   readonly file: number;
+  /** Bytes of the disk, where that can change. */
+  readonly disk?: { readonly size: number } | null;
+}
+
+/** What a writer works on, in one thread. */
+export interface FormatTarget {
+  readonly storage: MutableStorage;
+  readonly cache: SliceCache;
+  readonly state: ImageState;
+  readonly lock: ImageLock;
+  readonly options: WriteOptions;
+  readonly disk: Disk;
 }
 
 /** How the entries of a format's tables lie in the file. */
 export type TableOrder = 'big64' | 'big32' | 'little';
+
+export interface FormatWriting {
+  /** Puts an image in order that was not closed cleanly. Throws where it cannot be written to. */
+  readonly prepare: (storage: MutableStorage, parts: FormatParts) => FormatParts;
+  readonly writer: (parts: FormatParts, target: FormatTarget) => ImageWriter;
+}
 
 export interface FormatDriver {
   readonly format: OtherFormat;
@@ -69,8 +92,13 @@ export interface FormatDriver {
   open(storage: Storage, how: OpenHow): FormatParts;
   /** The map of the disk. `layout`: as `open` made it. */
   mapping(layout: object, source: FormatSource): Mapping;
-  /** Counts what is in use and what is wrong. Formats without it have no checks. */
-  readonly check?: (storage: Storage, parts: FormatParts) => CheckResult;
+  /**
+   * Counts what is in use and what is wrong, and with `fix` puts right what can be. Formats without it have
+   * no checks.
+   */
+  readonly check?: (storage: MutableStorage, parts: FormatParts, fix: boolean) => CheckResult;
+  /** Formats without it are read-only. */
+  readonly writing?: FormatWriting;
   /** What `info` tells beside: by QEMU's names. `filename`: the image's, as it is shown. */
   readonly specific?: (parts: FormatParts, filename: string) => FormatFactList;
 }
@@ -81,16 +109,28 @@ export function defineFormat<L extends object>(driver: {
   readonly tableOrder: TableOrder;
   readonly open: (storage: Storage, how: OpenHow) => FormatParts & { readonly layout: L };
   readonly mapping: (layout: L, source: FormatSource) => Mapping;
-  readonly check?: (storage: Storage, layout: L) => CheckResult;
+  readonly check?: (storage: MutableStorage, layout: L, fix: boolean) => CheckResult;
+  readonly prepare?: (
+    storage: MutableStorage,
+    parts: FormatParts & { readonly layout: L },
+  ) => FormatParts;
+  readonly writer?: (layout: L, target: FormatTarget) => ImageWriter;
   readonly specific?: (layout: L, filename: string) => FormatFactList;
 }): FormatDriver {
-  const { format, tableOrder, open, check, specific } = driver;
+  const { format, tableOrder, open, check, specific, prepare, writer } = driver;
   return {
     format,
     tableOrder,
     open,
     mapping: (layout, source) => driver.mapping(layout as L, source),
-    ...(check && { check: (storage, { layout }) => check(storage, layout as L) }),
+    ...(check && { check: (storage, { layout }, fix) => check(storage, layout as L, fix) }),
+    ...(prepare &&
+      writer && {
+        writing: {
+          prepare: (storage, { facts, layout }) => prepare(storage, { facts, layout: layout as L }),
+          writer: ({ layout }, target) => writer(layout as L, target),
+        },
+      }),
     ...(specific && { specific: ({ layout }, filename) => specific(layout as L, filename) }),
   };
 }

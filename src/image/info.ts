@@ -83,10 +83,18 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
     backing: backingFacts(layer, filename),
   };
   if (layer.format !== 'qcow2') {
-    const { dirty, encrypted } = layer.format === 'raw' ? PLAIN : layer.facts;
+    const encrypted = layer.format !== 'raw' && layer.facts.encrypted;
     const specific = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.specific;
     const own = layer.format === 'raw' ? undefined : specific?.(layer, filename);
-    return { ...common, dirty, encrypted, snapshots: [], qcow2: null, specific: own ?? null };
+    // QEMU tells it of qcow2 alone.
+    return {
+      ...common,
+      dirty: false,
+      encrypted,
+      snapshots: [],
+      qcow2: null,
+      specific: own ?? null,
+    };
   }
   const { header } = layer;
   return {
@@ -102,8 +110,6 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
     specific: null,
   };
 }
-
-const PLAIN = { dirty: false, encrypted: false };
 
 function backingFacts(layer: LayerDescription, filename: string): BackingFacts | null {
   const named = namedBacking(layer);

@@ -207,10 +207,14 @@ class Opening {
 
   /** Last of all: an image that cannot be opened stays as it is. */
   #prepareForWriting(layer: LayerDescription): LayerDescription {
-    if (layer.format !== 'qcow2') return layer;
+    if (layer.format === 'raw') return layer;
     const { path } = layer.file;
     return within(this.#place(path, 0), () => {
       const storage = storageOf(layer.file);
+      if (layer.format !== 'qcow2') {
+        const parts = formatDriver(layer.format)!.writing!.prepare(storage, layer);
+        return { ...layer, ...parts };
+      }
       const repaired = layer.needsRepair ? this.#repair(storage, layer) : layer.header;
       const { header, warnings } = prepareForWriting(storage, repaired);
       this.#warnings.push(...warnings.map((warning) => `${path}: ${warning}`));
@@ -282,7 +286,8 @@ class Opening {
     place: Place,
   ): OtherDescription {
     const { format } = driver;
-    if (this.#writes(place)) {
+    const writes = this.#writes(place);
+    if (writes && (driver.writing === undefined || !fstatSync(file.fd).isFile())) {
       const message = `Images of format '${format}' are read-only`;
       throw new ImageError('unsupported', 'ENOTSUP', message);
     }
@@ -292,7 +297,8 @@ class Opening {
       return passphraseKey(storage, this.#spec.keys ?? new KeyRing(), encryption?.secret);
     };
     const parts = driver.open(storage, { key });
-    if (parts.facts.dirty) this.#warnings.push(`${file.path}: image was not closed cleanly`);
+    if (parts.facts.dirty && !writes)
+      this.#warnings.push(`${file.path}: image was not closed cleanly`);
     return { format, file, ...parts };
   }
 

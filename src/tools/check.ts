@@ -64,7 +64,9 @@ export function* checkSteps(
     if (layer.format !== 'qcow2') {
       const checkOther = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.check;
       if (layer.format === 'raw' || checkOther === undefined) throw noChecks();
-      return checkOther(storageOf(layer.file), layer);
+      return withSecondLook(repaired, (again) =>
+        checkOther(storageOf(layer.file), layer, writable && !again),
+      );
     }
     if (writable) negotiate(layer);
     refuseBitmapTables(spec, layer);
@@ -99,6 +101,18 @@ function refuseBitmapTables(
     const message = `Could not open '${filename}': ${error.message}: Invalid argument`;
     throw new ImageError('invalid', 'EINVAL', message);
   }
+}
+
+/** What was repaired is told, and the image checked once more. */
+function withSecondLook(
+  repaired: CheckOptions['repaired'],
+  look: (again: boolean) => CheckResult,
+): CheckResult {
+  const first = look(false);
+  const { corruptionsFixed, leaksFixed } = first;
+  if (corruptionsFixed + leaksFixed === 0) return first;
+  repaired?.(first);
+  return { ...look(true), corruptionsFixed, leaksFixed };
 }
 
 function noChecks(): ImageError {

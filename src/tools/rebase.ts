@@ -30,7 +30,8 @@ export async function takeDifferences(
 ): Promise<void> {
   const [top] = overlay.description.layers;
   // A raw image has nothing below it.
-  if (top.format !== 'qcow2') return;
+  if (top.format === 'raw') return;
+  if (top.format !== 'qcow2') throw refused('', `not of ${top.format} images`);
   if (compress && top.key !== null) {
     const message = 'Compression and encryption not supported at the same time';
     throw new ImageError('unsupported', 'ENOTSUP', message);

@@ -1,10 +1,13 @@
 /** Images of other formats than qcow2 and raw: what QEMU has made reads the same, and is told the same. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { crc32c } from '#src/codec/crc32c.js';
 import { KeyRing } from '#src/image/crypto/key-ring.js';
 import { OTHER_FORMATS } from '#src/image/format.js';
 import { openImage } from '#src/image/open.js';
+import { DiskRequests } from '#src/tools/disk-requests.js';
+import { openDisk } from '#src/tools/open-disk.js';
+import { resizeDisk } from '#src/tools/resize.js';
 import { expectImageError } from '../helpers/errors.js';
 import { runInProcess } from '../helpers/in-process.js';
 import { qemuImg, tryQemuImg, tryQemuIo } from '../helpers/qemu.js';
@@ -132,6 +135,71 @@ describe('images of other formats', () => {
     expect(readImage(top).equals(readFileSync(raw))).to.equal(true);
   });
 
+  /** What both tools make of the same commands of qemu-io on the same image. */
+  async function written(commands: readonly string[], backed: boolean): Promise<void> {
+    const paths = ['theirs', 'ours'].map((name) => temp.at(`${name}.qed`));
+    const base = ['-b', sourceDisk(), '-F', 'raw', paths[0]!, '6M'];
+    const how = ['-f', 'qed', '-o', 'cluster_size=4k,table_size=2'];
+    qemuImg('create', '-q', ...how, ...(backed ? base : base.slice(4)));
+    copyFileSync(paths[0]!, paths[1]!);
+    writeTo(paths[0]!, 'qed', commands);
+    const disk = await openDisk(
+      { path: paths[1]!, filename: 'ours', format: 'qed' },
+      { writable: true },
+    );
+    const requests = new DiskRequests(disk);
+    for (const command of commands) {
+      const words = command.split(' ');
+      const [offset, length] = words.slice(-2).map(Number) as [number, number];
+      if (words[0] === 'truncate') resizeDisk(disk, length, 'off');
+      else if (words[1] === '-P')
+        requests.write(offset, length, (bytes) => bytes.fill(Number(words[2])));
+      else requests.writeZeroes(offset, length, { unmap: words[1] === '-zu', noFallback: false });
+      if (words[0] === 'write' && words[1] === '-P') disk.writer.flushAll();
+    }
+    disk.close();
+    expect(qemuImg('check', paths[1]!)).to.match(/No errors were found/);
+    expect(qemuImg('compare', '-f', 'qed', '-F', 'qed', ...paths)).to.match(/identical/);
+    expect(qemuImg('info', paths[1]!)).to.not.match(/cleanly/);
+  }
+
+  for (const backed of [false, true]) {
+    it(`QED is written to${backed ? ', over a backing file' : ''}: QEMU reads the same`, async () => {
+      const commands = ['truncate 12582912'];
+      for (let n = 1; n < 40; n++) {
+        const [offset, length] = [
+          (n * 7 * 12_800 * 13) % 12_000_256,
+          n % 5 === 0 ? 204_800 : n * 512,
+        ];
+        commands.push(
+          `write ${['-P 7', '-z', `-P ${n}`][n % 3]} ${offset - (offset % 512)} ${length}`,
+        );
+      }
+      await written(commands, backed);
+    });
+  }
+
+  it('QED that was not closed is told of, and repaired where it is opened to be written to', async () => {
+    const path = temp.at('unclean.qed');
+    qemuImg('create', '-q', '-f', 'qed', path, '1M');
+    writeTo(path, 'qed', ['write -P 1 0 70k']);
+    const bytes = readFileSync(path);
+    bytes[16]! |= 2;
+    // The first entry of the L2 table leads nowhere.
+    bytes.writeBigUInt64LE(1n << 40n, Number(bytes.readBigUInt64LE(65536)));
+    writeFileSync(path, bytes);
+    const theirs = temp.write('theirs.qed', bytes);
+    await same(['info', path]);
+    await same(['check', path]);
+    const checked = await runInProcess(['check', '-r', 'all', path], temp.path);
+    const { status, stdout, stderr } = tryQemuImg('check', '-r', 'all', theirs);
+    expect(checked).to.deep.equal({ status, stdout, stderr });
+    expect(readFileSync(path).equals(readFileSync(theirs))).to.equal(true);
+    writeFileSync(path, bytes);
+    (await openDisk(path, { writable: true })).close();
+    expect(readFileSync(path).equals(readFileSync(theirs))).to.equal(true);
+  });
+
   it('refuses a VHDX image whose log was not replayed, and VMDK of several files', () => {
     const path = temp.at('log.vhdx');
     qemuImg('create', '-q', '-f', 'vhdx', path, '1M');
@@ -149,7 +217,7 @@ describe('images of other formats', () => {
   });
 
   it('are not written to', () => {
-    for (const format of OTHER_FORMATS) {
+    for (const format of OTHER_FORMATS.filter((name) => name !== 'qed')) {
       const path = temp.at(`read-only.${format}`);
       qemuImg('create', '-q', '-f', format, path, '1M');
       expectImageError('ENOTSUP', /are read-only/, () =>

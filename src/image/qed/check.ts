@@ -1,10 +1,10 @@
 /** Checks a QED image: its tables are walked once, and what they refer to is counted. */
 import { alignDown, isAligned, TWO_32 } from '../../codec/bits.js';
-import type { Storage } from '../../storage/storage.js';
+import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { type CheckResult, NOTHING_FOUND } from '../check-result.js';
 import { ClusterSet } from '../cluster-set.js';
-import { ENTRY_SIZE, type QedHeader } from './header.js';
+import { ENTRY_SIZE, type QedHeader, setNeedCheck } from './header.js';
 
 const ZERO_CLUSTER = 1;
 /** Bytes of a table that are read at once. */
@@ -12,25 +12,35 @@ const CHUNK_SIZE = 1 << 20;
 
 /**
  * What is wrong: offsets that are none, clusters that are used twice, clusters of the file that nothing
- * refers to. Tables that cannot be read count as errors of the check.
+ * refers to. Tables that cannot be read count as errors of the check. `fix`: offsets that are none become 0, and
+ * the need-check flag is cleared where nothing is wrong any more.
  */
-export function checkQed(storage: Storage, header: QedHeader): CheckResult {
-  return new Check(storage, header).run();
+export function checkQed(storage: MutableStorage, header: QedHeader, fix: boolean): CheckResult {
+  const result = new Check(storage, header, fix).run();
+  if (!fix || result.corruptions + result.checkErrors > 0) return result;
+  // What was put right is durable before the image says that it is in order.
+  storage.flush();
+  setNeedCheck(storage, false);
+  storage.flush();
+  return result;
 }
 
 class Check {
-  readonly #storage: Storage;
+  readonly #storage: MutableStorage;
+  readonly #fix: boolean;
   readonly #header: QedHeader;
   readonly #used = new ClusterSet();
   /** Where the file's last whole cluster ends. */
   readonly #end: number;
   #corruptions = 0;
+  #corruptionsFixed = 0;
   #checkErrors = 0;
   #allocated = 0;
   #fragmented = 0;
   #last = 0;
 
-  constructor(storage: Storage, header: QedHeader) {
+  constructor(storage: MutableStorage, header: QedHeader, fix: boolean) {
+    this.#fix = fix;
     this.#storage = storage;
     this.#header = header;
     this.#end = alignDown(storage.size(), header.clusterSize);
@@ -42,16 +52,17 @@ class Check {
     const [l1, l2] = [this.#chunk(), this.#chunk()];
     this.#eachEntry(l1TableOffset, l1, (table) => {
       if (!this.#isCluster(table) || !this.#isCluster(table + tableBytes - clusterSize)) {
-        this.#corruptions++;
-        return;
+        return false;
       }
       this.#use(table, tableBytes);
       this.#eachEntry(table, l2, (offset) => this.#checkCluster(offset));
+      return true;
     });
     const clusters = (this.#end - headerBytes) / clusterSize;
     return {
       ...NOTHING_FOUND,
       corruptions: this.#corruptions,
+      corruptionsFixed: this.#corruptionsFixed,
       checkErrors: this.#checkErrors,
       leaks: Math.max(0, clusters - this.#used.size),
       totalClusters: Math.ceil(size / clusterSize),
@@ -60,14 +71,15 @@ class Check {
     };
   }
 
-  #checkCluster(offset: number): void {
-    if (offset === ZERO_CLUSTER) return;
+  #checkCluster(offset: number): boolean {
+    if (offset === ZERO_CLUSTER) return true;
     const { clusterSize } = this.#header;
     this.#allocated++;
     if (this.#last !== 0 && offset !== this.#last + clusterSize) this.#fragmented++;
     this.#last = offset;
-    if (!this.#isCluster(offset)) this.#corruptions++;
-    else this.#use(offset, clusterSize);
+    if (!this.#isCluster(offset)) return false;
+    this.#use(offset, clusterSize);
+    return true;
   }
 
   #isCluster(offset: number): boolean {
@@ -82,12 +94,17 @@ class Check {
     }
   }
 
+  #clear(position: number): void {
+    this.#storage.write(new IoBuffer(ENTRY_SIZE), 0, ENTRY_SIZE, position);
+    this.#corruptionsFixed++;
+  }
+
   #chunk(): IoBuffer {
     return new IoBuffer(Math.min(CHUNK_SIZE, this.#header.tableBytes));
   }
 
-  /** The entries of the table at `offset` that are not 0. */
-  #eachEntry(offset: number, chunk: IoBuffer, visit: (entry: number) => void): void {
+  /** The entries of the table at `offset` that are not 0: whether each is right. */
+  #eachEntry(offset: number, chunk: IoBuffer, isRight: (entry: number) => boolean): void {
     for (let done = 0; done < this.#header.tableBytes; done += chunk.length) {
       if (this.#storage.read(chunk, 0, chunk.length, offset + done) < chunk.length) {
         this.#checkErrors++;
@@ -95,7 +112,9 @@ class Check {
       }
       for (let at = 0; at < chunk.length; at += ENTRY_SIZE) {
         const entry = entryAt(chunk, at);
-        if (entry !== 0) visit(entry);
+        if (entry === 0 || isRight(entry)) continue;
+        if (this.#fix) this.#clear(offset + done + at);
+        else this.#corruptions++;
       }
     }
   }

@@ -3,10 +3,12 @@ import { isAligned, TWO_32 } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import { BlockMapping, type FindBlock } from '../block-mapping.js';
 import { EXTENT } from '../extent.js';
-import { defineFormat, type FormatSource } from '../format.js';
+import { defineFormat, type FormatParts, type FormatSource } from '../format.js';
+import type { MutableStorage } from '../../storage/storage.js';
 import { TableSlices } from '../table-slices.js';
 import { checkQed } from './check.js';
 import { ENTRY_SIZE, FEATURE, type QedHeader, readHeader } from './header.js';
+import { QedWriter } from './writer.js';
 
 const ZERO_CLUSTER = 1;
 
@@ -21,18 +23,32 @@ export const QED = defineFormat<QedHeader>({
   },
   mapping: (layout, source) => {
     const { clusterSize } = layout;
-    const { storage } = source;
+    const { storage, disk } = source;
     const find = finder(layout, source);
     return new BlockMapping({
       storage,
-      disk: layout,
+      disk: disk ?? layout,
       blockSize: clusterSize,
       unit: clusterSize,
       find,
     });
   },
   check: checkQed,
+  prepare: prepareQed,
+  writer: (layout, target) => new QedWriter(layout, target),
 });
+
+/** As QEMU: what is wrong with tables of an image that was not closed is put right on opening. */
+function prepareQed(
+  storage: MutableStorage,
+  { facts, layout }: FormatParts & { readonly layout: QedHeader },
+): FormatParts {
+  if (!facts.dirty) return { facts, layout };
+  const { corruptions } = checkQed(storage, layout, true);
+  if (corruptions === 0) return { facts: { ...facts, dirty: false }, layout };
+  const message = `${storage.name}: image was not closed cleanly, and cannot be repaired`;
+  throw new ImageError('corrupt', 'EIO', message, { limit: `${corruptions} errors are left` });
+}
 
 function finder(header: QedHeader, { storage, cache, file }: FormatSource): FindBlock {
   const { l1TableOffset, tableBytes, clusterSize, headerBytes } = header;

@@ -1,8 +1,9 @@
 /** The header of QED images, as the specification (docs/interop/qed_spec.txt) lays it out. */
-import { isAligned } from '../../codec/bits.js';
+import { alignDown, isAligned } from '../../codec/bits.js';
 import { bits64, bytes, struct, u32, u64 } from '../../codec/struct.js';
 import { ImageError } from '../../errors.js';
-import type { Storage } from '../../storage/storage.js';
+import type { MutableStorage, Storage } from '../../storage/storage.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
 import type { NamedBacking } from '../format.js';
 import { readExactly } from '../read-bytes.js';
@@ -44,6 +45,29 @@ export interface QedHeader {
   readonly l1TableOffset: number;
   readonly size: number;
   readonly backing: NamedBacking | null;
+}
+
+/** Bytes of the largest disk that its tables can map. */
+export function largestDisk({ tableBytes, clusterSize }: QedHeader): number {
+  const most = (tableBytes / ENTRY_SIZE) ** 2 * clusterSize;
+  return alignDown(Math.min(most, Number.MAX_SAFE_INTEGER), SECTOR_SIZE);
+}
+
+/** Changes the size of the disk in the header, in one write. */
+export function writeSize(storage: MutableStorage, size: number): void {
+  const buffer = new IoBuffer(u64.size);
+  u64.write(buffer.view, 0, size, true);
+  storage.write(buffer, 0, u64.size, HEADER.offsets.imageSize);
+}
+
+/** Sets or clears the need-check flag, in one write. Not durable by itself. */
+export function setNeedCheck(storage: MutableStorage, value: boolean): void {
+  const position = HEADER.offsets.features;
+  const buffer = readExactly(storage, position, bits64.size, 'QED header');
+  const features = buffer.view.getBigUint64(0, true);
+  const others = features & ~FEATURE.NEED_CHECK;
+  buffer.view.setBigUint64(0, value ? others | FEATURE.NEED_CHECK : others, true);
+  storage.write(buffer, 0, bits64.size, position);
 }
 
 /** Reads and checks the header. Throws an ImageError. */
