@@ -170,6 +170,8 @@ function dataWithin({ image, disk }: OpenDisk, from: number, to: number): [numbe
 }
 
 function empty(top: OpenDisk, { filename }: ImageSpec): void {
+  // As QEMU: other formats keep what they have, which is now below them, too.
+  if (top.description.layers[0].format !== 'qcow2') return;
   try {
     top.writer.makeEmpty();
   } catch (error) {
