@@ -1,6 +1,6 @@
 /** `create`: making images, and targets for what converts. Errors come in QEMU's words. */
 import { formatQed, planQed } from '../image/qed/create.js';
-import { alignUp } from '../codec/bits.js';
+import { alignUpExact } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import type { OptionValues } from '../image/create-options.js';
 import { type CreateTarget, NewFiles } from '../image/create-target.js';
@@ -72,7 +72,7 @@ async function make(
       writeQed(files.image, values, unfinished);
       return { creation, files, needsAll: false };
     }
-    const size = alignUp(values.get('size')!.number!, SECTOR_SIZE);
+    const size = rawSize(values.get('size')!.exact!);
     const needsAll = await createRaw(files.image, size, preallocation, values, advance, unfinished);
     return { creation, files, needsAll };
   } catch (error) {
@@ -82,6 +82,17 @@ async function make(
 }
 
 const PREALLOCATIONS: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
+
+/** Whole sectors. Throws where no file can have them. */
+function rawSize(size: bigint): number {
+  const whole = alignUpExact(size, SECTOR_SIZE);
+  if (whole >= 2n ** 63n) throw invalid('Could not resize file: Invalid argument');
+  if (whole <= Number.MAX_SAFE_INTEGER) return Number(whole);
+  const message = "The image size is too large for file format 'raw'";
+  throw new ImageError('invalid', 'EFBIG', message, {
+    limit: `${size} bytes, at most ${Number.MAX_SAFE_INTEGER}`,
+  });
+}
 
 function filePreallocation(values: OptionValues): Preallocation {
   const text = values.get('preallocation')?.text ?? 'off';
