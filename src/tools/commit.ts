@@ -53,7 +53,7 @@ export async function commitInto(
   { bytesPerSecond, keep, spec }: CommitRequest,
   progress: Progress,
 ): Promise<void> {
-  if (base.size < top.size) resizeDisk(base, top.size, 'off');
+  if (base.size < top.size) resizeDisk(base, top.size);
   try {
     await copyDown(top, index, base, bytesPerSecond, progress);
     await progress.advance(1);

@@ -153,7 +153,7 @@ describe('images of other formats', () => {
     for (const command of commands) {
       const words = command.split(' ');
       const [offset, length] = words.slice(-2).map(Number) as [number, number];
-      if (words[0] === 'truncate') resizeDisk(disk, length, 'off');
+      if (words[0] === 'truncate') resizeDisk(disk, length);
       else if (words[1] === '-P')
         requests.write(offset, length, (bytes) => bytes.fill(Number(words[2])));
       else requests.writeZeroes(offset, length, { unmap: words[1] === '-zu', noFallback: false });

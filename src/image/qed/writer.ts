@@ -14,6 +14,7 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import { EXTENT, Extent, SECTOR_SIZE } from '../extent.js';
 import type { FormatTarget } from '../format.js';
+import type { Steps } from '../steps.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import { TableSlices } from '../table-slices.js';
 import type { WriteOptions } from '../write-options.js';
@@ -121,6 +122,11 @@ export class QedWriter implements ImageWriter {
         this.#lock.letIn();
       }
     });
+  }
+
+  *resizeSteps(size: number, preallocation: Preallocation): Steps<void> {
+    yield 1;
+    this.resize(size, preallocation);
   }
 
   flush(): void {
