@@ -78,8 +78,8 @@ export function parseAmendOptions(list: string, layer: LayerDescription): AmendR
 }
 
 function amendTable(format: string): OptionTable {
-  const table = format === 'raw' ? [] : formatOptionTable(format);
-  if (table.length === 0) {
+  const table = formatOptionTable(format);
+  if (format === 'raw' || format === 'qed') {
     const message = `Format driver '${format}' does not support option amendment`;
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }

@@ -1,10 +1,10 @@
 /**
  * How far a command is: a bar for people (`-p`), lines of JSON for programs (`--progress=json`), one
- * line on standard error at each SIGUSR1. SIGINT and SIGTERM stop the command where it next says so; one that
+ * line on standard error at each SIGUSR1. SIGINT, SIGTERM and SIGHUP stop the command where it next says so; one that
  * comes later than its last word finds the work done.
  */
 import { setImmediate } from 'node:timers/promises';
-import { Cancelled, type Progress } from '../tools/progress.js';
+import { Cancelled, type Progress, STOP_SIGNALS, type StopSignal } from '../tools/progress.js';
 import type { Arguments } from './getopt.js';
 import { UsageError } from './program.js';
 import { answerProgress } from './progress-signal.js';
@@ -46,8 +46,8 @@ class ShownProgress implements CommandProgress {
   #fraction = 0;
   #shown = 0;
   #paused = Date.now();
-  #stopped: Cancelled['signal'] | undefined;
-  readonly #stop = (signal: Cancelled['signal']) => {
+  #stopped: StopSignal | undefined;
+  readonly #stop = (signal: StopSignal) => {
     this.#stopped = signal;
   };
   readonly #tell = () => {
@@ -59,8 +59,7 @@ class ShownProgress implements CommandProgress {
     this.#style = style;
     this.#leastStep = leastStep;
     answerProgress(this.#tell);
-    process.on('SIGINT', this.#stop);
-    process.on('SIGTERM', this.#stop);
+    for (const signal of STOP_SIGNALS) process.on(signal, this.#stop);
     this.#show();
   }
 
@@ -90,8 +89,7 @@ class ShownProgress implements CommandProgress {
 
   finish(): void {
     answerProgress();
-    process.off('SIGINT', this.#stop);
-    process.off('SIGTERM', this.#stop);
+    for (const signal of STOP_SIGNALS) process.off(signal, this.#stop);
     if (this.#style === 'bar') process.stdout.write('\n');
   }
 

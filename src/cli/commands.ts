@@ -136,7 +136,8 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'resize',
-    usage: 'resize [-f FMT | --image-opts] [--preallocation=MODE] [--shrink] [-q] IMAGE [+|-]SIZE',
+    usage:
+      'resize [-f FMT | --image-opts] [--preallocation=MODE] [--shrink] [-p] [-q] IMAGE [+|-]SIZE',
     summary: 'make a disk larger or smaller, as qemu-img resize does',
     image: true,
     run: async (words) => (await import('./resize-command.js')).runResizeCommand(words),

@@ -3,15 +3,17 @@ import { ImageError } from '../errors.js';
 import { parseSize } from '../codec/size-text.js';
 import type { Preallocation } from '../image/writer.js';
 import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
-import { type NewSize, newSize, resizeDisk } from '../tools/resize.js';
+import { advancing, type Progress } from '../tools/progress.js';
+import { type NewSize, newSize, resizeSteps } from '../tools/resize.js';
+import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-options.js';
+import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT, PROGRESS, QUIET } from './image-options.js';
 import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
 import { reportError, reportWarning, UsageError } from './program.js';
 
 const OPTIONS = [
-  ...[OBJECT, FORMAT, IMAGE_OPTS, QUIET],
+  ...[OBJECT, FORMAT, IMAGE_OPTS, QUIET, PROGRESS],
   { long: 'preallocation', value: true as const },
   { long: 'shrink' },
 ];
@@ -33,27 +35,33 @@ export async function runResizeCommand(words: string[]): Promise<Outcome> {
   }
   const wanted = sizeOf(words.at(-1)!);
   const disk = await openWritable(imageSpec(filename, args));
-  const resized = await closeAfter(disk, () => {
-    return resize(disk, wanted, preallocation, args.has('shrink'));
-  });
+  const allowed = { preallocation, shrink: args.has('shrink') };
+  const progress = commandProgress(args, args.has('q'));
+  let resized: boolean;
+  try {
+    resized = await closeAfter(disk, () => resize(disk, wanted, allowed, progress));
+    if (resized) progress.complete();
+  } finally {
+    progress.finish();
+  }
   if (resized && !args.has('q')) process.stdout.write('Image resized.\n');
   return { status: resized ? 0 : 1 };
 }
 
 /** False where the disk would lose what nobody allowed it to lose. */
-function resize(
+async function resize(
   disk: OpenDisk,
   wanted: NewSize,
-  preallocation: Preallocation,
-  shrink: boolean,
-): boolean {
+  { preallocation, shrink }: { preallocation: Preallocation; shrink: boolean },
+  progress: Progress,
+): Promise<boolean> {
   const size = newSize(disk.size, wanted);
   if (size < disk.size && preallocation === 'off' && !shrink) {
     reportError('Use the --shrink option to perform a shrink operation.');
     reportWarning(SHRINK_WARNING);
     return false;
   }
-  resizeDisk(disk, size, preallocation);
+  await advancing(resizeSteps(disk, size, preallocation), progress);
   return true;
 }
 

@@ -72,6 +72,14 @@ const QCOW2: OptionTable = [
   },
 ];
 
+const QED: OptionTable = [
+  SIZE,
+  { name: 'backing_file', type: 'str', help: 'File name of a base image' },
+  { name: 'backing_fmt', type: 'str', help: 'Image format of the base image' },
+  { name: 'cluster_size', type: 'size', help: 'Cluster size (in bytes)', initial: '65536' },
+  { name: 'table_size', type: 'size', help: 'L1/L2 table size (in clusters)' },
+];
+
 const FILE: OptionTable = [
   SIZE,
   {
@@ -99,6 +107,7 @@ const HOST_DEVICE: OptionTable = [
 /** What formats have, and the protocols that they stand on. */
 const TABLES: ReadonlyMap<string, OptionTable> = new Map([
   ['qcow2', QCOW2],
+  ['qed', QED],
   ['raw', [SIZE]],
   ['file', FILE],
   ['host_device', HOST_DEVICE],
@@ -106,7 +115,7 @@ const TABLES: ReadonlyMap<string, OptionTable> = new Map([
 
 /** QEMU's other drivers: those that can make images. */
 const FOREIGN_CREATABLE = wordSet(
-  'gluster host_cdrom iscsi iser luks nbd nfs nvme parallels qcow qed rbd ssh vdi vhdx vmdk vpc',
+  'gluster host_cdrom iscsi iser luks nbd nfs nvme parallels qcow rbd ssh vdi vhdx vmdk vpc',
 );
 
 /** And those that cannot. */
@@ -135,7 +144,7 @@ export function formatOptionTable(format: string): OptionTable {
   if (table !== undefined) return table;
   if (!isKnownDriver(format)) throw invalid(`Unknown file format '${format}'`);
   const message = `Format driver '${format}' does not support image creation`;
-  throw new ImageError('unsupported', 'ENOTSUP', message, { limit: 'supported: qcow2, raw' });
+  throw new ImageError('unsupported', 'ENOTSUP', message, { limit: 'supported: qcow2, qed, raw' });
 }
 
 /** With those of where it lies, behind its own. */

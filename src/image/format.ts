@@ -54,6 +54,8 @@ export interface FormatParts {
 export interface OpenHow {
   /** The key of an encrypted one; null where only its headers are looked at. */
   readonly key: () => ImageKey | null;
+  /** The image has no magic yet: it is being filled. */
+  readonly unfinished: boolean;
 }
 
 /** What a mapping reads from, in one thread. */

@@ -296,7 +296,8 @@ class Opening {
       if (this.#policy.allowEncrypted === true) return null;
       return passphraseKey(storage, this.#spec.keys ?? new KeyRing(), encryption?.secret);
     };
-    const parts = driver.open(storage, { key });
+    const unfinished = place.depth === 0 && this.#policy.unfinished === true;
+    const parts = driver.open(storage, { key, unfinished });
     if (parts.facts.dirty && !writes)
       this.#warnings.push(`${file.path}: image was not closed cleanly`);
     return { format, file, ...parts };

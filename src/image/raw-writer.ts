@@ -8,6 +8,7 @@ import { SECTOR_SIZE } from './extent.js';
 import { type WriteOptions, writesThrough } from './write-options.js';
 import { formatOf, PROBED_SIZE } from './probe.js';
 import { readUpTo } from './read-bytes.js';
+import { runSteps, type Steps } from './steps.js';
 import { refuseAfterFailure, StickyFlush } from './sticky-flush.js';
 import type { ImageWriter, Preallocation } from './writer.js';
 import { isZero } from './zeroes.js';
@@ -122,6 +123,10 @@ export class RawWriter implements ImageWriter {
   }
 
   resize(size: number, preallocation: Preallocation = 'off'): void {
+    runSteps(this.resizeSteps(size, preallocation));
+  }
+
+  *resizeSteps(size: number, preallocation: Preallocation): Steps<void> {
     if (preallocation === 'metadata') {
       throw new ImageError('unsupported', 'ENOTSUP', 'raw images have no metadata to preallocate');
     }
@@ -131,7 +136,7 @@ export class RawWriter implements ImageWriter {
     try {
       const old = this.#state.size;
       this.#storage.truncate(size);
-      if (size > old) this.#fill(old, size, preallocation);
+      if (size > old && preallocation !== 'off') yield* this.#fill(old, size, preallocation);
       this.#state.size = Math.max(size, old === 0 ? this.#writeFirstBlock(size) : 0);
       this.#state.unflushed = true;
       this.#state.bumpGeneration();
@@ -153,12 +158,15 @@ export class RawWriter implements ImageWriter {
   }
 
   /** Space for what is new; the file is as long as it was where there is none. */
-  #fill(from: number, to: number, preallocation: Preallocation): void {
-    if (preallocation === 'off') return;
+  *#fill(from: number, to: number, how: 'falloc' | 'full'): Steps<void> {
     try {
-      if (preallocation === 'full' || !this.#storage.reserve(from, to - from)) {
-        this.#writeZeroes(from, to);
+      if (how === 'full' || !this.#storage.reserve(from, to - from)) {
+        for (let at = from; at < to; at += ZEROES_SIZE) {
+          yield (at - from) / (to - from);
+          this.#writeZeroes(at, Math.min(to, at + ZEROES_SIZE));
+        }
       }
+      yield 1;
     } catch (error) {
       this.#storage.truncate(from);
       throw error;

@@ -19,6 +19,11 @@ export function* stepsWithin<T>(steps: Steps<T>, from: number, to: number): Step
   for (;;) {
     const step = steps.next();
     if (step.done === true) return step.value;
-    yield from + step.value * (to - from);
+    try {
+      yield from + step.value * (to - from);
+    } catch (error) {
+      steps.throw(error);
+      throw error;
+    }
   }
 }

@@ -8,6 +8,7 @@
  * found, the image is read-only, and every call throws.
  */
 import type { IoBuffer } from '../sys/io-buffer.js';
+import type { Steps } from './steps.js';
 
 /** Where saved VM state comes from. A `Disk` is one. */
 export interface VmStateSource {
@@ -86,6 +87,12 @@ export interface ImageWriter {
    * `preallocation`: 'off' where it is not given; raw images have no 'metadata' (ENOTSUP).
    */
   resize(size: number, preallocation?: Preallocation): void;
+
+  /**
+   * The same, in steps, of which the last before the new size counts is 1. An error that is thrown in leaves
+   * the disk as large as it was.
+   */
+  resizeSteps(size: number, preallocation: Preallocation): Steps<void>;
 
   /**
    * Lets go of all that the disk holds itself: it reads as what lies below it. Durable when it returns;

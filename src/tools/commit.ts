@@ -53,7 +53,7 @@ export async function commitInto(
   { bytesPerSecond, keep, spec }: CommitRequest,
   progress: Progress,
 ): Promise<void> {
-  if (base.size < top.size) resizeDisk(base, top.size, 'off');
+  if (base.size < top.size) resizeDisk(base, top.size);
   try {
     await copyDown(top, index, base, bytesPerSecond, progress);
     await progress.advance(1);
@@ -170,6 +170,8 @@ function dataWithin({ image, disk }: OpenDisk, from: number, to: number): [numbe
 }
 
 function empty(top: OpenDisk, { filename }: ImageSpec): void {
+  // As QEMU: other formats keep what they have, which is now below them, too.
+  if (top.description.layers[0].format !== 'qcow2') return;
   try {
     top.writer.makeEmpty();
   } catch (error) {

@@ -12,6 +12,8 @@ import { storageOf } from '../image/file-storage.js';
 import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
 import type { BitmapEditor } from '../image/qcow2/bitmap-editor.js';
 import { BulkAllocator } from '../image/qcow2/bulk-allocator.js';
+import { layerClusterSize } from '../image/description.js';
+import { showQed } from '../image/qed/create.js';
 import { BulkTables, showHeader } from '../image/qcow2/bulk-tables.js';
 import { readHeader } from '../image/qcow2/header.js';
 import { Qcow2Writer } from '../image/qcow2/writer.js';
@@ -255,10 +257,10 @@ class WrittenTarget implements ConvertTarget {
     this.#files = files;
     const [top] = disk.description.layers;
     const isNew = files !== null;
-    this.unit = top.format === 'qcow2' ? top.header.geometry.clusterSize : RAW_UNIT;
+    this.unit = layerClusterSize(top) ?? RAW_UNIT;
     // A device holds what it held before.
-    this.isZero = isNew && top.format === 'qcow2' && !isPlainSpace;
-    this.#hidden = isNew && top.format === 'qcow2' ? storageOf(top.file) : null;
+    this.isZero = isNew && top.format !== 'raw' && !isPlainSpace;
+    this.#hidden = isNew && top.format !== 'raw' ? storageOf(top.file) : null;
   }
 
   prepare(threads: number): CopyTarget {
@@ -285,7 +287,8 @@ class WrittenTarget implements ConvertTarget {
   finish(): void {
     this.#writer!.close();
     if (this.#hidden !== null) {
-      showHeader(this.#hidden);
+      if (this.disk.description.layers[0].format === 'qed') showQed(this.#hidden);
+      else showHeader(this.#hidden);
       if (this.#write.cache !== 'unsafe') this.#hidden.flush();
     }
     this.disk.abandon();

@@ -1,4 +1,5 @@
 /** `create`: making images, and targets for what converts. Errors come in QEMU's words. */
+import { formatQed, planQed } from '../image/qed/create.js';
 import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import type { OptionValues } from '../image/create-options.js';
@@ -67,6 +68,10 @@ async function make(
       await writeQcow2(files, creation, advance, unfinished);
       return { creation, files, needsAll: false };
     }
+    if (format === 'qed') {
+      writeQed(files.image, values, unfinished);
+      return { creation, files, needsAll: false };
+    }
     const size = alignUp(values.get('size')!.number!, SECTOR_SIZE);
     const needsAll = await createRaw(files.image, size, preallocation, values, advance, unfinished);
     return { creation, files, needsAll };
@@ -123,6 +128,21 @@ function hintsOf(values: OptionValues) {
     noCow: values.get('nocow')?.flag,
     extentSizeHint: values.get('extent_size_hint')?.number,
   };
+}
+
+function writeQed(image: CreateTarget, values: OptionValues, unfinished: boolean): void {
+  const plan = planQed({
+    size: values.get('size')!.number!,
+    clusterSize: values.get('cluster_size')!.number!,
+    tableSize: values.get('table_size')?.number,
+    backingFile: values.get('backing_file')?.text,
+    backingFormat: values.get('backing_fmt')?.text,
+  });
+  if (image.isDevice) {
+    throw new ImageError('unsupported', 'ENOTSUP', 'QED images are not made on devices');
+  }
+  image.begin(hintsOf(values));
+  formatQed(image.storage, plan, unfinished);
 }
 
 /** The data file is whole before the image that names it is one. */

@@ -10,11 +10,15 @@ export interface Progress {
   advance(fraction: number): Promise<void>;
 }
 
+/** The signals by which users stop commands; the last is of a terminal that is closed. */
+export const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+export type StopSignal = (typeof STOP_SIGNALS)[number];
+
 /** The user has stopped the command. It cleans up and throws this on. */
 export class Cancelled extends Error {
-  readonly signal: 'SIGINT' | 'SIGTERM';
+  readonly signal: StopSignal;
 
-  constructor(signal: 'SIGINT' | 'SIGTERM' = 'SIGINT') {
+  constructor(signal: StopSignal = 'SIGINT') {
     super(signal);
     this.signal = signal;
   }
@@ -28,7 +32,7 @@ export async function advancing<T>(steps: Steps<T>, progress: Progress): Promise
   for (let told = Date.now(); ; ) {
     const step = steps.next();
     if (step.done === true) return step.value;
-    if (Date.now() - told < STEP_MS) continue;
+    if (step.value < 1 && Date.now() - told < STEP_MS) continue;
     try {
       await progress.advance(step.value);
     } catch (error) {

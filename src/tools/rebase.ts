@@ -5,10 +5,12 @@
  */
 import { realpathSync } from 'node:fs';
 import { errnoOf, ERRNO, ImageError, isExpected } from '../errors.js';
-import type { LayerDescription } from '../image/description.js';
+import { layerClusterSize, type LayerDescription } from '../image/description.js';
+import { SECTOR_SIZE } from '../image/extent.js';
 import type { Disk } from '../image/disk.js';
 import type { BackingName } from '../image/writer.js';
 import { compressCluster } from '../image/qcow2/compression.js';
+import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { strerror } from '../sys/libc.js';
 import { heldAbove } from './held.js';
@@ -31,14 +33,20 @@ export async function takeDifferences(
   const [top] = overlay.description.layers;
   // A raw image has nothing below it.
   if (top.format === 'raw') return;
-  if (top.format !== 'qcow2') throw refused('', `not of ${top.format} images`);
-  if (compress && top.key !== null) {
+  if (compress && top.format !== 'qcow2') {
+    throw new ImageError(
+      'unsupported',
+      'ENOTSUP',
+      'Compression not supported for this file format',
+    );
+  }
+  if (compress && top.format === 'qcow2' && top.key !== null) {
     const message = 'Compression and encryption not supported at the same time';
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }
   const { size } = overlay;
   const levels = levelOf(overlay, next);
-  const taker = new Taker(overlay, next, top, compress);
+  const taker = new Taker(overlay, next, unitsOf(top), compress);
   for (let offset = 0; offset < size; ) {
     const own = heldAbove(overlay, 1, offset, size - offset);
     let length = Math.abs(own);
@@ -85,6 +93,21 @@ function isSame({ format, file }: LayerDescription, { description }: OpenDisk): 
   return format === other.format && realpathSync(file.path) === realpathSync(other.file.path);
 }
 
+/** What is let go of, and what a write takes along, in bytes; and how clusters are compressed. */
+interface Units {
+  readonly clusterSize: number;
+  readonly subclusterSize: number;
+  readonly compressionType: number;
+}
+
+function unitsOf(layer: LayerDescription): Units {
+  if (layer.format === 'qcow2') {
+    return { ...layer.header.geometry, compressionType: layer.header.compressionType };
+  }
+  const clusterSize = layerClusterSize(layer) ?? SECTOR_SIZE;
+  return { clusterSize, subclusterSize: clusterSize, compressionType: COMPRESSION_TYPE.ZLIB };
+}
+
 type Kind = 'same' | 'zero' | 'data';
 
 /** Goes through ranges that the image does not have itself. */
@@ -102,15 +125,14 @@ class Taker {
   constructor(
     overlay: OpenDisk,
     next: OpenDisk | null,
-    { header }: Extract<LayerDescription, { format: 'qcow2' }>,
+    { clusterSize, subclusterSize, compressionType }: Units,
     compress: boolean,
   ) {
-    const { clusterSize, subclusterSize } = header.geometry;
     this.#overlay = overlay;
     this.#old = overlay.disk.backing;
     this.#next = next;
     this.#compress = compress;
-    this.#compressionType = header.compressionType;
+    this.#compressionType = compressionType;
     this.#clusterSize = clusterSize;
     // What a write takes along, at least.
     this.#unit = compress ? clusterSize : subclusterSize;

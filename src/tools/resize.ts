@@ -4,6 +4,7 @@ import { SECTOR_SIZE } from '../image/extent.js';
 import { l1EntriesFor } from '../image/qcow2/geometry.js';
 import type { Qcow2Description } from '../image/description.js';
 import { LIMIT } from '../image/qcow2/layout.js';
+import { runSteps, type Steps } from '../image/steps.js';
 import type { Preallocation } from '../image/writer.js';
 import { strerror } from '../sys/libc.js';
 import type { OpenDisk } from './open-disk.js';
@@ -23,10 +24,19 @@ export function newSize(current: number, { bytes, sign }: NewSize): number {
 }
 
 /**
- * Makes the disk so large, and durable. Growing: zeroes, with space for them as `preallocation` says.
- * What is cut off is lost. Throws with QEMU's words and nothing changed that is seen.
+ * Makes the disk so large, and durable. Growing: zeroes. What is cut off is lost. Throws with QEMU's words
+ * and nothing changed that is seen.
  */
-export function resizeDisk(disk: OpenDisk, size: number, preallocation: Preallocation): void {
+export function resizeDisk(disk: OpenDisk, size: number): void {
+  runSteps(resizeSteps(disk, size, 'off'));
+}
+
+/** The same in steps, with space for what is new as `preallocation` says; an error that is thrown in leaves the disk as large as it was. */
+export function* resizeSteps(
+  disk: OpenDisk,
+  size: number,
+  preallocation: Preallocation,
+): Steps<void> {
   if (preallocation !== 'off' && size <= disk.size) {
     throw invalid('Preallocation can only be used for growing images');
   }
@@ -39,7 +49,9 @@ export function resizeDisk(disk: OpenDisk, size: number, preallocation: Prealloc
   if (size > Number.MAX_SAFE_INTEGER) throw failed(ERRNO.EFBIG);
   try {
     // Of a raw file that ends within a sector, the size is kept by name alone.
-    if (size !== disk.size || top.format === 'raw') disk.writer.resize(size, preallocation);
+    if (size !== disk.size || top.format === 'raw') {
+      yield* disk.writer.resizeSteps(size, preallocation);
+    }
     disk.writer.flushAll();
   } catch (error) {
     if (!isExpected(error) || error instanceof ImageError) throw error;

@@ -1,6 +1,7 @@
 /** Signals that meet commands: SIGUSR1 opens no inspector, and how a command ended is told by its status. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { statSync } from 'node:fs';
 import { expect } from 'chai';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { CLI } from '../helpers/mount.js';
@@ -29,8 +30,10 @@ describe('a command that a signal meets', () => {
   });
 
   /** What it says of its progress, in percent, and how it ended. */
-  async function progressOf(words: readonly string[], signal?: NodeJS.Signals) {
-    const child = spawn(process.execPath, [CLI, ...words, '--progress=json'], { cwd: temp.path });
+  async function progressOf([command, ...more]: readonly string[], signal?: NodeJS.Signals) {
+    const child = spawn(process.execPath, [CLI, command!, '--progress=json', ...more], {
+      cwd: temp.path,
+    });
     let said = '';
     child.stdout.on('data', (text: Buffer) => {
       said += text.toString();
@@ -60,9 +63,39 @@ describe('a command that a signal meets', () => {
     qemuImg('check', image);
   });
 
+  for (const [format, options] of [
+    ['qcow2', ''],
+    ['qcow2', 'cluster_size=512,preallocation=metadata'],
+    ['qcow2', `data_file=data.raw,data_file_raw=on`],
+    ['raw', ''],
+  ] as const) {
+    it(`resize that ends by a signal leaves the size as it was: ${format} ${options}`, async () => {
+      const placed = options.replace('data.raw', temp.at('data.raw'));
+      const words = options === '' ? [] : ['-o', placed];
+      qemuImg('create', '-q', '-f', format, ...words, temp.at('a.img'), '1M');
+      qemuIo(temp.at('a.img'), 'write -P 5 0 1M');
+      const resize = ['resize', '-f', format, '--preallocation=full', 'a.img'];
+      const { status, steps } = await progressOf([...resize, '300M'], 'SIGTERM');
+      // 0: where the machine was faster than the signal.
+      expect(status).to.equal(steps.at(-1) === 100 ? 0 : 143);
+      const size = status === 0 ? 300 << 20 : 1 << 20;
+      const info = JSON.parse(qemuImg('info', '--output=json', '-f', format, temp.at('a.img')));
+      expect(info['virtual-size']).to.equal(size);
+      if (format === 'qcow2') qemuImg('check', temp.at('a.img'));
+      if (format === 'raw' || options.startsWith('data')) {
+        expect(statSync(temp.at(format === 'raw' ? 'a.img' : 'data.raw')).size).to.equal(size);
+      } else if (status !== 0) expect(statSync(temp.at('a.img')).blocks).to.be.below(8192);
+      const more = await progressOf([...resize, '+1M']);
+      expect([more.status, more.steps.at(-1)]).to.deep.equal([0, 100]);
+      const read = qemuIo(temp.at('a.img'), 'read -P 5 0 1M', `read -P 0 1M ${size}`);
+      expect(read).not.to.match(/verification failed/);
+    });
+  }
+
   for (const [signal, expected] of [
     ['SIGINT', 130],
     ['SIGTERM', 143],
+    ['SIGHUP', 129],
   ] as const) {
     it(`ends with ${expected} by ${signal}`, async () => {
       qemuImg('create', '-q', '-f', 'raw', temp.at('base.raw'), '64M');

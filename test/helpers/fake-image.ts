@@ -102,6 +102,9 @@ function fakeWriter(image: FakeImage): ImageWriter {
       image.bytes = Buffer.concat([image.bytes, Buffer.alloc(size)], size);
       changed();
     }),
+    resizeSteps: () => {
+      throw new Error('not used by the mount');
+    },
     makeEmpty: noting('makeEmpty', () => {}),
     changeBackingFile: noting('changeBackingFile', () => {}),
     flush: noting('flush', () => {}),

@@ -1,5 +1,6 @@
 /** Images of other formats than qcow2 and raw: what QEMU has made reads the same, and is told the same. */
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { crc32c } from '#src/codec/crc32c.js';
 import { KeyRing } from '#src/image/crypto/key-ring.js';
@@ -11,6 +12,7 @@ import { resizeDisk } from '#src/tools/resize.js';
 import { expectImageError } from '../helpers/errors.js';
 import { runInProcess } from '../helpers/in-process.js';
 import { qemuImg, tryQemuImg, tryQemuIo } from '../helpers/qemu.js';
+import { pattern } from '../helpers/random.js';
 import { readImage } from '../helpers/read.js';
 import { useTempFolder } from '../helpers/temp.js';
 
@@ -151,7 +153,7 @@ describe('images of other formats', () => {
     for (const command of commands) {
       const words = command.split(' ');
       const [offset, length] = words.slice(-2).map(Number) as [number, number];
-      if (words[0] === 'truncate') resizeDisk(disk, length, 'off');
+      if (words[0] === 'truncate') resizeDisk(disk, length);
       else if (words[1] === '-P')
         requests.write(offset, length, (bytes) => bytes.fill(Number(words[2])));
       else requests.writeZeroes(offset, length, { unmap: words[1] === '-zu', noFallback: false });
@@ -178,6 +180,69 @@ describe('images of other formats', () => {
       await written(commands, backed);
     });
   }
+
+  it('QED is made: byte by byte what QEMU makes, or refused in its words', async () => {
+    const base = sourceDisk();
+    const options = [
+      ['1000000'],
+      ['0'],
+      ['100T'],
+      ['-o', 'cluster_size=3k', '1M'],
+      ['-o', 'table_size=3', '1M'],
+      ['-o', 'cluster_size=4k,table_size=2', '3M'],
+      ['-b', base, '-F', 'raw'],
+    ];
+    for (const words of options) {
+      const at = words.findIndex((word) => /^[0-9]/.test(word));
+      const place = at < 0 ? words.length : at;
+      const whole = ['create', '-f', 'qed', ...words.toSpliced(place, 0, 'made.qed')];
+      const theirs = spawnSync('qemu-img', whole, { cwd: temp.path, encoding: 'utf8' });
+      const image = existsSync(temp.at('made.qed')) ? readFileSync(temp.at('made.qed')) : null;
+      rmSync(temp.at('made.qed'), { force: true });
+      const { status, stdout, stderr } = theirs;
+      expect(await runInProcess(whole, temp.path)).to.deep.equal({ status, stdout, stderr });
+      if (image !== null && status === 0) {
+        expect(readFileSync(temp.at('made.qed')).equals(image), whole.join(' ')).to.equal(true);
+      }
+      rmSync(temp.at('made.qed'), { force: true });
+    }
+  });
+
+  for (const options of [[], ['-o', 'cluster_size=4k,table_size=2']]) {
+    it(`convert makes QED ${options.join(' ')}`, async () => {
+      const [source, path] = [sourceDisk(), temp.at('converted.qed')];
+      await runInProcess(
+        ['convert', '-f', 'raw', '-O', 'qed', ...options, source, path],
+        temp.path,
+      );
+      expect(qemuImg('compare', '-f', 'raw', '-F', 'qed', source, path)).to.match(/identical/);
+      expect(qemuImg('check', path)).to.match(/No errors were found/);
+    });
+  }
+
+  it('QED is rebased, and committed', async () => {
+    const [base, other, top] = [temp.at('base.raw'), temp.at('other.raw'), temp.at('top.qed')];
+    temp.write('base.raw', pattern(1, 2 << 20));
+    temp.write('other.raw', pattern(2, 3 << 20));
+    const how = ['-f', 'qed', '-o', 'cluster_size=4k,table_size=2', '-b', base, '-F', 'raw'];
+    qemuImg('create', '-q', ...how, top, '3M');
+    writeTo(top, 'qed', ['write -P 5 1M 10k', 'write -z 64k 8k']);
+    const before = readImage(top, { format: 'qed' });
+    const rebased = await runInProcess(['rebase', '-b', other, '-F', 'raw', top], temp.path);
+    expect(rebased).to.deep.equal({ status: 0, stdout: '', stderr: '' });
+    expect(qemuImg('info', top)).to.include(`backing file: ${other}\nbacking file format: raw`);
+    expect(qemuImg('check', top)).to.match(/No errors were found/);
+    const raw = temp.at('as-raw');
+    qemuImg('convert', '-f', 'qed', '-O', 'raw', top, raw);
+    expect(readFileSync(raw).equals(before)).to.equal(true);
+    const committed = await runInProcess(['commit', top], temp.path);
+    expect(committed).to.deep.equal({ status: 0, stdout: 'Image committed.\n', stderr: '' });
+    expect(readFileSync(other).equals(before)).to.equal(true);
+    await runInProcess(['rebase', '-u', '-b', '', top], temp.path);
+    expect(qemuImg('info', top)).to.not.include('backing');
+    await same(['amend', '-o', 'size=4M', top]);
+    await same(['amend', '-f', 'qed', '-o', 'help']);
+  });
 
   it('QED that was not closed is told of, and repaired where it is opened to be written to', async () => {
     const path = temp.at('unclean.qed');

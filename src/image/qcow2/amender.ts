@@ -7,12 +7,13 @@
  */
 import type { RefcountWidth } from './refcount-width.js';
 import type { L1Place } from './shared-references.js';
+import type { Steps } from '../steps.js';
 import type { SnapshotEditor } from './snapshot-edit.js';
 import type { Snapshot } from './snapshots.js';
 import type { ZeroExpander } from './zero-expansion.js';
 
 /** Runs steps with the reservation, while nobody reads or writes. */
-export type RunAlone = (steps: () => Generator<number>) => Generator<number>;
+export type RunAlone = (steps: () => Steps<void>) => Steps<void>;
 
 export interface AmenderParts {
   readonly zeroes: ZeroExpander;
@@ -30,7 +31,7 @@ export class Amender {
   }
 
   /** Leaves no zero cluster in the disk and its snapshots; `backed`: whether something lies below. */
-  expandZeroes(backed: boolean): Generator<number> {
+  expandZeroes(backed: boolean): Steps<void> {
     const { zeroes, alone } = this.#parts;
     return alone(() => zeroes.expand(this.#places(), backed));
   }
@@ -52,13 +53,13 @@ export class Amender {
   }
 
   /** Makes refcounts `bits` wide. The image must be attached anew before anything else is done. */
-  changeRefcountWidth(bits: number): Generator<number> {
+  changeRefcountWidth(bits: number): Steps<void> {
     const { width, alone } = this.#parts;
     return alone(() => width.change(bits));
   }
 
   /** Completes the snapshots' entries for version 3. */
-  completeSnapshots(): Generator<number> {
+  completeSnapshots(): Steps<void> {
     const { snapshotEditor, snapshots, alone } = this.#parts;
     return alone(function* () {
       snapshotEditor.complete(snapshots());

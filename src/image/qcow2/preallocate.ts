@@ -3,6 +3,7 @@
  * read as zeroes, named before anybody sees them. With the reservation.
  */
 import type { IoBuffer } from '../../sys/io-buffer.js';
+import { type Steps, stepsWithin } from '../steps.js';
 import type { Preallocation } from '../writer.js';
 import type { Allocator } from './allocator.js';
 import { copiedHigh, hostLow } from './l2.js';
@@ -31,7 +32,7 @@ export class Preallocator {
    * Gives each cluster of [from, to), of which no entry says anything, a host cluster that is zero.
    * `flagged`: the entries say so themselves, where the version can.
    */
-  allocate(from: number, to: number, how: NewSpace, flagged: boolean): void {
+  *allocate(from: number, to: number, how: NewSpace, flagged: boolean): Steps<void> {
     const { clusterSize, l2Coverage } = this.#tables.geometry;
     for (let guest = from; guest < to; ) {
       const l1Index = Math.floor(guest / l2Coverage);
@@ -41,7 +42,9 @@ export class Preallocator {
       const run = this.#placesFor(guest, (stop - guest) / clusterSize);
       let linked = 0;
       try {
-        if (this.#tables.data === null) this.#prepare(run, how);
+        const done = (at: number) => (at - from) / (to - from);
+        const steps = this.#prepare(run, how);
+        yield* stepsWithin(steps, done(guest), done(guest + run.count * clusterSize));
         for (; linked < run.count; linked++) {
           this.#link(table, index + linked, (run.first + linked) * clusterSize, flagged);
         }
@@ -56,10 +59,11 @@ export class Preallocator {
   }
 
   /** Makes sure that the data file has room for [from, to) of the disk, where it is zero already. */
-  fillDataFile(from: number, to: number, how: NewSpace): void {
+  *fillDataFile(from: number, to: number, how: NewSpace): Steps<void> {
     const data = this.#tables.data!;
     if (how === 'metadata' || (how === 'falloc' && data.reserve(from, to - from))) return;
     for (let at = from; at < to; ) {
+      yield (at - from) / (to - from);
       const n = Math.min(to - at, this.#zeroes.length);
       data.write(this.#zeroes, 0, n, at);
       at += n;
@@ -71,15 +75,21 @@ export class Preallocator {
     return { first: guest / this.#tables.geometry.clusterSize, count };
   }
 
-  #prepare({ first, count }: Run, how: NewSpace): void {
-    const { state, storage, geometry } = this.#tables;
+  *#prepare({ first, count }: Run, how: NewSpace): Steps<void> {
+    const { state, storage, geometry, data } = this.#tables;
+    yield 0;
+    if (data !== null) return;
     const offset = first * geometry.clusterSize;
     const length = count * geometry.clusterSize;
     const virgin = first >= state.virginFrom;
     if (virgin && how === 'metadata') {
       if (storage.size() < offset + length) storage.truncate(offset + length);
     } else if (!virgin || how === 'full' || !storage.reserve(offset, length)) {
-      this.#tables.writeZeroes(offset, length);
+      for (let done = 0; done < length; done += this.#zeroes.length) {
+        yield done / length;
+        const n = Math.min(length - done, this.#zeroes.length);
+        this.#tables.writeZeroes(offset + done, n);
+      }
     }
     state.virginFrom = Math.max(state.virginFrom, first + count);
     state.unflushed = true;

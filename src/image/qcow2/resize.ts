@@ -7,10 +7,11 @@
  * Emptying: each cluster that is let go of reads as what lies below it from then on, one by one.
  */
 import { alignUp } from '../../codec/bits.js';
-import { ImageError } from '../../errors.js';
+import { ImageError, isExpected } from '../../errors.js';
 import { RANK } from '../../shared/slice-cache.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
+import { type Steps, stepsWithin } from '../steps.js';
 import type { Preallocation } from '../writer.js';
 import type { Allocator } from './allocator.js';
 import type { Zeroer } from './discard.js';
@@ -24,6 +25,10 @@ import type { NewSpace, Preallocator } from './preallocate.js';
 import type { Tables } from './tables.js';
 
 const L1_ENTRY_SIZE = 8;
+/** The part of the work that is done once a data file is filled. */
+const FILLED = 0.9;
+/** Bytes. */
+const WRITTEN_AT_ONCE = 1 << 20;
 
 export class Resizer {
   readonly #tables: Tables;
@@ -52,11 +57,11 @@ export class Resizer {
     this.#preallocator = preallocator;
   }
 
-  /** `preallocation`: of the new part. */
-  resize(size: number, preallocation: Preallocation): void {
+  /** `preallocation`: of the new part. What is thrown in leaves the size as it was. */
+  *resize(size: number, preallocation: Preallocation): Steps<void> {
     const { state } = this.#tables;
     this.#check(size);
-    if (size > state.size) this.#grow(size, preallocation);
+    if (size > state.size) yield* this.#grow(size, preallocation);
     else if (size < state.size) this.#cut(size);
   }
 
@@ -113,7 +118,7 @@ export class Resizer {
     });
   }
 
-  #grow(size: number, preallocation: Preallocation): void {
+  *#grow(size: number, preallocation: Preallocation): Steps<void> {
     const { geometry, state } = this.#tables;
     const old = state.size;
     this.growL1(l1EntriesFor(geometry, size));
@@ -125,7 +130,7 @@ export class Resizer {
       // What the last cluster holds behind the old end, and what a longer backing file has there.
       const stale = Math.min(size, alignUp(old, geometry.clusterSize));
       if (stale > old) this.#zeroer.zero(old, stale - old, false);
-      if (preallocation !== 'off') this.#preallocate(old, size, preallocation);
+      if (preallocation !== 'off') yield* this.#preallocate(old, size, preallocation);
       if (this.#tables.data?.raw === true) this.#zeroer.adopt(stale, size);
       else if (preallocation === 'off') this.#zeroer.hideBelow(stale, size);
     } catch (error) {
@@ -138,25 +143,51 @@ export class Resizer {
   }
 
   /** Space for what is new behind `old`; nothing of it is left where that fails. */
-  #preallocate(old: number, size: number, how: NewSpace): void {
-    const { geometry, data } = this.#tables;
-    if (data !== null) this.#preallocator.fillDataFile(old, size, how);
-    if (data?.raw === true) return;
+  *#preallocate(old: number, size: number, how: NewSpace): Steps<void> {
+    const { data } = this.#tables;
+    try {
+      // Filling it takes nearly all of the time.
+      const filled = data === null ? 0 : FILLED;
+      if (data !== null) {
+        yield* stepsWithin(this.#preallocator.fillDataFile(old, size, how), 0, filled);
+      }
+      if (data?.raw !== true) yield* stepsWithin(this.#allocate(old, size, how), filled, 1);
+      yield 1;
+    } catch (error) {
+      this.#giveBack(old, size);
+      throw error;
+    }
+  }
+
+  *#allocate(old: number, size: number, how: NewSpace): Steps<void> {
+    const { geometry } = this.#tables;
     if (this.#data.encrypted && geometry.version < 3) {
       // Only what is written reads as zeroes.
-      this.#zeroer.write(old, size);
+      for (let at = old; at < size; at += WRITTEN_AT_ONCE) {
+        yield (at - old) / (size - old);
+        this.#zeroer.write(at, Math.min(size, at + WRITTEN_AT_ONCE));
+      }
       return;
     }
-    const from = alignUp(old, geometry.clusterSize);
-    const to = alignUp(size, geometry.clusterSize);
     // As QEMU: over a longer backing file the clusters that are only named say what they are.
     const hides = how === 'metadata' && this.#zeroer.below > old;
-    const flagged = hides || this.#data.encrypted;
+    const [from, to] = [alignUp(old, geometry.clusterSize), alignUp(size, geometry.clusterSize)];
+    yield* this.#preallocator.allocate(from, to, how, hides || this.#data.encrypted);
+  }
+
+  /** Frees what was preallocated in (`old`, `size`]. What goes wrong meanwhile is worth less than what did before. */
+  #giveBack(old: number, size: number): void {
+    const { geometry, data } = this.#tables;
     try {
-      this.#preallocator.allocate(from, to, how, flagged);
+      if (data?.raw !== true) {
+        const whole = alignUp(old, geometry.clusterSize);
+        this.#zeroer.cutOff(whole, alignUp(size, geometry.clusterSize));
+      }
+      data?.cut(old);
+      this.#flusher.flushCounts();
+      this.#allocator.trim();
     } catch (error) {
-      this.#zeroer.cutOff(from, to);
-      throw error;
+      if (!isExpected(error)) throw error;
     }
   }
 

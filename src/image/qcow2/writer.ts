@@ -8,6 +8,7 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import type { WriteMemory } from '../memory.js';
 import { type WriteOptions, writesThrough } from '../write-options.js';
+import { runSteps, type Steps } from '../steps.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import type {
   BackingName,
@@ -271,14 +272,20 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   resize(size: number, preallocation: Preallocation = 'off'): void {
+    runSteps(this.resizeSteps(size, preallocation));
+  }
+
+  *resizeSteps(size: number, preallocation: Preallocation): Steps<void> {
     this.#input.bitmaps.forEach(refuseUnusable);
-    this.#alone(() => {
-      const before = this.#state.size;
-      this.#keeper?.hold('all');
-      this.#resizer.resize(size, preallocation);
-      this.#keeper?.resize(before, size);
-    });
+    yield* this.#stepsAlone(() => this.#resizeAlone(size, preallocation));
     this.#through();
+  }
+
+  *#resizeAlone(size: number, preallocation: Preallocation): Steps<void> {
+    const before = this.#state.size;
+    this.#keeper?.hold('all');
+    yield* this.#resizer.resize(size, preallocation);
+    this.#keeper?.resize(before, size);
   }
 
   makeEmpty(): void {
@@ -525,7 +532,7 @@ export class Qcow2Writer implements ImageWriter {
   }
 
   /** The same, step by step. */
-  *#stepsAlone(steps: () => Generator<number>): Generator<number> {
+  *#stepsAlone(steps: () => Steps<void>): Steps<void> {
     this.#lock.reserve();
     try {
       this.#prepare();

@@ -15,8 +15,8 @@ const ZERO_CLUSTER = 1;
 export const QED = defineFormat<QedHeader>({
   format: 'qed',
   tableOrder: 'little',
-  open: (storage) => {
-    const layout = readHeader(storage);
+  open: (storage, { unfinished }) => {
+    const layout = readHeader(storage, unfinished);
     const { size, clusterSize, backing, features } = layout;
     const dirty = (features & FEATURE.NEED_CHECK) !== 0n;
     return { facts: { size, clusterSize, backing, dirty, encrypted: false }, layout };

@@ -6,6 +6,7 @@ import type { MutableStorage, Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
 import type { NamedBacking } from '../format.js';
+import type { BackingName } from '../writer.js';
 import { readExactly } from '../read-bytes.js';
 
 export const HEADER = struct('QED header', 'little', {
@@ -24,16 +25,19 @@ export const HEADER = struct('QED header', 'little', {
   backingNameSize: u32,
 });
 
+export const MAGIC = Buffer.from('QED\0', 'latin1');
+
 export const FEATURE = { BACKING_FILE: 1n, NEED_CHECK: 2n, BACKING_RAW: 4n } as const;
 const KNOWN = FEATURE.BACKING_FILE | FEATURE.NEED_CHECK | FEATURE.BACKING_RAW;
 
-const LIMIT = {
+export const LIMIT = {
   MIN_CLUSTER: 1 << 12,
   MAX_CLUSTER: 1 << 26,
   MAX_TABLE: 16,
   NAME: 1023,
 } as const;
 export const ENTRY_SIZE = 8;
+const MOST_BYTES = Number.MAX_SAFE_INTEGER;
 
 /** What the header tells. Sizes and offsets are bytes. */
 export interface QedHeader {
@@ -49,8 +53,21 @@ export interface QedHeader {
 
 /** Bytes of the largest disk that its tables can map. */
 export function largestDisk({ tableBytes, clusterSize }: QedHeader): number {
-  const most = (tableBytes / ENTRY_SIZE) ** 2 * clusterSize;
-  return alignDown(Math.min(most, Number.MAX_SAFE_INTEGER), SECTOR_SIZE);
+  return alignDown(Math.min(largestSize(tableBytes, clusterSize), MOST_BYTES), SECTOR_SIZE);
+}
+
+/** What tables of so many bytes can map. */
+export function largestSize(tableBytes: number, clusterSize: number): number {
+  return (tableBytes / ENTRY_SIZE) ** 2 * clusterSize;
+}
+
+export function isClusterSize(value: number): boolean {
+  return isPowerOf2(value, LIMIT.MIN_CLUSTER, LIMIT.MAX_CLUSTER);
+}
+
+/** `value`: clusters. */
+export function isTableSize(value: number): boolean {
+  return isPowerOf2(value, 1, LIMIT.MAX_TABLE);
 }
 
 /** Changes the size of the disk in the header, in one write. */
@@ -58,6 +75,32 @@ export function writeSize(storage: MutableStorage, size: number): void {
   const buffer = new IoBuffer(u64.size);
   u64.write(buffer.view, 0, size, true);
   storage.write(buffer, 0, u64.size, HEADER.offsets.imageSize);
+}
+
+/**
+ * Names another backing file, or none, in one write: the name lies behind the fields. Not durable by itself.
+ * Throws ENOSPC where it is too long.
+ */
+export function writeBacking(storage: MutableStorage, backing: BackingName | null): void {
+  const name = Buffer.from(backing?.file ?? '');
+  if (name.length > LIMIT.NAME) {
+    const message = 'the name of the backing file is too long';
+    throw new ImageError('invalid', 'ENOSPC', message, { limit: `at most ${LIMIT.NAME} bytes` });
+  }
+  const buffer = new IoBuffer(HEADER.size + name.length);
+  buffer.bytes.set(readExactly(storage, 0, HEADER.size, 'QED header').bytes);
+  const header = HEADER.read(buffer.view, 0);
+  const others = header.features & ~(FEATURE.BACKING_FILE | FEATURE.BACKING_RAW);
+  const own = backing === null ? 0n : FEATURE.BACKING_FILE;
+  const raw = backing?.format === 'raw' ? FEATURE.BACKING_RAW : 0n;
+  HEADER.write(buffer.view, 0, {
+    ...header,
+    features: others | own | raw,
+    backingNameOffset: backing === null ? 0 : HEADER.size,
+    backingNameSize: name.length,
+  });
+  name.copy(buffer.bytes, HEADER.size);
+  storage.write(buffer, 0, buffer.length, 0);
 }
 
 /** Sets or clears the need-check flag, in one write. Not durable by itself. */
@@ -70,11 +113,11 @@ export function setNeedCheck(storage: MutableStorage, value: boolean): void {
   storage.write(buffer, 0, bits64.size, position);
 }
 
-/** Reads and checks the header. Throws an ImageError. */
-export function readHeader(storage: Storage): QedHeader {
+/** Reads and checks the header. Throws an ImageError. `unfinished`: it has no magic yet. */
+export function readHeader(storage: Storage, unfinished = false): QedHeader {
   const { view } = readExactly(storage, 0, HEADER.size, 'QED header');
   const raw = HEADER.read(view, 0);
-  if (Buffer.from(raw.magic).toString('latin1') !== 'QED\0') {
+  if (!unfinished && !MAGIC.equals(raw.magic)) {
     throw invalid('Image not in QED format');
   }
   const unknown = raw.features & ~KNOWN;
@@ -83,10 +126,10 @@ export function readHeader(storage: Storage): QedHeader {
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }
   const { clusterSize, tableSize, headerSize, l1TableOffset, imageSize } = raw;
-  if (!isPowerOf2(clusterSize, LIMIT.MIN_CLUSTER, LIMIT.MAX_CLUSTER)) {
+  if (!isClusterSize(clusterSize)) {
     throw invalid(`QED cluster size ${clusterSize} is invalid`);
   }
-  if (!isPowerOf2(tableSize, 1, LIMIT.MAX_TABLE)) {
+  if (!isTableSize(tableSize)) {
     throw invalid(`QED table size ${tableSize} is invalid`);
   }
   const tableBytes = clusterSize * tableSize;
@@ -110,8 +153,7 @@ export function readHeader(storage: Storage): QedHeader {
 }
 
 function checkSize(size: number, clusterSize: number, tableBytes: number): void {
-  const most = (tableBytes / ENTRY_SIZE) ** 2 * clusterSize;
-  if (size > Math.min(most, Number.MAX_SAFE_INTEGER)) {
+  if (size > Math.min(largestSize(tableBytes, clusterSize), MOST_BYTES)) {
     throw invalid(`QED image size ${size} is too large`);
   }
   if (!isAligned(size, SECTOR_SIZE)) throw invalid(`QED image size ${size} is no multiple of 512`);

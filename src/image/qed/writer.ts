@@ -14,12 +14,20 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { Disk } from '../disk.js';
 import { EXTENT, Extent, SECTOR_SIZE } from '../extent.js';
 import type { FormatTarget } from '../format.js';
+import type { Steps } from '../steps.js';
 import { refuseAfterFailure, StickyFlush } from '../sticky-flush.js';
 import { TableSlices } from '../table-slices.js';
 import type { WriteOptions } from '../write-options.js';
-import type { ImageWriter, Preallocation } from '../writer.js';
+import type { BackingName, ImageWriter, Preallocation } from '../writer.js';
 import { isZero } from '../zeroes.js';
-import { ENTRY_SIZE, largestDisk, type QedHeader, setNeedCheck, writeSize } from './header.js';
+import {
+  ENTRY_SIZE,
+  largestDisk,
+  type QedHeader,
+  setNeedCheck,
+  writeBacking,
+  writeSize,
+} from './header.js';
 
 const ZERO_CLUSTER = 1;
 /** The image's own number in its chain. */
@@ -74,7 +82,7 @@ export class QedWriter implements ImageWriter {
   }
 
   markZero(offset: number, length: number, unmap: boolean): boolean {
-    this.#change(() => this.#makeZero(offset, length, unmap));
+    this.#change(() => this.#makeZero(offset, length, unmap, true));
     return true;
   }
 
@@ -114,6 +122,11 @@ export class QedWriter implements ImageWriter {
         this.#lock.letIn();
       }
     });
+  }
+
+  *resizeSteps(size: number, preallocation: Preallocation): Steps<void> {
+    yield 1;
+    this.resize(size, preallocation);
   }
 
   flush(): void {
@@ -238,7 +251,8 @@ export class QedWriter implements ImageWriter {
     return this.#cluster;
   }
 
-  #makeZero(offset: number, length: number, unmap: boolean): void {
+  /** `marks`: also where nothing lies below; something may come there. */
+  #makeZero(offset: number, length: number, unmap: boolean, marks = false): void {
     const { clusterSize } = this.#header;
     this.#eachPart(offset, length, (part, n) => {
       const { kind, hostOffset } = this.#find(part);
@@ -249,7 +263,7 @@ export class QedWriter implements ImageWriter {
       }
       const start = alignDown(part, clusterSize);
       const below = this.#bytesBelow(start);
-      if (below === 0) return;
+      if (below === 0 && !marks) return;
       // The whole of the cluster, or of what the disk has of its last one.
       const isWhole = part === start && (n === clusterSize || part + n >= this.#state.size);
       if (isWhole) this.#link(start, ZERO_CLUSTER);
@@ -334,8 +348,12 @@ export class QedWriter implements ImageWriter {
     throw unsupported('QED images cannot be emptied');
   }
 
-  changeBackingFile(): never {
-    throw unsupported('the backing file of QED images is not changed');
+  changeBackingFile(backing: BackingName | null): void {
+    this.#reserved(() => {
+      this.#flushAll(true);
+      writeBacking(this.#storage, backing);
+      this.#storage.flush();
+    });
   }
 
   createSnapshot(): never {

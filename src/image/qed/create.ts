@@ -1,0 +1,97 @@
+/** Making QED images: a header, and an empty L1 table. The header is written last: before that there is none. */
+import { alignUp } from '../../codec/bits.js';
+import { ImageError } from '../../errors.js';
+import type { MutableStorage } from '../../storage/storage.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
+import { SECTOR_SIZE } from '../extent.js';
+import {
+  FEATURE,
+  HEADER,
+  isClusterSize,
+  isTableSize,
+  largestSize,
+  LIMIT,
+  MAGIC,
+} from './header.js';
+
+/** Clusters of a table, where nothing is said. */
+const DEFAULT_TABLE_SIZE = 4;
+
+export interface QedOptions {
+  /** Bytes. */
+  readonly size: number;
+  readonly clusterSize: number;
+  /** Clusters. */
+  readonly tableSize?: number | undefined;
+  readonly backingFile?: string | undefined;
+  readonly backingFormat?: string | undefined;
+}
+
+/** What the image will be; all that can be wrong with it is found before the file is touched. */
+export interface QedPlan {
+  readonly fileSize: number;
+  readonly header: Uint8Array;
+}
+
+/** Throws an ImageError, in QEMU's words. */
+export function planQed(options: QedOptions): QedPlan {
+  const { clusterSize, tableSize = DEFAULT_TABLE_SIZE, backingFile, backingFormat } = options;
+  if (!isClusterSize(clusterSize)) {
+    const range = `[${LIMIT.MIN_CLUSTER}, ${LIMIT.MAX_CLUSTER}]`;
+    throw invalid(`QED cluster size must be within range ${range} and power of 2`);
+  }
+  if (!isTableSize(tableSize)) {
+    throw invalid(`QED table size must be within range [1, ${LIMIT.MAX_TABLE}] and power of 2`);
+  }
+  const most = largestSize(clusterSize * tableSize, clusterSize);
+  const size = alignUp(options.size, SECTOR_SIZE);
+  if (size > most) {
+    const limit = `less than ${most} bytes`;
+    throw invalid(`QED image size must be a non-zero multiple of cluster size and ${limit}`);
+  }
+  const name = Buffer.from(backingFile ?? '');
+  if (name.length > LIMIT.NAME) throw invalid('Backing file name too long');
+  const isRaw = backingFile !== undefined && backingFormat === 'raw';
+  const features =
+    (backingFile === undefined ? 0n : FEATURE.BACKING_FILE) | (isRaw ? FEATURE.BACKING_RAW : 0n);
+  const header = Buffer.alloc(HEADER.size + name.length);
+  HEADER.write(new DataView(header.buffer, header.byteOffset, header.length), 0, {
+    magic: MAGIC,
+    clusterSize,
+    tableSize,
+    headerSize: 1,
+    features,
+    l1TableOffset: clusterSize,
+    imageSize: size,
+    backingNameOffset: backingFile === undefined ? 0 : HEADER.size,
+    backingNameSize: name.length,
+  });
+  name.copy(header, HEADER.size);
+  return { fileSize: clusterSize * (1 + tableSize), header };
+}
+
+/** Fills the empty file `storage`. `unfinished`: it has no magic yet, and need not be durable. */
+export function formatQed(
+  storage: MutableStorage,
+  { fileSize, header }: QedPlan,
+  unfinished: boolean,
+): void {
+  storage.truncate(fileSize);
+  if (!unfinished) storage.flush();
+  const buffer = new IoBuffer(header.length);
+  buffer.bytes.set(header);
+  if (unfinished) buffer.bytes.fill(0, 0, MAGIC.length);
+  storage.write(buffer, 0, header.length, 0);
+  if (!unfinished) storage.flush();
+}
+
+/** Makes an image that was unfinished one: last of all. */
+export function showQed(storage: MutableStorage): void {
+  const buffer = new IoBuffer(MAGIC.length);
+  buffer.bytes.set(MAGIC);
+  storage.write(buffer, 0, MAGIC.length, 0);
+}
+
+function invalid(message: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message);
+}
