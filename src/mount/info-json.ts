@@ -17,7 +17,9 @@ export function infoJson(layer: LayerDescription, filename: string): string {
 export function liveInfo({ description, disk, snapshots }: LiveImage, filename: string): string {
   const top = description.layers[0];
   if (top.format === 'raw') return infoJson({ ...top, fileSize: disk.size }, filename);
-  if (top.format !== 'qcow2') return infoJson(top, filename);
+  if (top.format !== 'qcow2') {
+    return infoJson({ ...top, facts: { ...top.facts, size: disk.size } }, filename);
+  }
   const header = { ...top.header, size: disk.size };
   return infoJson({ ...top, header, snapshots }, filename);
 }

@@ -51,7 +51,7 @@ export function socketPair(): [number, number] {
   if (libc.socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.address) !== 0) {
     fail('socketpair');
   }
-  const numbers = new Int32Array(pair.bytes.buffer);
+  const numbers = new Int32Array(pair.bytes.buffer, pair.bytes.byteOffset, 2);
   return [numbers[0]!, numbers[1]!];
 }
 

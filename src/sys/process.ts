@@ -122,7 +122,7 @@ function unixAddress(name: string): IoBuffer | undefined {
   const abstract = name.startsWith('@');
   // An abstract name has no end but the address's length; a path ends with a zero byte.
   const address = new IoBuffer(2 + path.length + (abstract ? 0 : 1));
-  new Uint16Array(address.bytes.buffer, 0, 1)[0] = AF_UNIX;
+  new Uint16Array(address.bytes.buffer, address.bytes.byteOffset, 1)[0] = AF_UNIX;
   path.copy(address.bytes, 2);
   if (abstract) address.bytes[2] = 0;
   return address;

@@ -31,7 +31,7 @@ const written = new Map<number, number>();
 const buffer = new IoBuffer(SECTOR);
 
 function mark(sector: number, round: number): void {
-  const words = new Uint32Array(buffer.bytes.buffer);
+  const words = new Uint32Array(buffer.bytes.buffer, buffer.bytes.byteOffset, buffer.length / 4);
   for (let at = 0; at < words.length; at += 4) {
     words[at] = owner;
     words[at + 1] = sector;
