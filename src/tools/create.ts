@@ -72,7 +72,7 @@ async function make(
       writeQed(files.image, values, unfinished);
       return { creation, files, needsAll: false };
     }
-    const size = rawSize(values.get('size')!.exact!);
+    const size = alignUpExact(values.get('size')!.exact!, SECTOR_SIZE);
     const needsAll = await createRaw(files.image, size, preallocation, values, advance, unfinished);
     return { creation, files, needsAll };
   } catch (error) {
@@ -83,11 +83,10 @@ async function make(
 
 const PREALLOCATIONS: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
 
-/** Whole sectors. Throws where no file can have them. */
-function rawSize(size: bigint): number {
-  const whole = alignUpExact(size, SECTOR_SIZE);
-  if (whole >= 2n ** 63n) throw invalid('Could not resize file: Invalid argument');
-  if (whole <= Number.MAX_SAFE_INTEGER) return Number(whole);
+/** Throws where no file can become that large. */
+function fileSize(size: bigint): number {
+  if (size >= 2n ** 63n) throw invalid('Could not resize file: Invalid argument');
+  if (size <= Number.MAX_SAFE_INTEGER) return Number(size);
   const message = "The image size is too large for file format 'raw'";
   throw new ImageError('invalid', 'EFBIG', message, {
     limit: `${size} bytes, at most ${Number.MAX_SAFE_INTEGER}`,
@@ -104,7 +103,7 @@ function filePreallocation(values: OptionValues): Preallocation {
 /** `values`: for what the file system may be told. True where all must be written for it to have its space. */
 async function createRaw(
   target: CreateTarget,
-  size: number,
+  size: bigint,
   preallocation: Preallocation,
   values: OptionValues,
   advance: Advance,
@@ -114,15 +113,16 @@ async function createRaw(
   if (target.isDevice) {
     if (preallocation !== 'off') throw invalid(`Unsupported preallocation mode '${preallocation}'`);
     if (size > storage.size()) throw invalid('Cannot grow device files');
-    if (size > 0) target.begin();
+    if (size > 0n) target.begin();
     return false;
   }
   if (preallocation === 'metadata') {
     throw invalid(`Unsupported preallocation mode: ${preallocation}`);
   }
   target.begin(hintsOf(values));
-  if (unfinished) return !reserveRawFile(storage, size, preallocation);
-  await fillRawFile(storage, size, preallocation, advance);
+  const bytes = fileSize(size);
+  if (unfinished) return !reserveRawFile(storage, bytes, preallocation);
+  await fillRawFile(storage, bytes, preallocation, advance);
   return false;
 }
 
@@ -177,7 +177,7 @@ async function writeQcow2(
   if (data !== null) {
     if (data.isDevice) checkDevice(data, plan.layout.size);
     const space = hasSpace && !data.isDevice ? preallocation : 'off';
-    await createRaw(data, plan.layout.size, space, new Map(), advance);
+    await createRaw(data, BigInt(plan.layout.size), space, new Map(), advance);
     data.storage.flush();
   }
   image.begin(hintsOf(values));
