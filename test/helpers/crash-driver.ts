@@ -5,6 +5,7 @@
 import { describeError, ImageError, isExpected } from '#src/errors.js';
 import type { ImageWriter, Preallocation } from '#src/image/writer.js';
 import { compressCluster } from '#src/image/qcow2/compression.js';
+import { isUsable } from '#src/image/qcow2/bitmaps.js';
 import type { Qcow2Writer } from '#src/image/qcow2/writer.js';
 import type { AmendRequest } from '#src/tools/amend.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
@@ -221,10 +222,15 @@ export class CrashDriver {
   editBitmaps(random: Random): void {
     this.close();
     const editor = (this.#writer as unknown as Qcow2Writer).bitmaps();
-    const others = editor.drafts.filter(({ enabled }) => !enabled);
+    // An image that has crashed may have bitmaps of an earlier run, and some that cannot be used.
+    const usable = editor.drafts.filter(({ listed }) => listed === null || isUsable(listed.bitmap));
+    const others = usable.filter(({ enabled }) => !enabled);
     const granularity = 512 << random.below(4);
+    const names = editor.drafts.map(({ name }) => name);
+    while (names.includes(`b${this.#generation}`)) this.#generation++;
     const added = editor.add(`b${this.#generation++}`, granularity, false);
-    if (random.chance(0.7)) editor.merge(added, editor.sourcesOf(editor.find('on')));
+    const on = usable.find(({ name }) => name === 'on');
+    if (random.chance(0.7) && on !== undefined) editor.merge(added, editor.sourcesOf(on));
     if (others.length > 0) {
       const other = random.pick(others);
       const change = random.below(3);
