@@ -57,6 +57,11 @@ export class ImageError extends Error {
   }
 }
 
+/** What is asked for, or what an image says, breaks a rule; `hint`: as in the context. */
+export function invalid(message: string, hint?: string): ImageError {
+  return new ImageError('invalid', 'EINVAL', message, hint === undefined ? {} : { hint });
+}
+
 /** A system call failed. The message holds the call, its object and the errno's name. */
 export class SysError extends Error {
   readonly errno: number;

@@ -1,5 +1,5 @@
 /** `qcow2fs bitmap`, as `qemu-img bitmap`: the persistent bitmaps of a closed image. */
-import { ImageError, isExpected } from '../errors.js';
+import { ImageError, invalid, isExpected } from '../errors.js';
 import { ActionFailed, type BitmapAction, editBitmap } from '../tools/bitmaps.js';
 import type { OpenDisk } from '../tools/open-disk.js';
 import { openTold } from './open-told.js';
@@ -118,8 +118,4 @@ function closeAfterError(disk: OpenDisk): void {
   } catch (error) {
     if (!isExpected(error)) throw error;
   }
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

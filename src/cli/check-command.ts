@@ -12,7 +12,6 @@ import { commandProgress } from './command-progress.js';
 import { findingText, humanResult, jsonResult, repairedText } from './check-words.js';
 import { getopt, type Option } from './getopt.js';
 import {
-  cacheMode,
   FORCE_SHARE,
   IMAGE_OPTS,
   imageSpec,
@@ -22,6 +21,7 @@ import {
   PROGRESS,
   QUIET,
   SOURCE_CACHE,
+  sourceCacheOption,
 } from './image-options.js';
 import { warnOfStaleBitmaps } from './open-told.js';
 import type { Outcome } from './outcome.js';
@@ -53,10 +53,8 @@ export async function runCheckCommand(words: string[]): Promise<Outcome> {
   const output = outputFormat(args);
   const [word, ...more] = args.operands;
   if (word === undefined || more.length > 0) throw new UsageError('Expecting one image file name');
-  const cache = args.last('T');
-  if (cache !== undefined && cacheMode(cache) === undefined) {
-    throw new ImageError('invalid', 'EINVAL', `Invalid source cache option: ${cache}`);
-  }
+  // Any is as good as another here.
+  sourceCacheOption(args);
   const spec = imageSpec(word, args, { format: args.last('format') });
   const print = (text: string) => {
     if (!args.has('q')) process.stdout.write(text);

@@ -1,13 +1,11 @@
 /** `compare`: words to a comparison of two disks, told as qemu-img tells it. */
-import { ImageError, isExpected } from '../errors.js';
-import type { WriteOptions } from '../image/write-options.js';
+import { isExpected } from '../errors.js';
 import { CompareError, compareDisks, type Comparison } from '../tools/compare.js';
 import type { OpenDisk } from '../tools/open-disk.js';
 import { openTold } from './open-told.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
 import {
-  cacheMode,
   FORCE_SHARE,
   FORMAT,
   IMAGE_OPTS,
@@ -16,6 +14,7 @@ import {
   PROGRESS,
   QUIET,
   SOURCE_CACHE,
+  sourceCacheOption,
 } from './image-options.js';
 import { ioProblemOf } from './io-problem.js';
 import type { Outcome } from './outcome.js';
@@ -50,10 +49,10 @@ export async function runCompareCommand(words: string[]): Promise<Outcome> {
   const disks: OpenDisk[] = [];
   let compared = false;
   try {
-    const cache = sourceCache(args);
+    const write = sourceCacheOption(args);
     const formats = [{}, { format: args.last('F') ?? null }];
     const specs = [first, second].map((word, n) => imageSpec(word, args, formats[n]));
-    for (const spec of specs) disks.push(await openTold(spec, { write: { cache } }));
+    for (const spec of specs) disks.push(await openTold(spec, { write }));
     compared = true;
     return { status: await compare(disks[0]!, disks[1]!, args) };
   } catch (error) {
@@ -68,13 +67,6 @@ export async function runCompareCommand(words: string[]): Promise<Outcome> {
 
 function showsBar(args: Arguments): boolean {
   return args.last('progress') === '' && !args.has('q');
-}
-
-function sourceCache(args: Arguments): WriteOptions['cache'] {
-  const text = args.last('T') ?? 'writeback';
-  const mode = cacheMode(text);
-  if (mode !== undefined) return mode;
-  throw new ImageError('invalid', 'EINVAL', `Invalid source cache option: ${text}`);
 }
 
 async function compare(first: OpenDisk, second: OpenDisk, args: Arguments): Promise<number> {

@@ -1,4 +1,5 @@
 /** `convert`: words to a disk that is copied into another image. */
+import { invalid } from '../errors.js';
 import type { ImageError } from '../errors.js';
 import { withOption } from '../image/create-options.js';
 import { type Bitmap, isUsable } from '../image/qcow2/bitmaps.js';
@@ -11,9 +12,9 @@ import type { OpenDisk } from '../tools/open-disk.js';
 import { chosenSnapshot, type SnapshotChoice } from '../tools/snapshot-choice.js';
 import { openTold } from './open-told.js';
 import { type CommandProgress, commandProgress } from './command-progress.js';
-import { cacheWord, type ConvertWords, convertWords, invalid } from './convert-words.js';
+import { type ConvertWords, convertWords } from './convert-words.js';
 import { createHelp } from './create-command.js';
-import { imageSpec, keysOf } from './image-options.js';
+import { cacheOption, imageSpec, keysOf, sourceCacheOption } from './image-options.js';
 import { ioProblem } from './io-problem.js';
 import { asksForHelp } from './option-lists.js';
 import type { Outcome } from './outcome.js';
@@ -28,7 +29,7 @@ export async function runConvertCommand(words: string[]): Promise<Outcome> {
     return { status: 0 };
   }
   if (sources.length === 0) throw invalid('Must specify image file name');
-  cacheWord(args, 'T', 'writeback');
+  sourceCacheOption(args);
   const progress = commandProgress(args, args.has('q'));
   try {
     await convert(asked, progress);
@@ -50,7 +51,7 @@ async function convert(asked: ConvertWords, progress: CommandProgress): Promise<
   const disks: OpenDisk[] = [];
   try {
     for (const word of asked.sources) {
-      const write = { cache: cacheWord(args, 'T', 'writeback') };
+      const write = sourceCacheOption(args);
       disks.push(await openTold(imageSpec(word, args), { write }));
     }
     const sources = disks.map((disk): ConvertSource => ({ disk, view: null }));
@@ -104,7 +105,7 @@ async function targetOf(
   }
   if (creation !== undefined) checkBackingFormat(creation);
   if (args.has('c') && creation !== undefined) checkCompression(creation);
-  const cache = cacheWord(args, 't', 'unsafe');
+  const { cache = 'unsafe' } = cacheOption(args);
   if (args.has('bitmaps')) {
     checkBitmaps(asked, sources);
     const isOld = creation?.values.get('compat')?.text === '0.10';

@@ -1,11 +1,9 @@
 /** What the words of `convert` ask for, checked in qemu-img's order and in its words. */
-import { ImageError } from '../errors.js';
-import type { WriteOptions } from '../image/write-options.js';
+import { invalid } from '../errors.js';
 import type { SnapshotChoice } from '../tools/snapshot-choice.js';
 import { type Arguments, getopt } from './getopt.js';
 import {
   CACHE,
-  cacheMode,
   FORCE_SHARE,
   FORMAT,
   IMAGE_OPTS,
@@ -140,20 +138,4 @@ function checkTogether(args: Arguments): void {
   refuse(has('target-image-opts') && creates, '--target-image-opts requires use of -n flag');
   refuse(!creates && options, '-o has no effect when skipping image creation');
   refuse(has('target-is-zero') && creates, '--target-is-zero requires use of -n flag');
-}
-
-/** The mode of `-t` or `-T`; throws, with `what` in the message. */
-export function cacheWord(
-  args: Arguments,
-  option: 't' | 'T',
-  initial: WriteOptions['cache'],
-): WriteOptions['cache'] {
-  const text = args.last(option);
-  const mode = text === undefined ? initial : cacheMode(text);
-  if (mode !== undefined) return mode;
-  throw invalid(`Invalid ${option === 'T' ? 'source ' : ''}cache option: ${text}`);
-}
-
-export function invalid(message: string, hint?: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message, hint === undefined ? {} : { hint });
 }

@@ -1,5 +1,5 @@
 /** `dd`: a part of a disk as an image of its own, by blocks. */
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import { withOption } from '../image/create-options.js';
 import { convertDisks, sourceFiles } from '../tools/convert.js';
 import { CopyFailure } from '../tools/copy-failure.js';
@@ -152,8 +152,4 @@ function partOf({ block, count, skip }: Operands, size: number) {
   const end = count === undefined ? size : Math.min(size, count * block);
   const offset = skip * block;
   return offset > end ? null : { offset, size: end - offset };
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

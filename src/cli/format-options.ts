@@ -1,6 +1,7 @@
 /** Options of the formats: what they say of a raw or a qcow2 image. */
+import { invalid } from '../errors.js';
 import type { ImageSpec, Window } from '../image/spec.js';
-import { invalid, type Options } from './node-options.js';
+import type { Options } from './node-options.js';
 
 const LEAST_CACHE = 1 << 20;
 /** Maps a disk of 8 TiB whole: more is of no use. */

@@ -2,7 +2,7 @@
  * What users call an image by: a file's name, `json:{…}`, or `driver=…,file.filename=…`. Options that
  * change nothing of what is read and written here (how QEMU does its I/O) are checked and accepted.
  */
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import { protocolOf } from '../image/file-names.js';
 import { OTHER_FORMATS } from '../image/format.js';
 import { FOREIGN_FORMATS } from '../image/open.js';
@@ -16,7 +16,7 @@ import {
 import { takeQcow2, takeRaw } from './format-options.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
-import { INVALID_VALUE, invalid, Options, takeCommon } from './node-options.js';
+import { INVALID_VALUE, Options, takeCommon } from './node-options.js';
 
 const JSON_PREFIX = 'json:';
 const FORMAT_DRIVERS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];

@@ -1,5 +1,5 @@
 /** Options of an image written as JSON: `json:{"driver": "qcow2", "file": {…}}`. */
-import { ImageError } from '../errors.js';
+import { invalid } from '../errors.js';
 
 /** Flat: the keys of inner objects follow a dot. Null is a child that is not to be. */
 export type OptionMap = Map<string, string | null>;
@@ -40,8 +40,4 @@ function flatten(prefix: string, object: object, options: OptionMap): void {
     else if (typeof value === 'boolean') options.set(name, value ? 'on' : 'off');
     else options.set(name, String(value));
   }
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

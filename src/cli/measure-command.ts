@@ -7,7 +7,7 @@ import {
   type OptionValues,
   parseOptions,
 } from '../image/create-options.js';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import { type Measure, measure } from '../tools/measure.js';
 import type { OpenDisk } from '../tools/open-disk.js';
 import { openTold } from './open-told.js';
@@ -101,8 +101,4 @@ function jsonMeasure({ required, fullyAllocated, bitmaps }: Measure): string {
     'fully-allocated': fullyAllocated,
   };
   return `${formatJson(object)}\n`;
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

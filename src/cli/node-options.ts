@@ -1,6 +1,6 @@
 /** Options of a node of QEMU's block layer: each is taken once, by who knows what it means. */
-import { parseSize } from '../codec/size-text.js';
-import { ImageError } from '../errors.js';
+import { parseSize, SIZE_HINT } from '../codec/size-text.js';
+import { invalid } from '../errors.js';
 import type { ImageSpec } from '../image/spec.js';
 import type { WriteOptions } from '../image/write-options.js';
 import type { OptionMap } from './json-options.js';
@@ -81,9 +81,6 @@ export class Options {
   }
 }
 
-const SIZE_HINT = `Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
-and exabytes, respectively.`;
-
 export const INVALID_VALUE = 'invalid parameter value: %';
 
 /** Options that every node has. */
@@ -114,8 +111,4 @@ export function takeCommon(options: Options): Partial<ImageSpec> {
     ...(nodeName !== undefined && { nodeName }),
     write,
   };
-}
-
-export function invalid(message: string, hint?: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message, hint === undefined ? {} : { hint });
 }

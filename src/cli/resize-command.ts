@@ -1,7 +1,7 @@
 /** `qcow2fs resize`, as `qemu-img resize`. */
-import { ImageError } from '../errors.js';
-import { parseExactSize } from '../codec/size-text.js';
-import type { Preallocation } from '../image/writer.js';
+import { ImageError, invalid } from '../errors.js';
+import { parseExactSize, SIZE_HINT } from '../codec/size-text.js';
+import { type Preallocation, preallocationNamed } from '../image/writer.js';
 import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
 import { advancing, type Progress } from '../tools/progress.js';
 import { type NewSize, newSize, resizeSteps } from '../tools/resize.js';
@@ -17,12 +17,9 @@ const OPTIONS = [
   { long: 'preallocation', value: true as const },
   { long: 'shrink' },
 ];
-const MODES: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
 const SHRINK_WARNING =
   "Shrinking an image will delete all data beyond the shrunken image's end. " +
   'Before performing such an operation, make sure there is no important data there.';
-const SIZE_HINT = `Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
-and exabytes, respectively.`;
 
 export async function runResizeCommand(words: string[]): Promise<Outcome> {
   if (words.length < 2) throw new UsageError('Not enough arguments');
@@ -67,9 +64,9 @@ async function resize(
 
 function preallocationOf(args: Arguments): Preallocation {
   const text = args.last('preallocation') ?? 'off';
-  const mode = MODES.find((candidate) => candidate === text);
+  const mode = preallocationNamed(text);
   if (mode !== undefined) return mode;
-  throw new ImageError('invalid', 'EINVAL', `Invalid preallocation mode '${text}'`);
+  throw invalid(`Invalid preallocation mode '${text}'`);
 }
 
 function sizeOf(word: string): NewSize {
@@ -83,7 +80,7 @@ function sizeOf(word: string): NewSize {
   }
   if (bytes === 'invalid') {
     const message = "Parameter 'size' expects a non-negative number below 2^64";
-    throw new ImageError('invalid', 'EINVAL', message, { hint: SIZE_HINT });
+    throw invalid(message, SIZE_HINT);
   }
   return { bytes, sign };
 }

@@ -1,6 +1,6 @@
 /** Sizes on the command line. */
 import { parseExactSize } from '../codec/size-text.js';
-import { ImageError } from '../errors.js';
+import { invalid } from '../errors.js';
 import { reportError, reportWarning } from './program.js';
 
 /** Can be told from a number by the unit alone. */
@@ -29,8 +29,4 @@ export function exactSizeWord(what: string, text: string): bigint {
     reportWarning(`Using a multiplier suffix on hex numbers is deprecated: ${text}`);
   }
   return size;
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

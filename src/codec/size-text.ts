@@ -6,6 +6,10 @@ const INTEGER = /^[\t\n\v\f\r ]*\+?([0-9]+)(\.[0-9]*)?([bkmgtpe]?)$/i;
 const HEXADECIMAL = /^[\t\n\v\f\r ]*\+?0x([0-9a-f]+)([kmgtp]?)$/i;
 const LIMIT = 1n << 64n;
 
+/** What QEMU says to whom a size was not understood. */
+export const SIZE_HINT = `Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
+and exabytes, respectively.`;
+
 /**
  * The number of bytes that a text says; `unit` is meant where it names none. 'invalid' where it is
  * none, 'range' from 2^64 on. Above 2^53 it is the nearest number that there is.

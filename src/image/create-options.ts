@@ -2,8 +2,8 @@
  * The options that images are created with (`-o`), format by format: one table drives parsing, help and
  * what is printed of them. Those of amend and of convert's targets are the same.
  */
-import { parseExactSize } from '../codec/size-text.js';
-import { ImageError } from '../errors.js';
+import { parseExactSize, SIZE_HINT } from '../codec/size-text.js';
+import { ImageError, invalid } from '../errors.js';
 
 export interface OptionSpec {
   readonly name: string;
@@ -204,9 +204,6 @@ export function withOption(
   return new Map([...values, [name, parseValue(option, text)]]);
 }
 
-const SIZE_HINT = `Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
-and exabytes, respectively.`;
-
 function parseValue({ name, type }: OptionSpec, text: string): OptionValue {
   switch (type) {
     case 'str':
@@ -272,8 +269,4 @@ export function optionsHelp(table: OptionTable): string {
       return `  ${`${name}=<${TYPE_WORDS[type]}>`.padEnd(HELP_COLUMN)} - ${help}\n`;
     })
     .join('');
-}
-
-function invalid(message: string, hint?: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message, hint === undefined ? {} : { hint });
 }

@@ -1,7 +1,7 @@
 /** VDI, VirtualBox's format: one table of blocks of 1 MiB. */
 import { alignUp, isAligned } from '../codec/bits.js';
 import { bytes, struct, u32, u64 } from '../codec/struct.js';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
 import { BlockMapping } from './block-mapping.js';
 import { type CheckResult, NOTHING_FOUND } from './check-result.js';
@@ -142,8 +142,4 @@ function checkVdi(storage: Storage, layout: Layout): CheckResult {
 
 function unsupported(what: string): ImageError {
   return new ImageError('unsupported', 'ENOTSUP', `unsupported VDI image (${what})`);
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -2,7 +2,7 @@
 import { divCeil, isAligned } from '../codec/bits.js';
 import { crc32c } from '../codec/crc32c.js';
 import { bytes, struct, u16, u32, u64 } from '../codec/struct.js';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { BlockMapping } from './block-mapping.js';
@@ -238,8 +238,4 @@ function guidText(guid: Uint8Array): string {
   };
   const start = [hex(0, 4, true), hex(4, 6, true), hex(6, 8, true)];
   return [...start, hex(8, 10, false), hex(10, 16, false)].join('-');
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -2,7 +2,7 @@
 import { inflateSync } from 'node:zlib';
 import { divCeil } from '../codec/bits.js';
 import { bytes, struct, u16, u32, u64, u8 } from '../codec/struct.js';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
 import { BlockMapping, type FindBlock } from './block-mapping.js';
 import { NOTHING_FOUND } from './check-result.js';
@@ -240,8 +240,4 @@ function lineValue(text: string, key: string): string | undefined {
     return /^"[^"]*"$/.test(value) ? value.slice(1, -1) : value;
   }
   return undefined;
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -1,7 +1,7 @@
 /** VHD, which QEMU calls vpc: fixed (the disk, and a footer behind it), and dynamic (a table of blocks). */
 import { alignUp, divCeil } from '../codec/bits.js';
 import { bytes, struct, u16, u32, u64, u8 } from '../codec/struct.js';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
 import { BlockMapping } from './block-mapping.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
@@ -165,8 +165,4 @@ function sizeOf(footer: Footer): number {
     throw new ImageError('unsupported', 'EFBIG', 'VHD images of more than 2040 GiB are not valid');
   }
   return sectors * SECTOR_SIZE;
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -35,7 +35,13 @@ export interface SnapshotOptions {
  * What a disk's new part gets when it grows: nothing; clusters; clusters with the host's space for
  * them; clusters that are written.
  */
-export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
+const PREALLOCATIONS = ['off', 'metadata', 'falloc', 'full'] as const;
+export type Preallocation = (typeof PREALLOCATIONS)[number];
+
+/** The mode of that name; undefined where there is none. */
+export function preallocationNamed(text: string): Preallocation | undefined {
+  return PREALLOCATIONS.find((mode) => mode === text);
+}
 
 /** A backing file as an image names it. */
 export interface BackingName {

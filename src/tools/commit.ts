@@ -131,22 +131,23 @@ async function copyDown(
     const held = heldAbove(top, levels, offset, size - offset);
     const length = held > 0 ? Math.min(CHUNK_SIZE, held) : -held;
     if (held > 0) {
-      copyRange(top, offset, length, base, buffer);
-      await pace(length, offset / size);
+      const written = copyRange(top, offset, length, base, buffer);
+      await pace(written, offset / size);
     }
     offset += length;
     await progress.advance(offset / size);
   }
 }
 
-/** Copies a run that the image holds; what is a hole in it becomes one in the base. */
+/** Copies a run that the image holds; what is a hole in it becomes one in the base. Answers the bytes of the rest. */
 function copyRange(
   top: OpenDisk,
   offset: number,
   length: number,
   { writer }: OpenDisk,
   buffer: IoBuffer,
-): void {
+): number {
+  let written = 0;
   const end = offset + length;
   for (let at = offset; at < end; ) {
     const [data, stop] = dataWithin(top, at, end);
@@ -154,9 +155,11 @@ function copyRange(
     if (stop > data) {
       top.read(data, stop - data, buffer, 0);
       writer.write(data, stop - data, buffer, 0);
+      written += stop - data;
     }
     at = stop;
   }
+  return written;
 }
 
 function dataWithin({ image, disk }: OpenDisk, from: number, to: number): [number, number] {

@@ -1,7 +1,7 @@
 /** `create`: making images, and targets for what converts. Errors come in QEMU's words. */
 import { formatQed, planQed } from '../image/qed/create.js';
 import { alignUpExact } from '../codec/bits.js';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import type { OptionValues } from '../image/create-options.js';
 import { type CreateTarget, NewFiles } from '../image/create-target.js';
 import type { KeyRing } from '../image/crypto/key-ring.js';
@@ -9,7 +9,7 @@ import { makeLuks } from '../image/crypto/luks-write.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import { formatImage, planImage, type Qcow2Plan } from '../image/qcow2/create.js';
 import { fillRawFile, reserveRawFile } from '../image/raw-create.js';
-import type { Preallocation } from '../image/writer.js';
+import { type Preallocation, preallocationNamed } from '../image/writer.js';
 import { type Creation, pathOf } from './creation.js';
 import { NO_PROGRESS, type Progress } from './progress.js';
 import { qcow2OptionsOf } from './qcow2-options.js';
@@ -81,8 +81,6 @@ async function make(
   }
 }
 
-const PREALLOCATIONS: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
-
 /** Throws where no file can become that large. */
 function fileSize(size: bigint): number {
   if (size >= 2n ** 63n) throw invalid('Could not resize file: Invalid argument');
@@ -95,7 +93,7 @@ function fileSize(size: bigint): number {
 
 function filePreallocation(values: OptionValues): Preallocation {
   const text = values.get('preallocation')?.text ?? 'off';
-  const known = PREALLOCATIONS.find((candidate) => candidate === text);
+  const known = preallocationNamed(text);
   if (known === undefined) throw invalid(`invalid parameter value: ${text}`);
   return known;
 }
@@ -192,8 +190,4 @@ function luksHeaderFor({ options: { encryption } }: Qcow2Plan, keys: KeyRing): B
   const { bytes, header, key } = makeLuks(encryption.luks, passphrase);
   keys.learn(header, passphrase, key);
   return bytes;
-}
-
-function invalid(message: string, hint?: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message, hint === undefined ? {} : { hint });
 }

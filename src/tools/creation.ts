@@ -1,6 +1,6 @@
 /** What images are to be made, and what must be true before. Errors come in QEMU's words. */
 import { statSync } from 'node:fs';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import {
   createOptionTable,
   isKnownDriver,
@@ -186,8 +186,4 @@ export function openBacking({ filename, path, keys, values }: Creation): ImageDe
   if (format !== undefined && !isKnownDriver(format)) return null;
   const spec = { path: backing, filename: backing, format, keys };
   return openImage(spec, { lock: 'read', overlay: filename }).description;
-}
-
-function invalid(message: string, hint?: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message, hint === undefined ? {} : { hint });
 }

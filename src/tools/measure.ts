@@ -1,6 +1,6 @@
 /** `measure`: how large an image would become, before there is one. */
 import { alignUp, alignUpExact, divCeil } from '../codec/bits.js';
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import { isCreatable, type OptionValues } from '../image/create-options.js';
 import type { KeyRing } from '../image/crypto/key-ring.js';
 import { checkLuksOptions, luksSize } from '../image/crypto/luks-write.js';
@@ -14,6 +14,7 @@ import {
 import { type Geometry, geometryOf } from '../image/qcow2/geometry.js';
 import { BITMAP_DIRECTORY_ENTRY, LIMIT } from '../image/qcow2/layout.js';
 import { SECTOR_SIZE } from '../image/extent.js';
+import { preallocationNamed } from '../image/writer.js';
 import { blockStatus, type MappedDisk } from './block-status.js';
 import type { OpenDisk } from './open-disk.js';
 import { encryptionOf } from './qcow2-options.js';
@@ -125,7 +126,7 @@ function measuredOptions(
   const refcountBits = values.get('refcount_bits')!.number!;
   checkRefcountBits(version, refcountBits, '(use compat=1.1 or greater)');
   const preallocation = values.get('preallocation')?.text ?? 'off';
-  if (!['off', 'metadata', 'falloc', 'full'].includes(preallocation)) {
+  if (preallocationNamed(preallocation) === undefined) {
     throw invalid(`invalid parameter value: ${preallocation}`);
   }
   const geometry = geometryOf({
@@ -187,8 +188,4 @@ function bitmapsSize(bitmaps: readonly Bitmap[], diskSize: number, clusterSize: 
     directory += alignUp(BITMAP_DIRECTORY_ENTRY.size + Buffer.byteLength(name), 8);
   }
   return size + alignUp(directory, clusterSize);
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -1,16 +1,11 @@
 /** The words of `-o` as what a new qcow2 image is to be. */
-import { ImageError } from '../errors.js';
+import { type ImageError, invalid } from '../errors.js';
 import { isKnownDriver, type OptionValues } from '../image/create-options.js';
 import type { LuksOptions } from '../image/crypto/luks-write.js';
+import { preallocationNamed } from '../image/writer.js';
 import type { NewEncryption, Qcow2Options } from '../image/qcow2/create-options.js';
 
 const VERSIONS = { '0.10': 2, v2: 2, '1.1': 3, v3: 3 } as const;
-const PREALLOCATIONS = {
-  off: 'off',
-  metadata: 'metadata',
-  falloc: 'falloc',
-  full: 'full',
-} as const;
 const COMPRESSION_TYPES = { zlib: 'zlib', zstd: 'zstd' } as const;
 
 /** Throws an ImageError where a word is none that the option takes; the options must fit each other yet. */
@@ -22,7 +17,9 @@ export function qcow2OptionsOf(values: OptionValues): Qcow2Options {
     throw refused('backing-fmt', backingFormat);
   }
   const encryption = encryptionOf(values);
-  const preallocation = wordOf(PREALLOCATIONS, 'preallocation', text('preallocation'));
+  const mode = text('preallocation');
+  const preallocation = mode === undefined ? undefined : preallocationNamed(mode);
+  if (mode !== undefined && preallocation === undefined) throw refused('preallocation', mode);
   const refcountBits = values.get('refcount_bits')?.number;
   if (refcountBits !== undefined && (refcountBits <= -(2 ** 63) || refcountBits >= 2 ** 63)) {
     throw invalid("Parameter 'refcount-bits' expects integer");
@@ -120,8 +117,4 @@ export function iterTimeOf(values: OptionValues): number | undefined {
   const time = values.get('encrypt.iter-time')?.number;
   if (time === undefined || Math.abs(time) < 2 ** 63) return time;
   throw invalid("Parameter 'encrypt.iter-time' expects integer");
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

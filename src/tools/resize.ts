@@ -1,5 +1,13 @@
 /** Changing the size of a disk, by QEMU's rules. */
-import { ERRNO, errnoName, errnoOf, type ErrnoName, ImageError, isExpected } from '../errors.js';
+import {
+  ERRNO,
+  errnoName,
+  type ErrnoName,
+  errnoOf,
+  ImageError,
+  invalid,
+  isExpected,
+} from '../errors.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import { l1EntriesFor } from '../image/qcow2/geometry.js';
 import type { Qcow2Description } from '../image/description.js';
@@ -108,8 +116,4 @@ function failed(errno: number, problem = PROBLEMS.off, format = 'raw'): ImageErr
   const below = format === 'qcow2' && problem !== PROBLEMS.off;
   const where = below ? 'Failed to resize underlying file: ' : '';
   return new ImageError('invalid', code, `${where}${problem}: ${strerror(errno)}`);
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -265,6 +265,15 @@ describe('qemu-img rebase and commit', () => {
       tools.same(['commit', '-d', TOP], { disks: ['base.raw', TOP] });
     });
 
+    it('charges no rate for zeroes', () => {
+      tools.make((folder) => {
+        writeFileSync(join(folder, 'base.raw'), Buffer.alloc(1000 * KIB, 7));
+        qemuIo(create(folder, TOP, 1000 * KIB, '', 'base.raw'), 'write -z 0 1000k');
+      });
+      // Hours, if it did.
+      tools.same(['commit', '-r', '64', TOP], { disks: ['base.raw', TOP] });
+    });
+
     it('is refused where others use the files, in the same words', async () => {
       makeChain();
       const holders = (['qemu', 'ours'] as const).map((side) => hold(tools.at(side, 'base.qcow2')));

@@ -1,5 +1,5 @@
 /** `qcow2fs io`, and the executable called by a link named `qemu-io`. */
-import { isExpected } from '../../errors.js';
+import { invalid, isExpected } from '../../errors.js';
 import { KeyRing } from '../../image/crypto/key-ring.js';
 import type { ImageSpec } from '../../image/spec.js';
 import type { Arguments, Option } from '../getopt.js';
@@ -9,7 +9,7 @@ import type { Outcome } from '../outcome.js';
 import { problemText, programName, reportError, reportWarning } from '../program.js';
 import { takeWords } from './arguments.js';
 import { Complaint, WrongWords } from './complaint.js';
-import { invalid, OPEN_OPTIONS, openFlags, openInto, warnOfShortForms } from './opening.js';
+import { OPEN_OPTIONS, openFlags, openInto, warnOfShortForms } from './opening.js';
 import { runInput, runLine } from './run.js';
 import { Session } from './session.js';
 

@@ -3,7 +3,7 @@ import { ERRNO, errnoOf, ImageError } from '../../errors.js';
 import { layerClusterSize, type LayerDescription } from '../../image/description.js';
 import { collectInfo } from '../../image/info.js';
 import { l1EntriesFor } from '../../image/qcow2/geometry.js';
-import type { Preallocation } from '../../image/writer.js';
+import { preallocationNamed } from '../../image/writer.js';
 import { strerror } from '../../sys/libc.js';
 import { formatFacts } from '../info.js';
 import { letters } from './arguments.js';
@@ -12,7 +12,6 @@ import type { IoImage } from './image.js';
 import { parseNumber, sizeText } from './words.js';
 
 const SECTOR_SIZE = 512;
-const MODES: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
 
 export const LENGTH: ImageCommand = {
   name: 'length',
@@ -108,7 +107,7 @@ export const TRUNCATE: ImageCommand = {
   options: letters('m:'),
   onImage: (session, args, { disk }) => {
     const word = args.last('m') ?? 'off';
-    const mode = MODES.find((one) => one === word);
+    const mode = preallocationNamed(word);
     if (mode === undefined) throw refused(`Invalid preallocation mode '${word}'`);
     const size = parseNumber(args.operands[0] ?? '');
     session.settle();

@@ -1,5 +1,5 @@
 /** open, close, reopen. */
-import { ImageError } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import type { ImageSpec } from '../../image/spec.js';
 import type { Arguments, Option } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
@@ -9,14 +9,7 @@ import { letters } from './arguments.js';
 import { ANY, type ImageCommand, type PlainCommand } from './command.js';
 import { Complaint, WrongWords } from './complaint.js';
 import { openIoImage } from './image.js';
-import {
-  invalid,
-  OPEN_OPTIONS,
-  openFlags,
-  openInto,
-  warnOfShortForms,
-  withoutName,
-} from './opening.js';
+import { OPEN_OPTIONS, openFlags, openInto, warnOfShortForms, withoutName } from './opening.js';
 import { reopenSpec } from './reopen.js';
 
 export const OPEN: PlainCommand = {

@@ -1,6 +1,6 @@
 /** How qemu-io opens an image: the options that say so, and the words where it cannot be. */
 import { isDirect } from '../../image/write-options.js';
-import { ImageError } from '../../errors.js';
+import { invalid } from '../../errors.js';
 import type { ImageSpec } from '../../image/spec.js';
 import type { Arguments, Option } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
@@ -100,6 +100,3 @@ export function warnOfShortForms(words: string): void {
 }
 
 /** What is wrong with how a command is called. */
-export function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
-}

@@ -2,7 +2,7 @@
  * What encrypted images are opened with: secrets by their ids, and passphrases that are tried on each layer
  * that none is stated for. It remembers master keys: opening an image once more costs no second stretching.
  */
-import { ImageError } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import type { LuksHeader } from './luks-header.js';
 import { openKeySlot } from './luks-key.js';
@@ -119,8 +119,4 @@ function nameOf({ digest, digestSalt }: LuksHeader, passphrase: Uint8Array): str
 
 function wrongPassword(): ImageError {
   return new ImageError('policy', 'EACCES', 'Invalid password, cannot unlock any keyslot');
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

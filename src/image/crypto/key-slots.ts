@@ -7,7 +7,7 @@
  */
 import { randomFillSync } from 'node:crypto';
 import { alignUp } from '../../codec/bits.js';
-import { ImageError } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import {
@@ -187,8 +187,4 @@ function put(storage: MutableStorage, bytes: Uint8Array, position: number): void
   const buffer = new IoBuffer(bytes.length);
   buffer.bytes.set(bytes);
   storage.write(buffer, 0, buffer.length, position);
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -1,7 +1,7 @@
 /** Making LUKS headers, and the key slots in them. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { alignUp } from '../../codec/bits.js';
-import { ImageError } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import { SECTOR_SIZE } from '../extent.js';
 import { splitKey } from './anti-forensic.js';
 import type { CipherMode, IvGenerator } from './cipher-key.js';
@@ -181,8 +181,4 @@ export function encodeSlot(
     stripes: STRIPES,
   });
   return entry;
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -1,7 +1,7 @@
 /** The header of qcow images of version 1. */
 import { isAligned } from '../../codec/bits.js';
 import { struct, u16, u32, u64, u8 } from '../../codec/struct.js';
-import { ImageError } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { SECTOR_SIZE } from '../extent.js';
 import { readExactly } from '../read-bytes.js';
@@ -88,8 +88,4 @@ function readName(storage: Storage, offset: number, size: number): string | null
   if (size > LONGEST_NAME) throw invalid('Backing file name too long');
   if (offset > Number.MAX_SAFE_INTEGER) throw invalid('Backing file name is not in the file');
   return readExactly(storage, offset, size, 'backing file name').bytes.toString('utf8');
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -4,7 +4,7 @@
  * The older AES has no header: its key is the passphrase, and sectors are numbered as on the disk.
  */
 import { isAligned } from '../../codec/bits.js';
-import { ImageError } from '../../errors.js';
+import { invalid } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import type { ImageKey } from '../crypto/cipher-key.js';
 import type { KeyRing } from '../crypto/key-ring.js';
@@ -79,8 +79,4 @@ function aesKey(passphrase: Uint8Array): ImageKey {
   key.set(passphrase.subarray(0, AES_KEY_BYTES));
   const vectors = { ivGenerator: 'plain64', ivHash: null } as const;
   return { cipher: 'aes', mode: 'cbc', ...vectors, key, byHostOffset: false };
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

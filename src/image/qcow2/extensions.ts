@@ -1,6 +1,6 @@
 /** The header extensions: between the header and the backing file's name, in the first cluster. */
 import { alignUp } from '../../codec/bits.js';
-import { ImageError } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import {
   BITMAPS_EXTENSION,
   CRYPTO_HEADER_EXTENSION,
@@ -126,8 +126,4 @@ function cryptoHeaderOf(data: DataView): CryptoHeaderExtension {
     throw invalid(`CRYPTO header extension size ${data.byteLength}, but expected size 16`);
   }
   return CRYPTO_HEADER_EXTENSION.read(data, 0);
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -1,6 +1,6 @@
 /** Making QED images: a header, and an empty L1 table. The header is written last: before that there is none. */
 import { alignUp } from '../../codec/bits.js';
-import { ImageError } from '../../errors.js';
+import { invalid } from '../../errors.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
@@ -90,8 +90,4 @@ export function showQed(storage: MutableStorage): void {
   const buffer = new IoBuffer(MAGIC.length);
   buffer.bytes.set(MAGIC);
   storage.write(buffer, 0, MAGIC.length, 0);
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }

@@ -1,7 +1,7 @@
 /** The header of QED images, as the specification (docs/interop/qed_spec.txt) lays it out. */
 import { alignDown, isAligned } from '../../codec/bits.js';
 import { bits64, bytes, struct, u32, u64 } from '../../codec/struct.js';
-import { ImageError } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import type { MutableStorage, Storage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
@@ -175,8 +175,4 @@ function readBacking(
 
 function isPowerOf2(value: number, least: number, most: number): boolean {
   return value >= least && value <= most && Number.isInteger(Math.log2(value));
-}
-
-function invalid(message: string): ImageError {
-  return new ImageError('invalid', 'EINVAL', message);
 }
