@@ -68,7 +68,7 @@ export function parseAmendOptions(list: string, layer: LayerDescription): AmendR
     version: versionOf(values.get('compat')?.text),
     refcountBits: values.get('refcount_bits')?.number,
     lazyRefcounts: values.get('lazy_refcounts')?.flag,
-    size: sizeOf(values.get('size')?.number),
+    size: sizeOf(values.get('size')?.exact),
     dataFile: values.get('data_file')?.text,
     dataFileRaw: values.get('data_file_raw')?.flag,
     backingFile: values.get('backing_file')?.text,
@@ -141,8 +141,8 @@ function versionOf(text: string | undefined): 2 | 3 | undefined {
 }
 
 /** As QEMU: 0 changes nothing. */
-function sizeOf(size: number | undefined): number | undefined {
-  if (size === undefined || size === 0) return undefined;
-  if (size < 2 ** 63) return size;
+function sizeOf(size: bigint | undefined): bigint | undefined {
+  if (size === undefined || size === 0n) return undefined;
+  if (size < 2n ** 63n) return size;
   throw new ImageError('invalid', 'EINVAL', 'Image size cannot be negative');
 }

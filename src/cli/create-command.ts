@@ -9,7 +9,7 @@ import { FORMAT, keysOf, OBJECT, PROGRESS, QUIET } from './image-options.js';
 import { asksForHelp, optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
-import { sizeWord } from './size-word.js';
+import { exactSizeWord } from './size-word.js';
 
 const OPTIONS = [
   FORMAT,
@@ -33,13 +33,13 @@ export async function runCreateCommand(words: string[]): Promise<Outcome> {
     return { status: 0 };
   }
   if (filename === undefined) throw new UsageError('Expecting image file name');
-  const bytes = size === undefined ? undefined : sizeWord('image size', size);
+  const bytes = size === undefined ? undefined : exactSizeWord('image size', size);
   if (extra !== undefined) throw new UsageError(`Unexpected argument: ${extra}`);
   await naming(filename, () => create(planCreation(filename, format, pairs, keys), bytes, args));
   return { status: 0 };
 }
 
-async function create(planned: Creation, size: number | undefined, args: Arguments): Promise<void> {
+async function create(planned: Creation, size: bigint | undefined, args: Arguments): Promise<void> {
   const { filename, format } = planned;
   const creation = completeCreation(planned, {
     size,

@@ -25,7 +25,7 @@ import {
 import { optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { programName } from './program.js';
-import { sizeWord } from './size-word.js';
+import { exactSizeWord } from './size-word.js';
 import { snapshotChoice } from './snapshot-word.js';
 
 const OPTIONS = [
@@ -44,7 +44,7 @@ export async function runMeasureCommand(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS);
   const keys = keysOf(args);
   const pairs = optionPairs(args.all('o'));
-  const sizes = args.all('size').map((text) => sizeWord('image size', text));
+  const sizes = args.all('size').map((text) => exactSizeWord('image size', text));
   const choices = args.all('l').map(snapshotChoice);
   const output = outputFormat(args);
   const format = args.last('O') ?? 'raw';
@@ -55,7 +55,7 @@ export async function runMeasureCommand(words: string[]): Promise<Outcome> {
     process.stdout.write(output === 'json' ? jsonMeasure(result) : humanMeasure(result));
     return { status: 0 };
   } finally {
-    if (typeof source !== 'number') source.abandon();
+    if (typeof source !== 'bigint') source.abandon();
   }
 }
 
@@ -74,7 +74,7 @@ function targetValues(format: string, pairs: ReturnType<typeof optionPairs>): Op
 }
 
 /** The image that is to be stored, opened, or the size of a disk that holds nothing. */
-async function sourceOf(args: Arguments, size: number | undefined): Promise<OpenDisk | number> {
+async function sourceOf(args: Arguments, size: bigint | undefined): Promise<OpenDisk | bigint> {
   const [file, ...others] = args.operands;
   if (others.length > 0) throw invalid('At most one filename argument is allowed.');
   if (file === undefined) {
@@ -89,10 +89,7 @@ async function sourceOf(args: Arguments, size: number | undefined): Promise<Open
 }
 
 function humanMeasure({ required, fullyAllocated, bitmaps }: Measure): string {
-  const lines = [
-    `required size: ${BigInt(required)}`,
-    `fully allocated size: ${BigInt(fullyAllocated)}`,
-  ];
+  const lines = [`required size: ${required}`, `fully allocated size: ${fullyAllocated}`];
   if (bitmaps !== undefined) lines.push(`bitmaps size: ${bitmaps}`);
   return `${lines.join('\n')}\n`;
 }
@@ -100,8 +97,8 @@ function humanMeasure({ required, fullyAllocated, bitmaps }: Measure): string {
 function jsonMeasure({ required, fullyAllocated, bitmaps }: Measure): string {
   const object: JsonObject = {
     ...(bitmaps !== undefined && { bitmaps }),
-    required: BigInt(required),
-    'fully-allocated': BigInt(fullyAllocated),
+    required,
+    'fully-allocated': fullyAllocated,
   };
   return `${formatJson(object)}\n`;
 }

@@ -1,6 +1,6 @@
 /** `qcow2fs resize`, as `qemu-img resize`. */
 import { ImageError } from '../errors.js';
-import { parseSize } from '../codec/size-text.js';
+import { parseExactSize } from '../codec/size-text.js';
 import type { Preallocation } from '../image/writer.js';
 import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
 import { advancing, type Progress } from '../tools/progress.js';
@@ -76,7 +76,7 @@ function sizeOf(word: string): NewSize {
   const signed = word.startsWith('+') || word.startsWith('-');
   const sign = !signed ? 0 : word.startsWith('-') ? -1 : 1;
   const text = signed ? word.slice(1) : word;
-  const bytes = parseSize(text);
+  const bytes = parseExactSize(text);
   if (bytes === 'range') {
     const message = `Value '${text}' is out of range for parameter 'size'`;
     throw new ImageError('invalid', 'ERANGE', message);

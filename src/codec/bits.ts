@@ -13,6 +13,12 @@ export function alignUp(value: number, unit: number): number {
   return rest === 0 ? value : value + unit - rest;
 }
 
+/** The same beyond 2^53. */
+export function alignUpExact(value: bigint, unit: number): bigint {
+  const exact = BigInt(unit);
+  return ((value + exact - 1n) / exact) * exact;
+}
+
 export function isAligned(value: number, unit: number): boolean {
   return value % unit === 0;
 }

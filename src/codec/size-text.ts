@@ -8,15 +8,21 @@ const LIMIT = 1n << 64n;
 
 /**
  * The number of bytes that a text says; `unit` is meant where it names none. 'invalid' where it is
- * none, 'range' from 2^64 on. Numbers above 2^53 come rounded down: no image is as large.
+ * none, 'range' from 2^64 on. Above 2^53 it is the nearest number that there is.
  */
 export function parseSize(text: string, unit: 'B' | 'M' = 'B'): number | 'invalid' | 'range' {
+  const size = parseExactSize(text, unit);
+  return typeof size === 'bigint' ? Number(size) : size;
+}
+
+/** The same, exact. */
+export function parseExactSize(text: string, unit: 'B' | 'M' = 'B'): bigint | 'invalid' | 'range' {
   const [, digits, letter = ''] = HEXADECIMAL.exec(text) ?? [];
   const size =
     digits === undefined ? decimal(text, unit) : BigInt(`0x${digits}`) * factorOf(letter || 'b');
   if (size === undefined) return 'invalid';
   if (size >= LIMIT) return 'range';
-  return Number(size);
+  return size;
 }
 
 function factorOf(letter: string): bigint {

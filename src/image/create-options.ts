@@ -2,7 +2,7 @@
  * The options that images are created with (`-o`), format by format: one table drives parsing, help and
  * what is printed of them. Those of amend and of convert's targets are the same.
  */
-import { parseSize } from '../codec/size-text.js';
+import { parseExactSize } from '../codec/size-text.js';
 import { ImageError } from '../errors.js';
 
 export interface OptionSpec {
@@ -162,6 +162,8 @@ interface OptionValue {
   readonly text: string;
   /** Of sizes and numbers: below 2^64; not exact above 2^53. */
   readonly number?: number;
+  /** Of sizes: the same, exact. */
+  readonly exact?: bigint;
   /** Of those that are on or off. */
   readonly flag?: boolean;
 }
@@ -214,14 +216,14 @@ function parseValue({ name, type }: OptionSpec, text: string): OptionValue {
       if (['off', 'no', 'false', 'n'].includes(text)) return { text, flag: false };
       throw invalid(`Parameter '${name}' expects 'on' or 'off'`);
     case 'size': {
-      const number = parseSize(text);
-      if (number === 'range') {
+      const exact = parseExactSize(text);
+      if (exact === 'range') {
         throw invalid(`Value '${text}' is out of range for parameter '${name}'`);
       }
-      if (number === 'invalid') {
+      if (exact === 'invalid') {
         throw invalid(`Parameter '${name}' expects a non-negative number below 2^64`, SIZE_HINT);
       }
-      return { text: shown(BigInt(number)), number };
+      return { text: shown(exact), number: Number(exact), exact };
     }
     case 'num': {
       const number = parseNumber(text);

@@ -34,7 +34,7 @@ export interface AmendRequest {
   readonly refcountBits?: number | undefined;
   readonly lazyRefcounts?: boolean | undefined;
   /** Bytes. */
-  readonly size?: number | undefined;
+  readonly size?: number | bigint | undefined;
   /** The name of the external data file; the image must have one. Empty: it is not named. */
   readonly dataFile?: string | undefined;
   readonly dataFileRaw?: boolean | undefined;
@@ -165,8 +165,10 @@ class Amendment {
           '(use compat=1.1 or greater)',
       );
     }
-    if (size !== undefined && size !== header.size) this.#top.bitmaps.forEach(refuseUnusable);
-    if (size !== undefined) checkQcow2Size(this.#top, size, Math.max(version, header.version));
+    if (size !== undefined && Number(size) !== header.size)
+      this.#top.bitmaps.forEach(refuseUnusable);
+    if (size !== undefined)
+      checkQcow2Size(this.#top, BigInt(size), Math.max(version, header.version));
     if (version < header.version) this.#checkDowngrade(request);
     // Else the change of the width, the first step, refuses.
     if (version > header.version && refcountBits !== undefined) {
@@ -207,7 +209,7 @@ class Amendment {
       throw refusal('Cannot downgrade an image with a data file');
     }
     const fits = ({ vmStateSize, diskSize }: Snapshot) =>
-      vmStateSize <= MAX_VERSION_2_VM_STATE && diskSize === (size ?? header.size);
+      vmStateSize <= MAX_VERSION_2_VM_STATE && diskSize === Number(size ?? header.size);
     if (!this.#top.snapshots.every(fits)) {
       throw refusal('Internal snapshots prevent downgrade of image');
     }
@@ -243,7 +245,9 @@ class Amendment {
     if (lazyRefcounts !== undefined && lazyRefcounts !== isLazy(header)) {
       yield { run: () => this.#edit((storage, now) => setLazy(storage, now, lazyRefcounts)) };
     }
-    if (size !== undefined && size !== header.size) yield { run: () => this.#resize(size) };
+    if (size !== undefined && Number(size) !== header.size) {
+      yield { run: () => this.#resize(Number(size)) };
+    }
     if (version < header.version) yield { run: () => this.#downgrade(), long: true };
     // Last: under its new name the file may be anywhere.
     if (dataFile !== undefined && dataFile !== header.extensions.dataFile) {

@@ -1,6 +1,6 @@
 /** `create`: making images, and targets for what converts. Errors come in QEMU's words. */
 import { formatQed, planQed } from '../image/qed/create.js';
-import { alignUp } from '../codec/bits.js';
+import { alignUpExact } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import type { OptionValues } from '../image/create-options.js';
 import { type CreateTarget, NewFiles } from '../image/create-target.js';
@@ -72,7 +72,7 @@ async function make(
       writeQed(files.image, values, unfinished);
       return { creation, files, needsAll: false };
     }
-    const size = alignUp(values.get('size')!.number!, SECTOR_SIZE);
+    const size = alignUpExact(values.get('size')!.exact!, SECTOR_SIZE);
     const needsAll = await createRaw(files.image, size, preallocation, values, advance, unfinished);
     return { creation, files, needsAll };
   } catch (error) {
@@ -82,6 +82,16 @@ async function make(
 }
 
 const PREALLOCATIONS: readonly Preallocation[] = ['off', 'metadata', 'falloc', 'full'];
+
+/** Throws where no file can become that large. */
+function fileSize(size: bigint): number {
+  if (size >= 2n ** 63n) throw invalid('Could not resize file: Invalid argument');
+  if (size <= Number.MAX_SAFE_INTEGER) return Number(size);
+  const message = "The image size is too large for file format 'raw'";
+  throw new ImageError('invalid', 'EFBIG', message, {
+    limit: `${size} bytes, at most ${Number.MAX_SAFE_INTEGER}`,
+  });
+}
 
 function filePreallocation(values: OptionValues): Preallocation {
   const text = values.get('preallocation')?.text ?? 'off';
@@ -93,7 +103,7 @@ function filePreallocation(values: OptionValues): Preallocation {
 /** `values`: for what the file system may be told. True where all must be written for it to have its space. */
 async function createRaw(
   target: CreateTarget,
-  size: number,
+  size: bigint,
   preallocation: Preallocation,
   values: OptionValues,
   advance: Advance,
@@ -103,15 +113,16 @@ async function createRaw(
   if (target.isDevice) {
     if (preallocation !== 'off') throw invalid(`Unsupported preallocation mode '${preallocation}'`);
     if (size > storage.size()) throw invalid('Cannot grow device files');
-    if (size > 0) target.begin();
+    if (size > 0n) target.begin();
     return false;
   }
   if (preallocation === 'metadata') {
     throw invalid(`Unsupported preallocation mode: ${preallocation}`);
   }
   target.begin(hintsOf(values));
-  if (unfinished) return !reserveRawFile(storage, size, preallocation);
-  await fillRawFile(storage, size, preallocation, advance);
+  const bytes = fileSize(size);
+  if (unfinished) return !reserveRawFile(storage, bytes, preallocation);
+  await fillRawFile(storage, bytes, preallocation, advance);
   return false;
 }
 
@@ -166,7 +177,7 @@ async function writeQcow2(
   if (data !== null) {
     if (data.isDevice) checkDevice(data, plan.layout.size);
     const space = hasSpace && !data.isDevice ? preallocation : 'off';
-    await createRaw(data, plan.layout.size, space, new Map(), advance);
+    await createRaw(data, BigInt(plan.layout.size), space, new Map(), advance);
     data.storage.flush();
   }
   image.begin(hintsOf(values));

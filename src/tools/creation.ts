@@ -73,7 +73,7 @@ function statOf(path: string) {
 
 export interface CreateDetails {
   /** Bytes. */
-  readonly size?: number | undefined;
+  readonly size?: number | bigint | undefined;
   readonly backingFile?: string | undefined;
   readonly backingFormat?: string | undefined;
   /** Do not look at the backing file. */

@@ -1,5 +1,5 @@
 /** `measure`: how large an image would become, before there is one. */
-import { alignUp, divCeil } from '../codec/bits.js';
+import { alignUp, alignUpExact, divCeil } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import { isCreatable, type OptionValues } from '../image/create-options.js';
 import type { KeyRing } from '../image/crypto/key-ring.js';
@@ -22,9 +22,9 @@ import { chosenSnapshot, type SnapshotChoice } from './snapshot-choice.js';
 /** Bytes of the file. */
 export interface Measure {
   /** For what the source holds. */
-  readonly required: number;
+  readonly required: bigint;
   /** With everything written. */
-  readonly fullyAllocated: number;
+  readonly fullyAllocated: bigint;
   /** What its bitmaps would add; where source and target both can have some. */
   readonly bitmaps?: number;
 }
@@ -34,7 +34,7 @@ export interface MeasureRequest {
   /** Of the target. */
   readonly format: string;
   readonly values: OptionValues;
-  readonly source: OpenDisk | number;
+  readonly source: OpenDisk | bigint;
   readonly snapshot?: SnapshotChoice | undefined;
   /** With the secret that the values name. */
   readonly keys: KeyRing;
@@ -51,7 +51,7 @@ export function measure({ format, values, source, snapshot, keys }: MeasureReque
   }
   const content = contentOf(source, snapshot);
   if (format === 'raw') {
-    const size = alignUp(content.size, SECTOR_SIZE);
+    const size = alignUpExact(content.size, SECTOR_SIZE);
     return { required: size, fullyAllocated: size };
   }
   return measureQcow2(values, content, keys);
@@ -60,14 +60,14 @@ export function measure({ format, values, source, snapshot, keys }: MeasureReque
 /** What is to be stored. */
 interface Content {
   /** Bytes of the disk. */
-  readonly size: number;
+  readonly size: bigint;
   readonly disk: MappedDisk | null;
   /** Null where the source can have none. */
   readonly bitmaps: readonly Bitmap[] | null;
 }
 
-function contentOf(source: OpenDisk | number, snapshot: SnapshotChoice | undefined): Content {
-  if (typeof source === 'number') return { size: source, disk: null, bitmaps: null };
+function contentOf(source: OpenDisk | bigint, snapshot: SnapshotChoice | undefined): Content {
+  if (typeof source === 'bigint') return { size: source, disk: null, bitmaps: null };
   const { description, size } = source;
   const disk =
     snapshot === undefined
@@ -76,13 +76,18 @@ function contentOf(source: OpenDisk | number, snapshot: SnapshotChoice | undefin
   const [top] = description.layers;
   const hasBitmaps = top.format === 'qcow2' && top.header.version >= 3;
   // As QEMU: a snapshot is taken for as large as the disk is now.
-  return { size, disk: { description, disk }, bitmaps: hasBitmaps ? top.bitmaps : null };
+  return {
+    size: BigInt(size),
+    disk: { description, disk },
+    bitmaps: hasBitmaps ? top.bitmaps : null,
+  };
 }
 
 function measureQcow2(values: OptionValues, content: Content, keys: KeyRing): Measure {
   const { geometry, preallocation, cryptoSize } = measuredOptions(values, keys);
   const { clusterSize } = geometry;
-  const size = alignUp(content.size, clusterSize);
+  // Whole clusters are exact far beyond 2^53: as far as tables go.
+  const size = Number(alignUpExact(content.size, clusterSize));
   const tables = divCeil(size / clusterSize, geometry.l2Entries);
   if (tables * ENTRY_SIZE > LIMIT.MAX_L1_SIZE) {
     const message = 'The image size is too large (try using a larger cluster size)';
@@ -97,9 +102,10 @@ function measureQcow2(values: OptionValues, content: Content, keys: KeyRing): Me
   // As QEMU: what counts its clusters is not counted.
   const crypto = alignUp(cryptoSize, clusterSize);
   const fullyAllocated = size + metadataSize(geometry, size) + crypto;
-  const result = { required: fullyAllocated - size + stored, fullyAllocated };
+  const required = BigInt(fullyAllocated - size + stored);
+  const result = { required, fullyAllocated: BigInt(fullyAllocated) };
   if (geometry.version < 3 || content.bitmaps === null) return result;
-  return { ...result, bitmaps: bitmapsSize(content.bitmaps, content.size, clusterSize) };
+  return { ...result, bitmaps: bitmapsSize(content.bitmaps, Number(content.size), clusterSize) };
 }
 
 /** The rules that are checked here are fewer than those for making an image, and in other words. */
@@ -144,7 +150,7 @@ function cryptoSizeOf(values: OptionValues, keys: KeyRing): number {
 /** Bytes of the clusters of which a part is data. */
 function storedBytes({ disk, size }: Content, clusterSize: number): number {
   if (disk === null) return 0;
-  const end = Math.min(disk.disk.size, size);
+  const end = Math.min(disk.disk.size, Number(size));
   let stored = 0;
   /** Clusters before this place are counted. */
   let counted = 0;

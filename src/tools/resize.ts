@@ -11,15 +11,15 @@ import type { OpenDisk } from './open-disk.js';
 
 export interface NewSize {
   /** Bytes. */
-  readonly bytes: number;
+  readonly bytes: bigint;
   /** Added to the size that the disk has, or taken from it; 0: they are the size. */
   readonly sign: -1 | 0 | 1;
 }
 
 /** The size that is meant. Throws where it is none. */
-export function newSize(current: number, { bytes, sign }: NewSize): number {
-  const size = sign === 0 ? bytes : current + sign * bytes;
-  if (size > 0 && size < 2 ** 63) return size;
+export function newSize(current: number, { bytes, sign }: NewSize): bigint {
+  const size = sign === 0 ? bytes : BigInt(current) + BigInt(sign) * bytes;
+  if (size > 0n && size < 2n ** 63n) return size;
   throw invalid('New image size must be positive');
 }
 
@@ -34,19 +34,20 @@ export function resizeDisk(disk: OpenDisk, size: number): void {
 /** The same in steps, with space for what is new as `preallocation` says; an error that is thrown in leaves the disk as large as it was. */
 export function* resizeSteps(
   disk: OpenDisk,
-  size: number,
+  wanted: number | bigint,
   preallocation: Preallocation,
 ): Steps<void> {
-  if (preallocation !== 'off' && size <= disk.size) {
+  if (preallocation !== 'off' && wanted <= disk.size) {
     throw invalid('Preallocation can only be used for growing images');
   }
   const [top] = disk.description.layers;
-  if (top.format === 'qcow2') checkQcow2Size(top, size);
+  checkOffset(BigInt(wanted));
+  if (top.format === 'qcow2') checkQcow2Size(top, BigInt(wanted));
   else if (preallocation === 'metadata') {
     throw new ImageError('unsupported', 'ENOTSUP', 'Unsupported preallocation mode: metadata');
   }
-  // Behind that no offset is exact; files do not become as large.
-  if (size > Number.MAX_SAFE_INTEGER) throw failed(ERRNO.EFBIG);
+  const size = Number(wanted);
+  if (size > Number.MAX_SAFE_INTEGER) throw inexact();
   try {
     // Of a raw file that ends within a sector, the size is kept by name alone.
     if (size !== disk.size || top.format === 'raw') {
@@ -62,19 +63,37 @@ export function* resizeSteps(
 /** Throws where a qcow2 disk cannot have that size. `version`: that it will have by then. */
 export function checkQcow2Size(
   { header, snapshots }: Qcow2Description,
-  size: number,
+  size: bigint,
   version = header.version,
 ): void {
-  if (size % SECTOR_SIZE !== 0) throw invalid(`The new size must be a multiple of ${SECTOR_SIZE}`);
+  checkOffset(size);
+  if (size % BigInt(SECTOR_SIZE) !== 0n)
+    throw invalid(`The new size must be a multiple of ${SECTOR_SIZE}`);
   if (version < 3 && snapshots.length > 0) {
     const message = "Can't resize a v2 image which has snapshots";
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }
-  if (l1EntriesFor(header.geometry, size) * 8 > LIMIT.MAX_L1_SIZE) {
+  if (l1EntriesFor(header.geometry, Number(size)) * 8 > LIMIT.MAX_L1_SIZE) {
     throw new ImageError('invalid', 'EFBIG', 'Failed to grow the L1 table: File too large', {
-      limit: `at most ${(LIMIT.MAX_L1_SIZE / 8) * header.geometry.l2Coverage} bytes`,
+      limit: `at most ${BigInt((LIMIT.MAX_L1_SIZE / 8) * header.geometry.l2Coverage)} bytes`,
     });
   }
+  if (size > Number.MAX_SAFE_INTEGER) throw inexact();
+}
+
+/** QEMU's, of all offsets: 2^63 less 1 GiB. */
+const MAX_OFFSET = 2n ** 63n - 2n ** 30n;
+
+function checkOffset(size: bigint): void {
+  if (size > MAX_OFFSET) throw invalid(`offset(${size}) exceeds maximum(${MAX_OFFSET})`);
+}
+
+/** Behind that no offset is exact; files hardly become as large. */
+function inexact(): ImageError {
+  const message = `Could not resize file: ${strerror(ERRNO.EFBIG)}`;
+  return new ImageError('invalid', 'EFBIG', message, {
+    limit: `at most ${Number.MAX_SAFE_INTEGER} bytes`,
+  });
 }
 
 const PROBLEMS: Readonly<Record<Preallocation, string>> = {

@@ -5,6 +5,10 @@ export const SIZES_AND_OPTIONS = `
   create x
   create x 1M
   create x 1M extra
+  create base.raw 9223372036854775296
+  create base.raw 9223372036854775807
+  create base.raw 9007199254740993
+  create -f qcow2 x 9007199254740993
   create -f qcow2
   create -f qcow2 x
   create -f qcow2 x 0

@@ -219,5 +219,7 @@ export const NOTATIONS = `
   measure --size '9007199254740993' -O qcow2
   measure --size '1.1E' -O qcow2
   measure --size '7.9E' -O qcow2
+  measure --size '9007199254740993' -O raw
+  measure --size '9007199254740993' -O qcow2 -o cluster_size=2M
   measure --size '' -O qcow2
 `;

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { parseSize } from '#src/codec/size-text.js';
+import { parseExactSize, parseSize } from '#src/codec/size-text.js';
 
 describe('parseSize()', () => {
   const sizes: [text: string, size: number | 'invalid' | 'range', unit?: 'M'][] = [
@@ -38,4 +38,9 @@ describe('parseSize()', () => {
       expect(parseSize(text, unit)).to.equal(size);
     });
   }
+
+  it('is exact above 2^53 where it is asked to be', () => {
+    expect(parseExactSize('9007199254740993')).to.equal(9007199254740993n);
+    expect(parseExactSize('0xffffffffffffffff')).to.equal(2n ** 64n - 1n);
+  });
 });

@@ -54,7 +54,7 @@ describe('amendImage()', () => {
     const before = contentsOf(path);
     await amend(path, request);
     expectClean(path);
-    expect(difference(before, contentsOf(path), request.size ?? SIZE)).to.equal(null);
+    expect(difference(before, contentsOf(path), Number(request.size ?? SIZE))).to.equal(null);
   }
 
   it('gives a zero cluster whose host cluster is data to a snapshot another one', async () => {

@@ -56,6 +56,8 @@ interface Contents {
   readonly cryptoClusters: number;
 }
 
+const TOO_LARGE = "The image size is too large for file format 'qcow2'";
+
 /** Throws an ImageError where the tables would be too large. */
 export function layOutImage(options: CheckedOptions): Qcow2Layout {
   const { version, clusterSize, extendedL2, refcountBits, preallocation } = options;
@@ -67,8 +69,8 @@ export function layOutImage(options: CheckedOptions): Qcow2Layout {
   });
   const size = alignUp(options.size, SECTOR_SIZE);
   const l1Size = l1EntriesFor(geometry, size);
-  const fits = size <= MOST_SIZE && l1Size * ENTRY_SIZE <= LIMIT.MAX_L1_SIZE;
-  if (!fits) throw tooLarge(geometry, size);
+  if (l1Size * ENTRY_SIZE > LIMIT.MAX_L1_SIZE) throw tooLarge(geometry);
+  if (size > MOST_SIZE) throw inexact();
   const luks = options.encryption?.luks ?? null;
   const cryptoSize = luks === null ? 0 : luksSize(luks);
   const contents: Contents = {
@@ -86,12 +88,17 @@ export function layOutImage(options: CheckedOptions): Qcow2Layout {
   return together ? dataTogether(contents) : inOrder(contents, l1Size);
 }
 
-function tooLarge(geometry: Geometry, size: number): ImageError {
-  const most = (LIMIT.MAX_L1_SIZE / ENTRY_SIZE) * geometry.l2Coverage;
-  const message =
-    "The image size is too large for file format 'qcow2' (try using a larger cluster size)";
-  return new ImageError('invalid', 'EFBIG', message, {
-    limit: `${size} bytes, at most ${most}: an L1 table of ${LIMIT.MAX_L1_SIZE} bytes`,
+function tooLarge(geometry: Geometry): ImageError {
+  const most = BigInt((LIMIT.MAX_L1_SIZE / ENTRY_SIZE) * geometry.l2Coverage);
+  return new ImageError('invalid', 'EFBIG', `${TOO_LARGE} (try using a larger cluster size)`, {
+    limit: `at most ${most} bytes: an L1 table of ${LIMIT.MAX_L1_SIZE} bytes`,
+  });
+}
+
+/** QEMU makes such images, but no offset of theirs would be exact here. */
+function inexact(): ImageError {
+  return new ImageError('unsupported', 'EFBIG', TOO_LARGE, {
+    limit: `whole sectors in at most ${Number.MAX_SAFE_INTEGER} bytes`,
   });
 }
 
