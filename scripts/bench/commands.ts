@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { type CommandWorkload, QEMU_IMG } from './command-suites.js';
 import { type Image, type KeptKind, MIB, warmImage } from './images.js';
 import { OURS } from './peers.js';
+import { touchMemory } from './memory.js';
 import { run } from './process.js';
 import type { Sample } from './report.js';
 
@@ -55,10 +56,12 @@ export async function runCommandRounds(input: CommandRounds): Promise<Sample[]> 
   for (let round = 0; round < rounds; round++) {
     log(`round ${round + 1} of ${rounds}`);
     for (const workload of workloads) {
-      const words = workload.words(images.get(workload.image)!, target);
+      const image = images.get(workload.image)!;
+      const words = workload.words(image, target);
       for (let n = 0; n < tools.length; n++) {
         const { name, command } = tools[(n + round) % tools.length]!;
         await clear(target);
+        if (!image.isSparse) await touchMemory(image.size, signal);
         const { seconds, bytes } = await measureCommand([...command, ...words], signal);
         const { secondsMetric, memoryMetric } = workload;
         log(`  ${name} ${secondsMetric} ${seconds.toFixed(3)} s`);
@@ -74,7 +77,7 @@ export async function runCommandRounds(input: CommandRounds): Promise<Sample[]> 
 
 /**
  * Removes what the last command made. What was written is on the disk first, so that no command waits for
- * another one's bytes; the memory that is set free lies ready for all alike.
+ * another one's bytes.
  */
 async function clear(target: string): Promise<void> {
   await run('sync', []);

@@ -1,7 +1,8 @@
 /** One workload on one mount of one peer, and whether the peer can take part in it at all. */
 import { runFio } from './fio.js';
-import { GIB, type Image, type KeptKind, MIB, warmImage } from './images.js';
+import { type Image, type KeptKind, MIB, warmImage } from './images.js';
 import { type Mount, MountRefused, mountPeer, verifyMount } from './mount.js';
+import { touchMemory } from './memory.js';
 import { HOST_FILE, type Peer, type PeerContext } from './peers.js';
 import { run } from './process.js';
 import type { Sample } from './report.js';
@@ -36,16 +37,6 @@ function stepsFor(peer: Peer, workload: Workload): Step[] {
 
 export function takesPart(peer: Peer, workload: Workload): boolean {
   return peer.name !== HOST_FILE || stepsFor(peer, workload).length > 0;
-}
-
-/**
- * Takes as much free memory as a page cache of `bytes` will need, and gives it back. In a virtual
- * machine the first use of a page costs a fault in the host, which the peer that happens to come
- * first would pay: a factor of three on a cold buffered read.
- */
-async function touchMemory(bytes: number, signal: AbortSignal): Promise<void> {
-  const args = ['if=/dev/zero', 'of=/dev/null', `bs=${Math.min(bytes, 2 * GIB)}`, 'count=1'];
-  await run('dd', [...args, 'status=none'], { signal });
 }
 
 interface StepResult {

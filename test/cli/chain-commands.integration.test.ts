@@ -271,7 +271,9 @@ describe('qemu-img rebase and commit', () => {
         qemuIo(create(folder, TOP, 1000 * KIB, '', 'base.raw'), 'write -z 0 1000k');
       });
       // Hours, if it did.
-      tools.same(['commit', '-r', '64', TOP], { disks: ['base.raw', TOP] });
+      const { status } = tools.run('ours', ['commit', '-r', '64', TOP]);
+      expect(status).to.equal(0);
+      qemuImg('compare', tools.at('ours', 'base.raw'), tools.at('ours', TOP));
     });
 
     it('is refused where others use the files, in the same words', async () => {
