@@ -128,7 +128,8 @@ describe('mountDevice() as root', () => {
     mounted(request(folder), ({ minor }, fd) => {
       const told = fdinfo(fd).includes('fuse_connection');
       if (!told) console.log('      this kernel has no fuse_connection in fdinfo');
-      expect(serversOf(minor)).to.deep.equal(told ? [process.pid] : []);
+      if (told) expect(serversOf(minor)).to.include(process.pid);
+      else expect(serversOf(minor)).to.deep.equal([]);
     });
   });
 
@@ -240,7 +241,8 @@ describe('mountDevice() as an ordinary user', () => {
       expect(seen.info).to.match(/flags:\s*0?2\d*00000?2/);
       expect(seen.extra, 'descriptors left').to.equal(1);
       expect(seen.readAhead).to.equal(false);
-      if (seen.info.includes('fuse_connection')) expect(seen.servers).to.deep.equal([seen.self]);
+      // Numbers of mounts are used again: who served the last one of this number may not be gone yet.
+      if (seen.info.includes('fuse_connection')) expect(seen.servers).to.include(seen.self);
       expect(seen.after).to.equal(null);
     }
   });
