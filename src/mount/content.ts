@@ -15,8 +15,6 @@ export interface Content {
 
 /** What a file or folder shows a part of. */
 export interface Origin {
-  /** Made when it is read: until then nobody knows its size, and 0 is told. */
-  readonly madeOnReading?: true;
   /** The disk whose space is counted, from byte `start` on. */
   readonly disk?: Disk;
   readonly start?: number;

@@ -4,7 +4,7 @@ import type { Snapshot } from '../image/qcow2/snapshots.js';
 import type { Content, Origin } from './content.js';
 import { type LiveFacts, liveFacts, type MountFacts } from './facts.js';
 import type { Attributes, DirectoryNode, FileNode, Lasting } from './node.js';
-import { ROOT_ID, SLOT, viewOf } from './node.js';
+import { isMadeOnReading, ROOT_ID, SLOT, viewOf } from './node.js';
 import { blocksOf } from './space.js';
 import { type LiveNumbers, xattrsOf } from './xattrs.js';
 
@@ -48,9 +48,10 @@ export class NodeMaker {
     const mode = S_IFREG | (ofDisk ? diskMode : fileMode);
     const live = this.#live(id);
     const isRaw = this.#description.layers[0].format === 'raw';
-    const size = origin.madeOnReading ? 0 : content.size;
+    const made = isMadeOnReading(id);
+    const size = made ? 0 : content.size;
     const space = { imageBlocks: live.imageBlocks, isRaw };
-    const blocks = origin.madeOnReading ? 0 : blocksOf(content, origin, space);
+    const blocks = made ? 0 : blocksOf(content, origin, space);
     const own = { ino: id, mode, size, blocks, nlink: 1 };
     const attributes = this.#attributes(own, origin.snapshot, live);
     return { kind: 'file', id, parent, content, attributes, lasting: this.#lasting(id) };

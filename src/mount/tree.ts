@@ -274,7 +274,7 @@ export class Tree {
     }
     if (slot === SLOT.VMSTATE)
       return view > 0 && snapshot!.vmStateSize > 0 ? { snapshot } : undefined;
-    if (slot === SLOT.CHANGED) return view > 0 ? { snapshot, madeOnReading: true } : undefined;
+    if (slot === SLOT.CHANGED) return view > 0 ? { snapshot } : undefined;
     if (view > 0) return undefined;
     if (slot === SLOT.ROOT) return { snapshot };
     const bitmap = this.#hasBitmaps ? this.#bitmaps.bitmap(slot) : undefined;
