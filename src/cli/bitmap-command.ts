@@ -1,7 +1,7 @@
 /** `qcow2fs bitmap`, as `qemu-img bitmap`: the persistent bitmaps of a closed image. */
-import { ImageError, invalid, isExpected } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import { ActionFailed, type BitmapAction, editBitmap } from '../tools/bitmaps.js';
-import type { OpenDisk } from '../tools/open-disk.js';
+import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
 import { openTold } from './open-told.js';
 import { type Arguments, getopt } from './getopt.js';
 import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT } from './image-options.js';
@@ -33,17 +33,14 @@ export async function runBitmapCommand(words: string[]): Promise<Outcome> {
   }
   checkTogether(args, actions, granularity);
   const disk = await openWritable({ ...imageSpec(filename, args), backing: null });
-  let source: OpenDisk | null = null;
-  try {
-    source = await openSource(args);
-    edit(disk, name, actions, source);
-  } catch (error) {
-    closeAfterError(disk);
-    throw error;
-  } finally {
-    source?.abandon();
-  }
-  disk.close();
+  await closeAfter(disk, async () => {
+    const source = await openSource(args);
+    try {
+      edit(disk, name, actions, source);
+    } finally {
+      source?.abandon();
+    }
+  });
   return { status: 0 };
 }
 
@@ -108,14 +105,5 @@ function edit(
     const words = `Operation ${action} on bitmap ${name} failed: ${message}`;
     const context = cause instanceof ImageError ? cause.context : {};
     throw new ImageError('invalid', 'EINVAL', words, context, cause);
-  }
-}
-
-/** What went wrong first is told. */
-function closeAfterError(disk: OpenDisk): void {
-  try {
-    disk.close();
-  } catch (error) {
-    if (!isExpected(error)) throw error;
   }
 }
