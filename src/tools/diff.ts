@@ -1,8 +1,8 @@
 /** The extents in which two disks differ: by their maps, and by their bytes where maps do not tell. */
-import { fstatSync } from 'node:fs';
 import type { ImageDescription } from '../image/description.js';
 import type { Disk } from '../image/disk.js';
 import { SECTOR_SIZE } from '../image/extent.js';
+import { fileIdentity } from '../image/file-identity.js';
 import { type ComparedDisk, MapComparison } from '../image/map-comparison.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { MappedDisk } from './block-status.js';
@@ -69,10 +69,7 @@ function comparedDisk({ description, disk }: MappedDisk): ComparedDisk {
 
 /** The same file, opened twice, is the same. */
 function filesOf({ layers }: ImageDescription): string[] {
-  return layers.map(({ file: { fd, window } }) => {
-    const { dev, ino } = fstatSync(fd, { bigint: true });
-    return `${dev}:${ino}:${window?.offset ?? 0}`;
-  });
+  return layers.map(({ file: { fd, window } }) => `${fileIdentity(fd)}:${window?.offset ?? 0}`);
 }
 
 class ByteComparison {
