@@ -1,16 +1,8 @@
 /** `map`: words to the map of a disk. */
 import { setImmediate } from 'node:timers/promises';
-import {
-  describeError,
-  type ErrnoName,
-  errnoName,
-  errnoOf,
-  ImageError,
-  isExpected,
-} from '../errors.js';
-import { strerror } from '../sys/libc.js';
 import { type BlockStatus, blockStatus } from '../tools/block-status.js';
 import { openTold } from './open-told.js';
+import { sayingWhere } from '../tools/saying-where.js';
 import { getopt, type Option } from './getopt.js';
 import {
   FORCE_SHARE,
@@ -68,11 +60,7 @@ function* explained(runs: Iterable<BlockStatus>): Generator<BlockStatus> {
   try {
     yield* runs;
   } catch (error) {
-    if (!isExpected(error)) throw error;
-    const errno = errnoOf(error);
-    const message = `Could not read file metadata: ${strerror(errno)}`;
-    const limit = describeError(error);
-    throw new ImageError('corrupt', errnoName(errno) as ErrnoName, message, { limit }, error);
+    throw sayingWhere('Could not read file metadata', error);
   }
 }
 

@@ -1,6 +1,12 @@
 /** Errors of a step of a command, as QEMU's tools say them. */
-import { describeError, type ErrnoName, errnoName, errnoOf, ImageError } from '../errors.js';
-import { isExpected } from '../errors.js';
+import {
+  describeError,
+  type ErrnoName,
+  errnoName,
+  errnoOf,
+  ImageError,
+  isExpected,
+} from '../errors.js';
 import { strerror } from '../sys/libc.js';
 
 /**
