@@ -13,6 +13,7 @@ import { snapshotFileNames } from '../mount/names.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
 import { type LogDescription, log, openLog, openLogFile, printable } from '../sys/log.js';
 import { sdNotify } from '../sys/process.js';
+import { CACHES } from './command-options.js';
 import { type DaemonChannel, daemonChannel, spawnDaemon } from './daemon.js';
 import {
   choiceOption,
@@ -96,15 +97,13 @@ function withOptionalValue(word: string): string {
   return is ? `-o${word.slice(2).replace(/[\\,]/g, '\\$&')}` : word;
 }
 
-const CACHE_MODES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
-
 /** The settings as numbers; throws what is wrong with them. */
 function checkSettings(settings: MountSettings) {
   const logFile = textOption(settings, 'log');
   checkWriting(settings);
   return {
     write: {
-      cache: choiceOption(settings, 'cache', CACHE_MODES),
+      cache: choiceOption(settings, 'cache', CACHES),
       discard: choiceOption(settings, 'discard', ['unmap', 'ignore']),
       detectZeroes: choiceOption(settings, 'detect-zeroes', ['off', 'on', 'unmap']),
     },
@@ -142,7 +141,7 @@ function openPolicy(settings: MountSettings): OpenPolicy {
     backingRoot: textOption(settings, 'backing-root'),
     lock: settings.has('force-share') ? undefined : 'read',
     writable: !settings.has('overlay') && wantsWriting(settings),
-    direct: isDirect(choiceOption(settings, 'cache', CACHE_MODES)),
+    direct: isDirect(choiceOption(settings, 'cache', CACHES)),
   };
 }
 

@@ -2,6 +2,18 @@
 import { alignDown } from '../codec/bits.js';
 import { type SliceCache, SLICE_SIZE } from '../shared/slice-cache.js';
 
+/** Slices begin at multiples of it. */
+const SLICE_UNIT = 512;
+
+/**
+ * Where the slice begins that holds the entry at byte `position` of the table at byte `table`: a table that
+ * lies nowhere in particular has slices of its own, of which the first may begin before it.
+ */
+export function sliceAt(table: number, position: number): number {
+  const first = alignDown(table, SLICE_UNIT);
+  return first + alignDown(position - first, SLICE_SIZE);
+}
+
 export class TableSlices {
   /** The halves of the entry that `look64` read last. */
   low = 0;
@@ -15,10 +27,13 @@ export class TableSlices {
     this.#file = file;
   }
 
-  /** Reads the 64-bit entry at byte `position`, a multiple of 8. Throws where the file has none there. */
-  look64(position: number): void {
+  /**
+   * Reads the 64-bit entry at byte `position`, a multiple of 8. Throws where the file has none there. `table`:
+   * see `sliceAt`; the file's own pages where it is not given.
+   */
+  look64(position: number, table = 0): void {
     const cache = this.#cache;
-    const slice = alignDown(position, SLICE_SIZE);
+    const slice = sliceAt(table, position);
     let index: number;
     let sequence: number;
     do {

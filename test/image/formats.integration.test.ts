@@ -244,6 +244,20 @@ describe('images of other formats', () => {
     await same(['amend', '-f', 'qed', '-o', 'help']);
   });
 
+  it('QED that grows over a longer backing file shows nothing more of that', async () => {
+    const base = temp.write('long.raw', pattern(3, 2 << 20));
+    const path = temp.at('short.qed');
+    const options = ['-o', 'cluster_size=4k,table_size=2', '-b', base, '-F', 'raw'];
+    qemuImg('create', '-q', '-f', 'qed', ...options, path, '1050112');
+    const before = readImage(path, { format: 'qed' });
+    const grown = await runInProcess(['resize', '-f', 'qed', path, '3M'], temp.path);
+    expect(grown.status).to.equal(0);
+    const raw = temp.at('grown.raw');
+    qemuImg('convert', '-f', 'qed', '-O', 'raw', path, raw);
+    const wanted = Buffer.concat([before, Buffer.alloc((3 << 20) - before.length)]);
+    expect(readFileSync(raw).equals(wanted)).to.equal(true);
+  });
+
   it('QED that was not closed is told of, and repaired where it is opened to be written to', async () => {
     const path = temp.at('unclean.qed');
     qemuImg('create', '-q', '-f', 'qed', path, '1M');

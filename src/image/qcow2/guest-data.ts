@@ -3,17 +3,15 @@
  * the image is. The caller's bytes stay as they are.
  */
 import { IoBuffer } from '../../sys/io-buffer.js';
+import { EncryptedWrite } from '../crypto/encrypted-write.js';
 import { SECTOR_SIZE } from '../extent.js';
 import type { LayerCipher } from './mapping.js';
 import type { Tables } from './tables.js';
 
-/** Bytes that are encrypted, and written, at once. */
-const CHUNK_SIZE = 256 << 10;
-
 export class GuestData {
   readonly #tables: Tables;
   readonly #cipher: LayerCipher | null;
-  #scratch: IoBuffer | undefined;
+  #encrypted: EncryptedWrite | undefined;
 
   constructor(tables: Tables, cipher: LayerCipher | null) {
     this.#tables = tables;
@@ -32,15 +30,11 @@ export class GuestData {
       return;
     }
     const { sectors, byHostOffset } = this.#cipher;
-    const scratch = this.#scratchOf();
+    this.#encrypted ??= new EncryptedWrite(sectors);
     const first = (byHostOffset ? host : guest) / SECTOR_SIZE;
-    for (let done = 0; done < length; ) {
-      const n = Math.min(length - done, scratch.length);
-      source.bytes.copy(scratch.bytes, 0, at + done, at + done + n);
-      sectors.encrypt(scratch.bytes, 0, n, first + done / SECTOR_SIZE);
-      this.#put(scratch, 0, n, host + done);
-      done += n;
-    }
+    this.#encrypted.write(source, at, length, first, (piece, from, n, done) =>
+      this.#put(piece, from, n, host + done),
+    );
   }
 
   /** Writes zeroes of the disk. */
@@ -58,10 +52,5 @@ export class GuestData {
     (data ?? storage).write(source, at, length, host);
     // Only now: a flush that began before the bytes were there must not count them in.
     state.unflushed = true;
-  }
-
-  #scratchOf(): IoBuffer {
-    this.#scratch ??= new IoBuffer(CHUNK_SIZE);
-    return this.#scratch;
   }
 }

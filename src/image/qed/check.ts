@@ -4,9 +4,8 @@ import type { MutableStorage } from '../../storage/storage.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { type CheckResult, NOTHING_FOUND } from '../check-result.js';
 import { ClusterSet } from '../cluster-set.js';
-import { ENTRY_SIZE, type QedHeader, setNeedCheck } from './header.js';
+import { ENTRY_SIZE, type QedHeader, setNeedCheck, ZERO_CLUSTER } from './header.js';
 
-const ZERO_CLUSTER = 1;
 /** Bytes of a table that are read at once. */
 const CHUNK_SIZE = 1 << 20;
 

@@ -7,10 +7,8 @@ import { defineFormat, type FormatParts, type FormatSource } from '../format.js'
 import type { MutableStorage } from '../../storage/storage.js';
 import { TableSlices } from '../table-slices.js';
 import { checkQed } from './check.js';
-import { ENTRY_SIZE, FEATURE, type QedHeader, readHeader } from './header.js';
+import { ENTRY_SIZE, FEATURE, type QedHeader, readHeader, ZERO_CLUSTER } from './header.js';
 import { QedWriter } from './writer.js';
-
-const ZERO_CLUSTER = 1;
 
 export const QED = defineFormat<QedHeader>({
   format: 'qed',

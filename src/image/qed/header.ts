@@ -37,6 +37,8 @@ export const LIMIT = {
   NAME: 1023,
 } as const;
 export const ENTRY_SIZE = 8;
+/** An entry that says that the cluster is zeroes. */
+export const ZERO_CLUSTER = 1;
 const MOST_BYTES = Number.MAX_SAFE_INTEGER;
 
 /** What the header tells. Sizes and offsets are bytes. */
