@@ -361,11 +361,12 @@ function sliceLoader(storages: readonly Storage[], layers: readonly LayerDescrip
   return (file, offset, target) => {
     const storage = storages[file]!;
     const layer = layers[file]!;
-    // Others' slices begin wherever a page of the file does.
+    // Others' slices may begin anywhere: what the file has of one is enough.
     const unit = layer.format === 'qcow2' ? layer.header.geometry.clusterSize : SLICE_SIZE;
     const length = Math.min(unit, SLICE_SIZE);
     const n = storage.read(scratch, 0, length, offset);
-    if (n < length && offset + length > alignUp(storage.size(), unit)) {
+    const isWhole = layer.format === 'qcow2';
+    if (n < length && (isWhole ? offset + length > alignUp(storage.size(), unit) : n === 0)) {
       throw new ImageError(
         'corrupt',
         'EIO',

@@ -64,8 +64,8 @@ export interface FormatSource {
   readonly cache: SliceCache;
   /** The layer's number in its chain. */
   readonly file: number;
-  /** Bytes of the disk, where that can change. */
-  readonly disk?: { readonly size: number } | null;
+  /** Bytes of the disk, where that can change; and how often compressed data came to where other was. */
+  readonly disk?: { readonly size: number; readonly compressedEpoch: number } | null;
 }
 
 /** What a writer works on, in one thread. */
@@ -85,6 +85,8 @@ export interface FormatWriting {
   /** Puts an image in order that was not closed cleanly. Throws where it cannot be written to. */
   readonly prepare: (storage: MutableStorage, parts: FormatParts) => FormatParts;
   readonly writer: (parts: FormatParts, target: FormatTarget) => ImageWriter;
+  /** What an image begins with that is no unfinished one. */
+  readonly magic: Uint8Array;
 }
 
 export interface FormatDriver {
@@ -117,9 +119,10 @@ export function defineFormat<L extends object>(driver: {
     parts: FormatParts & { readonly layout: L },
   ) => FormatParts;
   readonly writer?: (layout: L, target: FormatTarget) => ImageWriter;
+  readonly magic?: Uint8Array;
   readonly specific?: (layout: L, filename: string) => FormatFactList;
 }): FormatDriver {
-  const { format, tableOrder, open, check, specific, prepare, writer } = driver;
+  const { format, tableOrder, open, check, specific, prepare, writer, magic } = driver;
   return {
     format,
     tableOrder,
@@ -127,10 +130,12 @@ export function defineFormat<L extends object>(driver: {
     mapping: (layout, source) => driver.mapping(layout as L, source),
     ...(check && { check: (storage, { layout }, fix) => check(storage, layout as L, fix) }),
     ...(prepare &&
-      writer && {
+      writer &&
+      magic && {
         writing: {
           prepare: (storage, { facts, layout }) => prepare(storage, { facts, layout: layout as L }),
           writer: ({ layout }, target) => writer(layout as L, target),
+          magic,
         },
       }),
     ...(specific && { specific: ({ layout }, filename) => specific(layout as L, filename) }),
