@@ -1,7 +1,7 @@
 /** `qcow2fs check`: an image's consistency, in qemu-img's words. */
 import { ERRNO, ImageError, isExpected } from '../errors.js';
 import type { ImageDescription } from '../image/description.js';
-import type { CheckResult, Fix } from '../image/check-result.js';
+import type { CheckResult, Fix, FormatFinding } from '../image/check-result.js';
 import { hasStaleBitmaps } from '../image/qcow2/bitmaps.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { strerror } from '../sys/libc.js';
@@ -112,7 +112,7 @@ class FindingLines {
   #lines = '';
   #toldUnreadable = false;
 
-  add(finding: Finding): void {
+  add(finding: Finding | FormatFinding): void {
     if (finding.kind === 'block-unreadable') {
       // QEMU tells of the first.
       if (this.#toldUnreadable) return;

@@ -5,7 +5,7 @@ import { describeError, ImageError } from '../errors.js';
 import { isKernelFlag, statTarget } from '../fuse/device.js';
 import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js';
 import type { KeyRing, KeySources, Secrets } from '../image/crypto/key-ring.js';
-import type { ImageDescription, LayerDescription } from '../image/description.js';
+import { filesOf, type ImageDescription } from '../image/description.js';
 import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
 import { isDirect } from '../image/write-options.js';
 import { infoJson } from '../mount/info-json.js';
@@ -240,7 +240,7 @@ function checkTarget(
     throw new ImageError('invalid', 'ENOTDIR', `mount point '${path}' is no folder and no file`);
   }
   const target = realpathSync(path);
-  for (const fd of stat.isDirectory() ? description.layers.flatMap(descriptorsOf) : []) {
+  for (const { fd } of stat.isDirectory() ? description.layers.flatMap(filesOf) : []) {
     // The files themselves, wherever links to them lie.
     const real = readlinkSync(`/proc/self/fd/${fd}`);
     if (!real.startsWith(target === sep ? sep : `${target}${sep}`)) continue;
@@ -249,11 +249,6 @@ function checkTarget(
     });
   }
   return { target, isFile: stat.isFile() };
-}
-
-function descriptorsOf(layer: LayerDescription): number[] {
-  const data = layer.format === 'qcow2' ? layer.dataFile : null;
-  return data === null ? [layer.file.fd] : [layer.file.fd, data.fd];
 }
 
 /** The snapshot of that id, else of that name, else of the name that the mounted tree shows. */
