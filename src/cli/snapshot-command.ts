@@ -8,11 +8,12 @@ import { collectInfo } from '../image/info.js';
 import type { ImageSpec } from '../image/spec.js';
 import { strerror } from '../sys/libc.js';
 import type { OpenDisk } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { applySnapshot, cutName, deleteSnapshot, takeSnapshot } from '../tools/snapshots.js';
 import { openVmStateFile } from '../tools/vm-state-file.js';
-import { type Arguments, getopt, type Option } from './getopt.js';
-import { FORCE_SHARE, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-options.js';
+import { type Arguments, getopt } from './getopt.js';
+import { imageSpec } from './image-options.js';
 import { snapshotTable } from './info.js';
 import type { ListedSnapshot } from './info.js';
 import type { Outcome } from './outcome.js';
@@ -23,18 +24,6 @@ import { UsageError } from './program.js';
 const ACTIONS = { a: 'apply', c: 'create', d: 'delete' } as const;
 type ActionName = (typeof ACTIONS)[keyof typeof ACTIONS];
 
-const LIST: Option = { short: 'l' };
-const VM_STATE: Option = { long: 'vmstate', value: true };
-const OPTIONS = [
-  ...Object.keys(ACTIONS).map((short): Option => ({ short, value: true })),
-  LIST,
-  VM_STATE,
-  FORCE_SHARE,
-  IMAGE_OPTS,
-  OBJECT,
-  QUIET,
-];
-
 interface Action {
   readonly what: ActionName;
   readonly name: string;
@@ -43,7 +32,7 @@ interface Action {
 }
 
 export async function runSnapshotCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.snapshot);
   const action = actionOf(args);
   takeObjects(args.all('object'));
   const [image, ...others] = args.operands;

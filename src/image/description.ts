@@ -50,9 +50,18 @@ export interface Qcow2Description {
 export interface OtherDescription extends FormatParts {
   readonly format: OtherFormat;
   readonly file: FileDescription;
+  /** Files that it names as parts of its disk. */
+  readonly extents: readonly FileDescription[];
 }
 
 export type LayerDescription = RawDescription | Qcow2Description | OtherDescription;
+
+/** All the files that a layer is read from: its own first. */
+export function filesOf(layer: LayerDescription): readonly FileDescription[] {
+  if (layer.format === 'raw') return [layer.file];
+  if (layer.format !== 'qcow2') return [layer.file, ...layer.extents];
+  return layer.dataFile === null ? [layer.file] : [layer.file, layer.dataFile];
+}
 
 /** Bytes of a layer's disk. */
 export function layerSize(layer: LayerDescription): number {

@@ -264,7 +264,15 @@ class Amendment {
     // Also where the image was opened without what it names.
     const backed = this.#header.backingFile !== null || this.#description.layers.length > 1;
     yield* this.#writer.amender().expandZeroes(backed);
+    if (this.#header.extensions.bitmaps !== null) this.#dropBitmaps();
     yield* this.#edit(downgradeHeader);
+  }
+
+  /** Version 2 has none: whoever found them there would take them for out of date, and their space is lost. */
+  #dropBitmaps(): void {
+    const editor = this.#writer.bitmaps();
+    for (const draft of [...editor.drafts]) editor.remove(draft);
+    editor.store();
   }
 
   /** The header of LUKS lies in clusters of its own, which nothing else writes to. */

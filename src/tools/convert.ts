@@ -3,6 +3,7 @@
  * copied where the target reads as zeroes already; over a backing file neither is what the source has in
  * its own.
  */
+import { filesOf } from '../image/description.js';
 import { fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { isExpected } from '../errors.js';
@@ -64,10 +65,7 @@ export interface ConvertOptions {
 /** All the files that they are read from: none of them may be written to (`fileIdentity`). */
 export function sourceFiles(disks: readonly OpenDisk[]): string[] {
   const layers = disks.flatMap(({ description }) => description.layers);
-  const files = layers.flatMap((layer) => {
-    const data = layer.format === 'qcow2' ? layer.dataFile : null;
-    return data === null ? [layer.file] : [layer.file, data];
-  });
+  const files = layers.flatMap(filesOf);
   return files.filter((file) => file.nullDisk === undefined).map(({ fd }) => fileIdentity(fd));
 }
 

@@ -4,6 +4,8 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { CLI, noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
+import { AES_OPTIONS } from '../helpers/encrypted.js';
+import { imageWords, SECRET } from '../helpers/image-words.js';
 import { qemuImg, qemuIo, qemuRead } from '../helpers/qemu.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
 import { useTempFolder } from '../helpers/temp.js';
@@ -100,8 +102,49 @@ describe('qcow2fs diff', () => {
       const now = qemuRead(top);
       expectTrue(diff(base, top), diff('--metadata', base, top), disks[2], now);
       expectTrue(diff(top, base), diff('--metadata', top, base), now, disks[2]);
+      const side = temp.at('side.qcow2');
+      const [first, second] = ['2M', `${size - 3 * SECTOR}`];
+      qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=16k', ...more, side, second);
+      qemuIo(side, ...randomWrites(random, 4, size - 64 * KIB), `write -c -P 7 ${first} 64k`);
+      expectTrue(diff(top, side), diff('--metadata', top, side), now, qemuRead(side));
+      expectTrue(diff(side, top), diff('--metadata', side, top), qemuRead(side), now);
     });
   }
+
+  it('decrypts what it compares, and reads what lies in a data file', () => {
+    const random = new Random(SEED);
+    const size = 1024 * KIB;
+    const path = temp.at('secret.qcow2');
+    const make = (options: string, file: string, ...more: string[]) =>
+      qemuImg('create', '-q', ...SECRET, '-f', 'qcow2', '-o', options, ...more, file, `${size}`);
+    make(AES_OPTIONS, path);
+    qemuIo(path, 'write -P 1 0 512k');
+    qemuImg('snapshot', '-c', 's', ...imageWords(path));
+    const before = qemuRead(path);
+    qemuIo(path, 'write -P 1 64k 64k', ...randomWrites(random, 3, size));
+    const words = imageWords(path);
+    const exact = diff('-l', 's', ...words);
+    expectTrue(exact, diff('--metadata', '-l', 's', ...words), before, qemuRead(path));
+    const base = temp.at('split.qcow2');
+    const over = temp.at('over.qcow2');
+    make(`data_file=${temp.at('data')}`, base);
+    qemuIo(base, 'write -P 3 0 700k');
+    make(`data_file=${temp.at('other')}`, over, '-b', base, '-F', 'qcow2');
+    qemuIo(over, ...randomWrites(random, 4, size));
+    expectTrue(diff(base, over), diff('--metadata', base, over), qemuRead(base), qemuRead(over));
+  });
+
+  it('tells of bitmaps that are out of date', () => {
+    const path = temp.at('stale.qcow2');
+    qemuImg('create', '-q', '-f', 'qcow2', path, '1M');
+    qemuImg('bitmap', '--add', path, 'b');
+    const bytes = readFileSync(path);
+    bytes.fill(0, 88, 96);
+    writeFileSync(path, bytes);
+    const { status, stderr } = qcow2fs('diff', path, path);
+    expect(status).to.equal(0);
+    expect(stderr.match(/all bitmaps are now considered inconsistent/g)).to.have.length(2);
+  });
 
   it('takes what is at the same place for the same, without reading it', () => {
     const path = temp.at('same.qcow2');

@@ -15,7 +15,9 @@ import { contentsOf, difference, makeImage } from '../helpers/amend-images.js';
 import { FailingStorage } from '../helpers/failing-storage.js';
 import { writeImage } from '../helpers/image-builder.js';
 import type { ClusterSpec, ImageSpec } from '../helpers/image-spec.js';
-import { qemuImg, qemuIo, tryQemuImg } from '../helpers/qemu.js';
+import { AES_OPTIONS } from '../helpers/encrypted.js';
+import { imageOf, imageWords, SECRET } from '../helpers/image-words.js';
+import { qemuImg, qemuIo, qemuRead, tryQemuImg } from '../helpers/qemu.js';
 import { pattern, printSeed, Random, SEED } from '../helpers/random.js';
 import { useTempFolder } from '../helpers/temp.js';
 
@@ -23,12 +25,12 @@ const SIZE = 1 << 20;
 const CLUSTER_BITS = 12;
 
 function expectClean(path: string, leaks = false): void {
-  const { status, stdout, stderr } = tryQemuImg('check', path);
+  const { status, stdout, stderr } = tryQemuImg('check', ...imageWords(path));
   expect(status, stdout + stderr).to.be.oneOf(leaks ? [0, 3] : [0]);
 }
 
 async function amend(path: string, request: AmendRequest): Promise<void> {
-  const disk = await openDisk(path, { writable: true });
+  const disk = await openDisk(imageOf(path), { writable: true });
   try {
     await amendImage(disk, request, NO_PROGRESS);
   } finally {
@@ -173,6 +175,21 @@ describe('amendImage()', () => {
     expect(headerOf(path).autoclearFeatures).to.equal(1n);
     expect(bitmaps()).to.deep.equal(before);
     expectClean(path);
+  });
+
+  it('drops bitmaps with version 3, and leaves nothing of them behind', async () => {
+    for (const options of ['cluster_size=4k', AES_OPTIONS]) {
+      const path = folder.at('image.qcow2');
+      qemuImg('create', '-q', ...SECRET, '-f', 'qcow2', '-o', options, path, `${SIZE}`);
+      for (const name of ['b0', 'b1']) qemuImg('bitmap', '--add', ...imageWords(path), name);
+      qemuIo(path, 'write -P 1 0 300k', 'write -z 512k 64k');
+      const before = qemuRead(path);
+      await amend(path, { version: 2 });
+      expect(qemuRead(path).equals(before)).to.equal(true);
+      const { version, extensions } = headerOf(path);
+      expect([version, extensions.bitmaps]).to.deep.equal([2, null]);
+      expectClean(path);
+    }
   });
 
   it('changes widths with clusters of any size, and undoes what does not fit', async () => {

@@ -288,10 +288,17 @@ describe('encrypted images made here', () => {
     ].data;
     expect(encrypt['master-key-iters']).to.equal(1000);
     expect(encrypt.slots[0].iters).to.equal(1000);
-    const large = luksOptions('encrypt.iter-time=1000000000000');
-    const refused = ['create', ...SECRET, '-f', 'qcow2', '-o', large, 'other', '1M'];
-    const result = await runInProcess(refused, temp.path);
-    expect(result.stderr).to.match(/PBKDF iterations \d+ larger than 4294967295/);
-    expect(existsSync(temp.at('other'))).to.equal(false);
+    for (const [time, problem] of [
+      ['1000000000000', 'larger than 4294967295'],
+      ['10000000000000000', 'too large to scale'],
+      // No key that is opened in no time.
+      ['-5', 'too large to scale'],
+    ] as const) {
+      const large = luksOptions(`encrypt.iter-time=${time}`);
+      const refused = ['create', ...SECRET, '-f', 'qcow2', '-o', large, 'other', '1M'];
+      const result = await runInProcess(refused, temp.path);
+      expect(result.stderr).to.match(new RegExp(`PBKDF iterations \\d+ ${problem}`));
+      expect(existsSync(temp.at('other'))).to.equal(false);
+    }
   });
 });

@@ -11,18 +11,27 @@ const FIRST_TRY = 1 << 13;
 
 /** Iterations of the hash that a key of `keyBytes` bytes takes in `milliseconds`. */
 export function iterationsFor(hash: string, keyBytes: number, milliseconds: number): number {
-  return bounded(Math.floor((perSecond(hash, keyBytes) * milliseconds) / 1000));
+  return bounded(perSecond(hash, keyBytes), milliseconds, 1000);
 }
 
 /** The same for the digest of a master key, which is no passphrase: an eighth, as is the custom. */
 export function digestIterations(hash: string, keyBytes: number, milliseconds: number): number {
-  return bounded(Math.floor((perSecond(hash, keyBytes) * milliseconds) / 8000));
+  return bounded(perSecond(hash, keyBytes), milliseconds, 8000);
 }
 
-function bounded(iterations: number): number {
+/** `rate`: per second. A negative time is a huge one, as QEMU takes it: never a weak key. */
+function bounded(rate: number, milliseconds: number, divisor: number): number {
+  if (milliseconds < 0 || rate * milliseconds >= 2 ** 64) {
+    throw outOfRange(`${BigInt(Math.floor(rate))} too large to scale`);
+  }
+  const iterations = Math.floor((rate * milliseconds) / divisor);
   if (iterations <= MOST_ITERATIONS) return Math.max(LEAST_ITERATIONS, iterations);
-  const message = `PBKDF iterations ${BigInt(iterations)} larger than ${MOST_ITERATIONS}`;
-  throw new ImageError('invalid', 'ERANGE', `${message}: Numerical result out of range`);
+  throw outOfRange(`${BigInt(iterations)} larger than ${MOST_ITERATIONS}`);
+}
+
+function outOfRange(what: string): ImageError {
+  const message = `PBKDF iterations ${what}: Numerical result out of range`;
+  return new ImageError('invalid', 'ERANGE', message);
 }
 
 function perSecond(hash: string, keyBytes: number): number {

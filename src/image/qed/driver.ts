@@ -31,7 +31,7 @@ export const QED = defineFormat<QedHeader>({
       find,
     });
   },
-  check: checkQed,
+  check: (layout, { storage }, _report, fix) => checkQed(storage, layout, fix),
   prepare: prepareQed,
   writer: (layout, target) => new QedWriter(layout, target),
   magic: MAGIC,
