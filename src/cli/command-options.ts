@@ -148,6 +148,10 @@ export const OPTIONS = {
       ours: true,
     },
   ],
+  'install-helpers': [
+    valued({ long: 'prefix' }, 'DIR', 'into DIR/sbin, not /sbin', 'folder'),
+    { long: 'remove', help: 'remove them' },
+  ],
   io: [
     ...OPEN_OPTIONS,
     valued({ long: 'cmd', short: 'c' }, 'COMMAND', 'a command; -c help lists them'),

@@ -130,6 +130,14 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./info-command.js')).runInfoCommand(words),
   },
   {
+    name: 'install-helpers',
+    usage: 'install-helpers [--prefix=DIR] [--remove]',
+    summary: 'let mount(8), umount(8) and /etc/fstab know the type qcow2fs, by links in /sbin',
+    options: OPTIONS['install-helpers'],
+    operands: [],
+    run: async (words) => (await import('./install-helpers-command.js')).runInstallHelpers(words),
+  },
+  {
     name: 'io',
     usage: 'io [-rsnCU] [-f FMT | --image-opts] [-t CACHE] [-d DISCARD] [-c COMMAND]... [IMAGE]',
     summary: "read and write a disk by qemu-io's commands; `-c help` lists them",

@@ -8,6 +8,7 @@ import { ImageError } from '../errors.js';
 import { Cancelled } from '../tools/progress.js';
 import type { Command } from './command.js';
 import { COMMANDS, findCommand } from './commands.js';
+import { helperCall } from './mount-helper.js';
 import { nearWord } from './near-word.js';
 import type { Outcome } from './outcome.js';
 import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
@@ -22,6 +23,9 @@ const BY_SIGNAL = 128;
 export async function run(words: string[]): Promise<Outcome> {
   const name = programName();
   refuseUnreadable(words);
+  const helper = helperCall(words);
+  if (helper?.fake === true) return { status: 0 };
+  if (helper !== undefined) return runCommand(findCommand(helper.command)!, helper.words);
   const [first] = words;
   if (first === '--version' || first === '-V') {
     const own = `qcow2fs version ${version()}`;
