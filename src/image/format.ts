@@ -71,8 +71,8 @@ export interface FormatSource extends SourceFile {
   readonly cache: SliceCache;
   /** Files that the image names, in the order of their numbers. */
   readonly extents: readonly SourceFile[];
-  /** Bytes of the disk, where that can change. */
-  readonly disk?: { readonly size: number } | null;
+  /** Bytes of the disk, where that can change; and how often compressed data came to where other was. */
+  readonly disk?: { readonly size: number; readonly compressedEpoch: number } | null;
 }
 
 /** What a check reads, and repairs. */
@@ -97,6 +97,8 @@ export interface FormatWriting {
   /** Puts an image in order that was not closed cleanly. Throws where it cannot be written to. */
   readonly prepare: (storage: MutableStorage, parts: FormatParts) => FormatParts;
   readonly writer: (parts: FormatParts, target: FormatTarget) => ImageWriter;
+  /** What an image begins with that is no unfinished one. */
+  readonly magic: Uint8Array;
 }
 
 export interface FormatDriver {
@@ -152,9 +154,11 @@ export function defineFormat<L extends object>(driver: {
     parts: FormatParts & { readonly layout: L },
   ) => FormatParts;
   readonly writer?: (layout: L, target: FormatTarget) => ImageWriter;
+  readonly magic?: Uint8Array;
   readonly specific?: (layout: L, filename: string, files: readonly string[]) => FormatFactList;
 }): FormatDriver {
-  const { format, tableOrder, open, check, specific, prepare, writer, refusesBacking } = driver;
+  const { format, tableOrder, open, check, specific, prepare, writer, magic, refusesBacking } =
+    driver;
   return {
     format,
     tableOrder,
@@ -167,10 +171,12 @@ export function defineFormat<L extends object>(driver: {
       refusesBacking: ({ layout }, below) => refusesBacking(layout as L, below),
     }),
     ...(prepare &&
-      writer && {
+      writer &&
+      magic && {
         writing: {
           prepare: (storage, { facts, layout }) => prepare(storage, { facts, layout: layout as L }),
           writer: ({ layout }, target) => writer(layout as L, target),
+          magic,
         },
       }),
     ...(specific && {
