@@ -278,6 +278,22 @@ describe('images of other formats', () => {
     expect(readFileSync(path).equals(readFileSync(theirs))).to.equal(true);
   });
 
+  it('VHD with a parent is refused by the name of that', () => {
+    const path = temp.at('child.vhd');
+    qemuImg('create', '-q', '-f', 'vpc', path, '1M');
+    const bytes = readFileSync(path);
+    bytes.writeUInt32BE(4, 60);
+    bytes.writeUInt32BE(0, 64);
+    let sum = 0;
+    for (const byte of bytes.subarray(0, 512)) sum += byte;
+    bytes.writeUInt32BE(~sum >>> 0, 64);
+    Buffer.from('base.vhd\0', 'utf16le')
+      .swap16()
+      .copy(bytes, 512 + 64);
+    writeFileSync(path, bytes);
+    expectImageError('ENOTSUP', /with a parent \('base\.vhd'\)/, () => openImage(path));
+  });
+
   it('are not written to', () => {
     for (const format of OTHER_FORMATS.filter((name) => !['qed', 'qcow'].includes(name))) {
       const path = temp.at(`read-only.${format}`);
