@@ -84,7 +84,7 @@ async function onImage(spec: ImageSpec, action: Action | undefined, list: boolea
   const [top] = disk.description.layers;
   try {
     if (list) printList(collectInfo(top, spec.filename).snapshots);
-    if (action !== undefined) inWords(action, top.format === 'raw', () => act(disk, action));
+    if (action !== undefined) inWords(action, top.format === 'qcow2', () => act(disk, action));
   } catch (error) {
     closeAfterError(disk);
     throw error;
@@ -123,19 +123,19 @@ function act(disk: OpenDisk, { what, name, vmState }: Action): void {
 }
 
 /** Runs `body`; what it throws is said in qemu-img's words. */
-function inWords({ what, name }: Action, isRaw: boolean, body: () => void): void {
+function inWords({ what, name }: Action, holdsSome: boolean, body: () => void): void {
   try {
     body();
   } catch (error) {
     if (!isExpected(error)) throw error;
     const errno = errnoOf(error);
-    const message = `Could not ${what} snapshot '${name}': ${reason(what, errno, isRaw)}`;
+    const message = `Could not ${what} snapshot '${name}': ${reason(what, errno, holdsSome)}`;
     const limit = describeError(error);
     throw new ImageError('invalid', errnoName(errno) as ErrnoName, message, { limit }, error);
   }
 }
 
-function reason(what: ActionName, errno: number, isRaw: boolean): string {
+function reason(what: ActionName, errno: number, holdsSome: boolean): string {
   const words = strerror(errno);
   switch (what) {
     case 'create':
@@ -144,9 +144,9 @@ function reason(what: ActionName, errno: number, isRaw: boolean): string {
       return errno === ERRNO.ENOENT ? 'snapshot not found' : words;
     case 'apply':
       if (errno === ERRNO.EBUSY) return 'Device has active dirty bitmaps';
-      return isRaw
-        ? 'Block driver does not support snapshots'
-        : `Failed to load snapshot: ${words}`;
+      return holdsSome
+        ? `Failed to load snapshot: ${words}`
+        : 'Block driver does not support snapshots';
   }
 }
 

@@ -411,11 +411,12 @@ function sliceLoader(files: readonly TableFile[]): LoadSlice {
   const scratch = new IoBuffer(SLICE_SIZE);
   return (file, offset, target) => {
     const { storage, layer } = files[file]!;
-    // Others' slices begin wherever a page of the file does.
+    // Others' slices may begin anywhere: what the file has of one is enough.
     const unit = layer.format === 'qcow2' ? layer.header.geometry.clusterSize : SLICE_SIZE;
     const length = Math.min(unit, SLICE_SIZE);
     const n = storage.read(scratch, 0, length, offset);
-    if (n < length && offset + length > alignUp(storage.size(), unit)) {
+    const isWhole = layer.format === 'qcow2';
+    if (n < length && (isWhole ? offset + length > alignUp(storage.size(), unit) : n === 0)) {
       throw new ImageError(
         'corrupt',
         'EIO',

@@ -5,6 +5,7 @@
 import type { SliceCache } from '../shared/slice-cache.js';
 import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
+import type { FilePatches } from '../storage/patched.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import type { CheckResult, ReportFormat } from './check-result.js';
 import type { ImageKey } from './crypto/cipher-key.js';
@@ -47,6 +48,8 @@ export interface FormatFactList {
 /** An opened image, as plain data. `layout` is the driver's own. */
 export interface FormatParts {
   readonly facts: FormatFacts;
+  /** What its file is to be read with, where that is not as it stands. */
+  readonly patches?: FilePatches;
   readonly layout: object;
 }
 
@@ -71,8 +74,8 @@ export interface FormatSource extends SourceFile {
   readonly cache: SliceCache;
   /** Files that the image names, in the order of their numbers. */
   readonly extents: readonly SourceFile[];
-  /** Bytes of the disk, where that can change. */
-  readonly disk?: { readonly size: number } | null;
+  /** Bytes of the disk, where that can change; and how often compressed data came to where other was. */
+  readonly disk?: { readonly size: number; readonly compressedEpoch: number } | null;
 }
 
 /** What a check reads, and repairs. */
@@ -97,13 +100,15 @@ export interface FormatWriting {
   /** Puts an image in order that was not closed cleanly. Throws where it cannot be written to. */
   readonly prepare: (storage: MutableStorage, parts: FormatParts) => FormatParts;
   readonly writer: (parts: FormatParts, target: FormatTarget) => ImageWriter;
+  /** What an image begins with that is no unfinished one. */
+  readonly magic: Uint8Array;
 }
 
 export interface FormatDriver {
   readonly format: OtherFormat;
   readonly tableOrder: TableOrder;
   /** Reads and checks the headers. Throws an ImageError. */
-  open(storage: Storage, how: OpenHow): FormatParts;
+  open(storage: MutableStorage, how: OpenHow): FormatParts;
   /** The map of the disk. `layout`: as `open` made it. */
   mapping(layout: object, source: FormatSource): Mapping;
   /**
@@ -135,7 +140,7 @@ export interface FormatDriver {
 export function defineFormat<L extends object>(driver: {
   readonly format: OtherFormat;
   readonly tableOrder: TableOrder;
-  readonly open: (storage: Storage, how: OpenHow) => FormatParts & { readonly layout: L };
+  readonly open: (storage: MutableStorage, how: OpenHow) => FormatParts & { readonly layout: L };
   readonly mapping: (layout: L, source: FormatSource) => Mapping;
   readonly check?: (
     layout: L,
@@ -152,9 +157,11 @@ export function defineFormat<L extends object>(driver: {
     parts: FormatParts & { readonly layout: L },
   ) => FormatParts;
   readonly writer?: (layout: L, target: FormatTarget) => ImageWriter;
+  readonly magic?: Uint8Array;
   readonly specific?: (layout: L, filename: string, files: readonly string[]) => FormatFactList;
 }): FormatDriver {
-  const { format, tableOrder, open, check, specific, prepare, writer, refusesBacking } = driver;
+  const { format, tableOrder, open, check, specific, prepare, writer, magic, refusesBacking } =
+    driver;
   return {
     format,
     tableOrder,
@@ -167,10 +174,12 @@ export function defineFormat<L extends object>(driver: {
       refusesBacking: ({ layout }, below) => refusesBacking(layout as L, below),
     }),
     ...(prepare &&
-      writer && {
+      writer &&
+      magic && {
         writing: {
           prepare: (storage, { facts, layout }) => prepare(storage, { facts, layout: layout as L }),
           writer: ({ layout }, target) => writer(layout as L, target),
+          magic,
         },
       }),
     ...(specific && {

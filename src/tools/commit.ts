@@ -174,7 +174,7 @@ function dataWithin({ image, disk }: OpenDisk, from: number, to: number): [numbe
 
 function empty(top: OpenDisk, { filename }: ImageSpec): void {
   // As QEMU: other formats keep what they have, which is now below them, too.
-  if (top.description.layers[0].format !== 'qcow2') return;
+  if (!['qcow2', 'qcow'].includes(top.description.layers[0].format)) return;
   try {
     top.writer.makeEmpty();
   } catch (error) {

@@ -10,6 +10,7 @@ import { isExpected } from '../errors.js';
 import { fileIdentity } from '../image/file-identity.js';
 import { allocateImageMemory } from '../image/memory.js';
 import type { Bitmap } from '../image/qcow2/bitmaps.js';
+import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
 import { allocateCopyState, CopyState } from '../shared/copy-state.js';
 import type { ConvertTarget } from './convert-target.js';
 import { runCopy } from './copy.js';
@@ -40,7 +41,7 @@ export interface ConvertSource {
 }
 
 export interface ConvertOptions {
-  /** Compressed clusters: the target is a qcow2 image. */
+  /** Compressed clusters: the target is a qcow2 or qcow image. */
   readonly compressed: boolean;
   /** Runs of so many bytes that are zeroes are not written, a multiple of 512; 0: all is written. */
   readonly sparse: number;
@@ -140,8 +141,8 @@ function partOf(source: ConvertSource, owners: number): SourcePart {
 
 function compressionOf(target: ConvertTarget) {
   const [top] = target.disk.description.layers;
-  if (top.format !== 'qcow2') throw new TypeError('only qcow2 images hold compressed clusters');
-  return { type: top.header.compressionType, clusterSize: target.unit };
+  const type = top.format === 'qcow2' ? top.header.compressionType : COMPRESSION_TYPE.ZLIB;
+  return { type, clusterSize: target.unit };
 }
 
 /** What lies behind the end of a backing file reads as zeroes in any case. */
