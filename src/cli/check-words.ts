@@ -2,6 +2,7 @@
 import type { CheckResult, FormatFinding } from '../image/check-result.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { formatJson } from '../mount/json.js';
+import { programName } from './program.js';
 
 /** The line of one finding. */
 export function findingText(finding: Finding | FormatFinding): string {
@@ -111,6 +112,12 @@ function formatText(finding: Finding | FormatFinding): string | null {
     case 'vdi-count': {
       const { allocated, stated } = finding;
       return `ERROR: allocated blocks mismatch, is ${allocated}, should be ${stated}`;
+    }
+    case 'vhdx-outside': {
+      const { entry, isStart, offset, fileSize } = finding;
+      const place = `${isStart ? 'start' : 'end'} offset ${offset}`;
+      const end = `points after end of file (${fileSize}). Image has probably been truncated.`;
+      return `${programName()}: VHDX BAT entry ${entry} ${place} ${end}`;
     }
     case 'grain-unknown':
       return `ERROR: could not get cluster_offset for sector ${finding.sector}`;

@@ -26,6 +26,14 @@ export type FormatFinding =
   | { readonly kind: 'vdi-outside'; readonly block: number; readonly entry: number }
   | { readonly kind: 'vdi-twice'; readonly entry: number }
   | { readonly kind: 'vdi-count'; readonly allocated: number; readonly stated: number }
+  /** VHDX: a block begins or ends past the end of the file. */
+  | {
+      readonly kind: 'vhdx-outside';
+      readonly entry: number;
+      readonly isStart: boolean;
+      readonly offset: number;
+      readonly fileSize: number;
+    }
   /** VMDK: of the grain at a sector, the entry means nothing, or leads past the end of its file. */
   | { readonly kind: 'grain-unknown'; readonly sector: number }
   | { readonly kind: 'grain-outside'; readonly sector: number };

@@ -7,9 +7,9 @@ import { type FilePatches, PatchedStorage } from '../storage/patched.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { BlockMapping } from './block-mapping.js';
-import { NOTHING_FOUND } from './check-result.js';
+import { type CheckResult, NOTHING_FOUND, type ReportFormat } from './check-result.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
-import { defineFormat, type FormatSource } from './format.js';
+import { type CheckedSource, defineFormat, type FormatSource } from './format.js';
 import { readExactly } from './read-bytes.js';
 import { TableSlices } from './table-slices.js';
 import { readLog } from './vhdx-log.js';
@@ -101,7 +101,7 @@ export const VHDX = defineFormat<Layout>({
     return { facts, layout, ...(patches && { patches }) };
   },
   mapping,
-  check: () => NOTHING_FOUND,
+  check: checkVhdx,
 });
 
 function mapping(layout: Layout, { storage, cache, file }: FormatSource): BlockMapping {
@@ -152,6 +152,26 @@ function readLayout(storage: Storage): Layout {
   const entries = count + Math.floor(Math.max(0, count - 1) / chunkRatio);
   if (entries * ENTRY_SIZE > blocks.length) throw invalid('VHDX block table is too small');
   return { size, blockSize, table: blocks.offset, chunkRatio };
+}
+
+/** Each block must lie in the file as far as the disk goes. */
+function checkVhdx(layout: Layout, source: CheckedSource, report: ReportFormat): CheckResult {
+  const { size, blockSize, table, chunkRatio } = layout;
+  const tables = new TableSlices(source.cache, source.file);
+  const fileSize = source.storage.size();
+  let corruptions = 0;
+  for (let block = 0; block * blockSize < size; block++) {
+    const entry = block + Math.floor(block / chunkRatio);
+    tables.look64(table + entry * ENTRY_SIZE);
+    if ((tables.low & STATE_BITS) !== STATE.PRESENT) continue;
+    const start = tables.high * 2 ** 32 + (tables.low - (tables.low % MIB));
+    const end = start + Math.min(blockSize, size - block * blockSize);
+    if (end <= fileSize) continue;
+    corruptions++;
+    const isStart = start >= fileSize;
+    report({ kind: 'vhdx-outside', entry, isStart, offset: isStart ? start : end - 1, fileSize });
+  }
+  return { ...NOTHING_FOUND, corruptions };
 }
 
 /** What the log of the header that counts changes: that is the newer of those that are whole. */

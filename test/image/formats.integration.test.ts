@@ -278,6 +278,15 @@ describe('images of other formats', () => {
     expect(readFileSync(path).equals(readFileSync(theirs))).to.equal(true);
   });
 
+  it('VHDX that is cut off: check finds what QEMU finds', async () => {
+    const path = temp.at('cut.vhdx');
+    qemuImg('create', '-q', '-f', 'vhdx', '-o', 'block_size=1M', path, '8M');
+    writeTo(path, 'vhdx', ['write -P 1 0 8M']);
+    writeFileSync(path, readFileSync(path).subarray(0, (12 << 20) + 512));
+    await same(['check', path]);
+    await same(['check', '--output=json', path]);
+  });
+
   it('VHD with a parent is refused by the name of that', () => {
     const path = temp.at('child.vhd');
     qemuImg('create', '-q', '-f', 'vpc', path, '1M');
