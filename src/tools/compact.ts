@@ -83,10 +83,8 @@ function* settle(storage: MutableStorage, limit: number, dryRun: boolean): Steps
     0.5,
   );
   if (found.corruptions + found.checkErrors > 0) {
-    const message = `${storage.name}: the image has errors, and is not changed`;
-    throw new ImageError('corrupt', 'EIO', message, {
-      limit: "'qcow2fs check' tells them, '-r all' repairs it",
-    });
+    const how = "'qcow2fs check' tells them, and repairs it with '-r all'";
+    throw new ImageError('corrupt', 'EIO', `${storage.name}: the image has errors: ${how}`);
   }
   if (dryRun || found.leaks === 0) return;
   if (header.version >= 3) {
@@ -106,8 +104,7 @@ function* settle(storage: MutableStorage, limit: number, dryRun: boolean): Steps
 const PART = { CHECKED: 0.1 } as const;
 
 function otherFormat(format: string): ImageError {
-  const message = `Images of format '${format}' cannot be compacted`;
-  return new ImageError('unsupported', 'ENOTSUP', message, {
-    limit: "'qcow2fs convert' makes a new one without what is free",
-  });
+  const instead = "'qcow2fs convert' makes a new one without what is free";
+  const message = `Images of format '${format}' cannot be compacted: ${instead}`;
+  return new ImageError('unsupported', 'ENOTSUP', message);
 }
