@@ -3,33 +3,18 @@ import { ImageError, isExpected } from '../errors.js';
 import type { KeyRing } from '../image/crypto/key-ring.js';
 import { amendImage } from '../tools/amend.js';
 import type { OpenDisk } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { amendHelp, asksForHelp, parseAmendOptions } from './amend-options.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import {
-  CACHE,
-  cacheMode,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  PROGRESS,
-  QUIET,
-} from './image-options.js';
+import { cacheMode, imageSpec } from './image-options.js';
 import type { Outcome } from './outcome.js';
 import { warnOfProbing } from './probing.js';
 import { UsageError } from './program.js';
 
-const OPTIONS = [
-  ...[OBJECT, FORMAT, IMAGE_OPTS, PROGRESS, QUIET, CACHE],
-  { short: 'o', value: true as const },
-  // Key slots may be lost that nothing else opens.
-  { long: 'force' },
-];
-
 export async function runAmendCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.amend);
   const options = optionList(args);
   const help = asksForHelp(options);
   const format = args.last('f');

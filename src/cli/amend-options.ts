@@ -79,7 +79,7 @@ export function parseAmendOptions(list: string, layer: LayerDescription): AmendR
 
 function amendTable(format: string): OptionTable {
   const table = formatOptionTable(format);
-  if (format === 'raw' || format === 'qed') {
+  if (format !== 'qcow2') {
     const message = `Format driver '${format}' does not support option amendment`;
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }

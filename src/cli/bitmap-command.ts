@@ -2,30 +2,21 @@
 import { ImageError, invalid } from '../errors.js';
 import { ActionFailed, type BitmapAction, editBitmap } from '../tools/bitmaps.js';
 import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { type Arguments, getopt } from './getopt.js';
-import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT } from './image-options.js';
+import { imageSpec } from './image-options.js';
 import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
 import { sizeWord } from './size-word.js';
 
 const SIMPLE = ['remove', 'clear', 'enable', 'disable'] as const;
 
-const OPTIONS = [
-  ...[FORMAT, IMAGE_OPTS, OBJECT],
-  { short: 'b', long: 'source-file', value: true as const },
-  { short: 'F', long: 'source-format', value: true as const },
-  { short: 'g', long: 'granularity', value: true as const },
-  { long: 'add' },
-  { long: 'merge', value: true as const },
-  ...SIMPLE.map((long) => ({ long })),
-];
-
 /** QEMU takes a granularity of 32 bits. */
 const GRANULARITY_MODULUS = 2 ** 32;
 
 export async function runBitmapCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.bitmap);
   const { granularity, actions } = actionsOf(args);
   const [filename, name, ...others] = args.operands;
   if (filename === undefined || name === undefined || others.length > 0) {

@@ -1,46 +1,22 @@
 /** `qcow2fs check`: an image's consistency, in qemu-img's words. */
 import { ERRNO, ImageError, isExpected } from '../errors.js';
 import type { ImageDescription } from '../image/description.js';
-import type { CheckResult, Fix } from '../image/check-result.js';
+import type { CheckResult, Fix, FormatFinding } from '../image/check-result.js';
 import { hasStaleBitmaps } from '../image/qcow2/bitmaps.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { strerror } from '../sys/libc.js';
 import { printableLines } from '../sys/log.js';
 import { checkSteps } from '../tools/check.js';
 import { advancing } from '../tools/progress.js';
+import { OPTIONS } from './command-options.js';
 import { commandProgress } from './command-progress.js';
 import { findingText, humanResult, jsonResult, repairedText } from './check-words.js';
-import { getopt, type Option } from './getopt.js';
-import {
-  FORCE_SHARE,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  OUTPUT,
-  outputFormat,
-  PROGRESS,
-  QUIET,
-  SOURCE_CACHE,
-  sourceCacheOption,
-} from './image-options.js';
+import { getopt } from './getopt.js';
+import { imageSpec, outputFormat, sourceCacheOption } from './image-options.js';
 import { warnOfStaleBitmaps } from './open-told.js';
 import type { Outcome } from './outcome.js';
 import { warnOfProbing } from './probing.js';
 import { problemText, reportError, UsageError } from './program.js';
-
-const FORMAT: Option = { long: 'format', short: 'f', value: true };
-const REPAIR: Option = { long: 'repair', short: 'r', value: true };
-const OPTIONS = [
-  FORMAT,
-  REPAIR,
-  FORCE_SHARE,
-  IMAGE_OPTS,
-  OBJECT,
-  OUTPUT,
-  QUIET,
-  SOURCE_CACHE,
-  PROGRESS,
-];
 
 /** Exit codes. */
 const STATUS = { OK: 0, FAILED: 1, CORRUPT: 2, LEAKS: 3, UNSUPPORTED: 63 } as const;
@@ -48,7 +24,7 @@ const STATUS = { OK: 0, FAILED: 1, CORRUPT: 2, LEAKS: 3, UNSUPPORTED: 63 } as co
 const LINES_SIZE = 1 << 16;
 
 export async function runCheckCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.check);
   const fixes = args.all('repair').map(fixOf);
   const output = outputFormat(args);
   const [word, ...more] = args.operands;
@@ -136,7 +112,7 @@ class FindingLines {
   #lines = '';
   #toldUnreadable = false;
 
-  add(finding: Finding): void {
+  add(finding: Finding | FormatFinding): void {
     if (finding.kind === 'block-unreadable') {
       // QEMU tells of the first.
       if (this.#toldUnreadable) return;

@@ -1,10 +1,10 @@
 /** What a check finds, and its result, in qemu-img's words. */
-import type { CheckResult } from '../image/check-result.js';
+import type { CheckResult, FormatFinding } from '../image/check-result.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { formatJson } from '../mount/json.js';
 
 /** The line of one finding. */
-export function findingText(finding: Finding): string {
+export function findingText(finding: Finding | FormatFinding): string {
   const verb = 'repairing' in finding && finding.repairing ? 'Repairing' : 'ERROR';
   switch (finding.kind) {
     case 'refcount':
@@ -37,7 +37,7 @@ export function findingText(finding: Finding): string {
     case 'refcount-unknown':
       return `Can't get refcount for cluster ${finding.cluster}: Input/output error`;
     default:
-      return entryText(finding, verb) ?? tableText(finding, verb);
+      return entryText(finding, verb) ?? formatText(finding) ?? tableText(finding, verb);
   }
 }
 
@@ -53,7 +53,7 @@ function countText(count: number): string {
 }
 
 /** Of L1 and L2 entries. */
-function entryText(finding: Finding, verb: string): string | null {
+function entryText(finding: Finding | FormatFinding, verb: string): string | null {
   switch (finding.kind) {
     case 'l1-reserved':
       return `ERROR found L1 entry with reserved bits set: ${hex(finding.entry)}`;
@@ -101,8 +101,28 @@ function entryText(finding: Finding, verb: string): string | null {
   }
 }
 
+/** Of other formats than qcow2; null of others. */
+function formatText(finding: Finding | FormatFinding): string | null {
+  switch (finding.kind) {
+    case 'vdi-outside':
+      return `ERROR: block index ${finding.block} too large, is ${finding.entry}`;
+    case 'vdi-twice':
+      return `ERROR: block index ${finding.entry} also used by ${finding.entry}`;
+    case 'vdi-count': {
+      const { allocated, stated } = finding;
+      return `ERROR: allocated blocks mismatch, is ${allocated}, should be ${stated}`;
+    }
+    case 'grain-unknown':
+      return `ERROR: could not get cluster_offset for sector ${finding.sector}`;
+    case 'grain-outside':
+      return `ERROR: cluster offset for sector ${finding.sector} points after EOF`;
+    default:
+      return null;
+  }
+}
+
 /** Of the snapshot table and the refcount table. */
-function tableText(finding: Finding, verb: string): string {
+function tableText(finding: Finding | FormatFinding, verb: string): string {
   switch (finding.kind) {
     case 'snapshots-external':
       return `ERROR ${finding.count} snapshots in image with data file`;

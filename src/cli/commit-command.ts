@@ -1,30 +1,17 @@
 /** `qcow2fs commit`, as `qemu-img commit`. */
 import { commitDisk } from '../tools/commit.js';
 import { closeAfter } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { commandProgress } from './command-progress.js';
 import { getopt } from './getopt.js';
-import {
-  CACHE,
-  cacheOption,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  PROGRESS,
-  QUIET,
-} from './image-options.js';
+import { cacheOption, imageSpec } from './image-options.js';
 import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
 import { sizeWord } from './size-word.js';
 
-const OPTIONS = [
-  ...[OBJECT, IMAGE_OPTS, QUIET, FORMAT, CACHE, PROGRESS],
-  ...[{ short: 'b', value: true as const }, { short: 'r', value: true as const }, { short: 'd' }],
-];
-
 export async function runCommitCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.commit);
   const bytesPerSecond = sizeWord('rate limit', args.last('r') ?? '0');
   const [filename] = args.operands;
   if (filename === undefined || args.operands.length !== 1) {

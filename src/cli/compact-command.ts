@@ -3,30 +3,17 @@ import { ImageError } from '../errors.js';
 import type { CompactResult } from '../image/qcow2/compact.js';
 import { compactImage } from '../tools/compact.js';
 import { advancing } from '../tools/progress.js';
+import { OPTIONS } from './command-options.js';
 import { commandProgress } from './command-progress.js';
 import { getopt } from './getopt.js';
 import { formatSize } from './human.js';
-import {
-  CACHE,
-  cacheOption,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  OUTPUT,
-  outputFormat,
-  PROGRESS,
-  QUIET,
-} from './image-options.js';
+import { cacheOption, imageSpec, outputFormat } from './image-options.js';
 import type { Outcome } from './outcome.js';
 import { warnOfProbing } from './probing.js';
 import { UsageError } from './program.js';
 
-const DRY_RUN = { long: 'dry-run', short: 'n' } as const;
-const OPTIONS = [FORMAT, IMAGE_OPTS, OBJECT, QUIET, PROGRESS, CACHE, OUTPUT, DRY_RUN];
-
 export async function runCompactCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.compact);
   const output = outputFormat(args);
   const [filename] = args.operands;
   if (filename === undefined || args.operands.length !== 1) {

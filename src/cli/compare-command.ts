@@ -2,37 +2,14 @@
 import { isExpected } from '../errors.js';
 import { CompareError, compareDisks, type Comparison } from '../tools/compare.js';
 import type { OpenDisk } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import {
-  FORCE_SHARE,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  PROGRESS,
-  QUIET,
-  SOURCE_CACHE,
-  sourceCacheOption,
-} from './image-options.js';
+import { imageSpec, sourceCacheOption } from './image-options.js';
 import { ioProblemOf } from './io-problem.js';
 import type { Outcome } from './outcome.js';
 import { problemText, reportError, UsageError } from './program.js';
-
-const SECOND_FORMAT = { short: 'F', value: true } as const;
-const STRICT = { short: 's' } as const;
-const OPTIONS = [
-  FORMAT,
-  SECOND_FORMAT,
-  STRICT,
-  SOURCE_CACHE,
-  PROGRESS,
-  QUIET,
-  FORCE_SHARE,
-  IMAGE_OPTS,
-  OBJECT,
-];
 
 /** Progress is told in steps of at least so much. */
 const LEAST_STEP = 0.02;
@@ -41,7 +18,7 @@ const LEAST_STEP = 0.02;
 const STATUS = { OPEN: 2, STATUS: 3, READ: 4 } as const;
 
 export async function runCompareCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.compare);
   const [first, second, ...more] = args.operands;
   if (first === undefined || second === undefined || more.length > 0) {
     throw new UsageError('Expecting two image file names');

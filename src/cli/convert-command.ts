@@ -118,7 +118,7 @@ async function targetOf(
   }
   const target = await openTarget(targetSpec(asked), cache, others);
   try {
-    if (args.has('c') && target.disk.description.layers[0].format !== 'qcow2') {
+    if (args.has('c') && !holdsCompressed(target.disk.description.layers[0].format)) {
       throw invalid('Compression not supported for this file format');
     }
     const [top] = target.disk.description.layers;
@@ -159,14 +159,20 @@ function checkBackingFormat({ values }: Creation): void {
   throw invalid('Use of backing file requires explicit backing format');
 }
 
+/** Formats whose clusters can be stored compressed. */
+function holdsCompressed(format: string): boolean {
+  return format === 'qcow2' || format === 'qcow';
+}
+
 function checkCompression({ format, values }: Creation): void {
-  if (format !== 'qcow2') throw invalid('Compression not supported for this file format');
+  if (!holdsCompressed(format)) throw invalid('Compression not supported for this file format');
   const conflict = (what: string) =>
     invalid(`Compression and ${what} not supported at the same time`);
   if (values.get('encryption')?.flag === true || values.has('encrypt.format')) {
     throw conflict('encryption');
   }
-  if ((values.get('preallocation')?.text ?? 'off') !== 'off') throw conflict('preallocation');
+  if (format === 'qcow2' && (values.get('preallocation')?.text ?? 'off') !== 'off')
+    throw conflict('preallocation');
 }
 
 /** Those of the source that the target gets; none where they are not asked for. */

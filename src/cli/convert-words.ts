@@ -1,50 +1,12 @@
 /** What the words of `convert` ask for, checked in qemu-img's order and in its words. */
 import { invalid } from '../errors.js';
 import type { SnapshotChoice } from '../tools/snapshot-choice.js';
+import { OPTIONS } from './command-options.js';
 import { type Arguments, getopt } from './getopt.js';
-import {
-  CACHE,
-  FORCE_SHARE,
-  FORMAT,
-  IMAGE_OPTS,
-  OBJECT,
-  PROGRESS,
-  QUIET,
-  SOURCE_CACHE,
-} from './image-options.js';
 import { takeObjects } from './objects.js';
 import { optionPairs } from './option-lists.js';
 import { sizeWord } from './size-word.js';
 import { snapshotChoice } from './snapshot-word.js';
-
-const OPTIONS = [
-  FORMAT,
-  IMAGE_OPTS,
-  FORCE_SHARE,
-  OBJECT,
-  PROGRESS,
-  QUIET,
-  CACHE,
-  SOURCE_CACHE,
-  { short: 'O', value: true },
-  { short: 'B', value: true },
-  { short: 'F', value: true },
-  { short: 'o', value: true },
-  { short: 'l', value: true },
-  { short: 'S', value: true },
-  { short: 'm', value: true },
-  { short: 'r', value: true },
-  { short: 'c' },
-  { short: 'n' },
-  // Ranges are laid out in order all the same, which costs nothing.
-  { short: 'W' },
-  { short: 'C' },
-  { long: 'target-image-opts' },
-  { long: 'target-is-zero' },
-  { long: 'salvage' },
-  { long: 'bitmaps' },
-  { long: 'skip-broken-bitmaps' },
-] as const;
 
 const SECTOR_SIZE = 512;
 const MOST_SPARSE = 16 << 20;
@@ -68,7 +30,7 @@ export interface ConvertWords {
 
 /** Throws an ImageError or a UsageError. */
 export function convertWords(words: readonly string[]): ConvertWords {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.convert);
   const values = checkValues(args);
   checkTogether(args);
   const { operands } = args;

@@ -3,27 +3,17 @@ import { ImageError } from '../errors.js';
 import { describeOptions, formatOptionTable, optionsHelp } from '../image/create-options.js';
 import { createImage } from '../tools/create.js';
 import { completeCreation, type Creation, planCreation } from '../tools/creation.js';
+import { OPTIONS } from './command-options.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import { FORMAT, keysOf, OBJECT, PROGRESS, QUIET } from './image-options.js';
+import { keysOf } from './image-options.js';
 import { asksForHelp, optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
 import { exactSizeWord } from './size-word.js';
 
-const OPTIONS = [
-  FORMAT,
-  OBJECT,
-  QUIET,
-  PROGRESS,
-  { short: 'b', value: true },
-  { short: 'F', value: true },
-  { short: 'o', value: true },
-  { short: 'u' },
-] as const;
-
 export async function runCreateCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.create);
   const format = args.last('f') ?? 'raw';
   const keys = keysOf(args);
   const pairs = optionPairs(args.all('o'));

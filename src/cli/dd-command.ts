@@ -4,24 +4,16 @@ import { withOption } from '../image/create-options.js';
 import { convertDisks, sourceFiles } from '../tools/convert.js';
 import { CopyFailure } from '../tools/copy-failure.js';
 import { planCreation } from '../tools/creation.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { commandProgress } from './command-progress.js';
 import { getopt } from './getopt.js';
-import { FORCE_SHARE, FORMAT, IMAGE_OPTS, imageSpec, OBJECT, PROGRESS } from './image-options.js';
+import { imageSpec } from './image-options.js';
 import { ioProblem } from './io-problem.js';
 import { makeTarget } from './make-target.js';
 import type { Outcome } from './outcome.js';
 import { reportError } from './program.js';
 import { sizeWord } from './size-word.js';
-
-const OPTIONS = [
-  FORMAT,
-  IMAGE_OPTS,
-  FORCE_SHARE,
-  OBJECT,
-  PROGRESS,
-  { short: 'O', value: true },
-] as const;
 
 const MOST_BLOCK = 2 ** 31 - 1;
 const DEFAULT_BLOCK = 512;
@@ -38,7 +30,7 @@ interface Operands {
 }
 
 export async function runDdCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.dd);
   const asked = ddOperands(args.operands);
   const { input, output } = asked;
   if (input === undefined || output === undefined) {

@@ -3,43 +3,20 @@ import type { MappedDisk } from '../tools/block-status.js';
 import { type Difference, type DiffOptions, diffDisks } from '../tools/diff.js';
 import type { OpenDisk } from '../tools/open-disk.js';
 import { chosenSnapshot } from '../tools/snapshot-choice.js';
+import { OPTIONS } from './command-options.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
 import { padRight } from './human.js';
-import {
-  FORCE_SHARE,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  OUTPUT,
-  outputFormat,
-  PROGRESS,
-} from './image-options.js';
+import { imageSpec, outputFormat } from './image-options.js';
 import { openTold } from './open-told.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
 import { snapshotChoice } from './snapshot-word.js';
 
-const SECOND_FORMAT = { short: 'F', value: true } as const;
-const SNAPSHOT = { short: 'l', value: true } as const;
-const METADATA = { long: 'metadata' } as const;
-const OPTIONS = [
-  FORMAT,
-  SECOND_FORMAT,
-  SNAPSHOT,
-  METADATA,
-  OUTPUT,
-  PROGRESS,
-  FORCE_SHARE,
-  IMAGE_OPTS,
-  OBJECT,
-];
-
 const COLUMN = 16;
 
 export async function runDiffCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.diff);
   const output = outputFormat(args);
   const [snapshots, images] = [args.all('l'), args.operands];
   const fits = snapshots.length === 0 ? images.length === 2 : images.length === 1;

@@ -1,5 +1,7 @@
 /** `--help`, from the tables of commands and options. */
-import { COMMANDS, type Command } from './commands.js';
+import type { Command } from './command.js';
+import { COMMANDS } from './commands.js';
+import { optionLines } from './option-lines.js';
 import { MOUNT_OPTIONS } from './options.js';
 import { programName } from './program.js';
 
@@ -22,7 +24,9 @@ function ourHelp(): string[] {
     ...mountOptions(),
     '',
     'Others: --help (behind a command, too), --version, --foreground (-f), --debug (-d).',
-    'Exit status: 0 if all went well, 1 if not; the reason is on standard error.',
+    'Exit status: 0 if all went well, 1 if not, with the reason on standard error; 128 and the signal,',
+    'where one ended it. Those of check and compare are told by their own help.',
+    'Colours, where there are any, are left out where NO_COLOR is set.',
   ];
 }
 
@@ -43,10 +47,21 @@ function describe({ usage, summary }: Command): string[] {
   return [`  ${programName()} ${usage}`, `      ${summary}`];
 }
 
-/** `COMMAND --help`: its usage and what it does. */
-export function commandHelp({ name, usage, summary }: Command): string {
-  const options = name === 'mount' ? ['', ...mountOptions()] : [];
-  return `${[`Usage: ${programName()} ${usage}`, `    ${summary}`, ...options].join('\n')}\n`;
+/** `COMMAND --help`: its usage, what it does, its options and exit statuses. */
+export function commandHelp({ name, usage, summary, options, statuses }: Command): string {
+  const known = options.filter(({ ours }) => programName() === 'qcow2fs' || ours !== true);
+  const lines = [
+    ...[`Usage: ${programName()} ${usage}`, `    ${summary}`],
+    ...(known.length === 0 ? [] : ['', 'Options:', ...optionLines(known)]),
+    ...(name === 'mount' ? ['', ...mountOptions()] : []),
+    ...(statuses === undefined ? [] : ['', ...statusLines(statuses)]),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function statusLines(statuses: NonNullable<Command['statuses']>): string[] {
+  const all = Object.entries({ 0: 'all is well', 1: 'it failed', ...statuses });
+  return ['Exit status:', ...all.map(([status, meaning]) => `  ${status.padEnd(4)}${meaning}`)];
 }
 
 function mountOptions(): string[] {

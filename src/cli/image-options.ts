@@ -3,22 +3,9 @@ import { ImageError } from '../errors.js';
 import { KeyRing } from '../image/crypto/key-ring.js';
 import type { WriteOptions } from '../image/write-options.js';
 import type { ImageSpec } from '../image/spec.js';
-import type { Arguments, Option } from './getopt.js';
+import type { Arguments } from './getopt.js';
 import { parseImageName, parseImageOptions } from './image-words.js';
 import { takeObjects } from './objects.js';
-
-export const FORMAT: Option = { short: 'f', value: true };
-export const IMAGE_OPTS: Option = { long: 'image-opts' };
-export const FORCE_SHARE: Option = { long: 'force-share', short: 'U' };
-export const OBJECT: Option = { long: 'object', value: true };
-export const OUTPUT: Option = { long: 'output', value: true };
-export const QUIET: Option = { short: 'q' };
-/** Of what is written to. */
-export const CACHE: Option = { short: 't', value: true };
-/** Of what is read. */
-export const SOURCE_CACHE: Option = { short: 'T', value: true };
-/** `-p`; `--progress=json` for programs. */
-export const PROGRESS: Option = { long: 'progress', short: 'p', value: 'optional' };
 
 /**
  * The image that an operand names, by what the options say of it. `format`: of an option of another

@@ -1,41 +1,22 @@
 /** `map`: words to the map of a disk. */
 import { setImmediate } from 'node:timers/promises';
 import { type BlockStatus, blockStatus } from '../tools/block-status.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { sayingWhere } from '../tools/saying-where.js';
-import { getopt, type Option } from './getopt.js';
-import {
-  FORCE_SHARE,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  OUTPUT,
-  outputFormat,
-} from './image-options.js';
+import { getopt } from './getopt.js';
+import { imageSpec, outputFormat } from './image-options.js';
 import { humanMap, jsonMap } from './map.js';
 import { takeObjects } from './objects.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
 import { sizeWord } from './size-word.js';
 
-const START: Option = { long: 'start-offset', short: 's', value: true };
-const MOST: Option = { long: 'max-length', short: 'l', value: true };
-const OPTIONS = [
-  { ...FORMAT, long: 'format' },
-  IMAGE_OPTS,
-  FORCE_SHARE,
-  OBJECT,
-  OUTPUT,
-  START,
-  MOST,
-];
-
 /** So many characters are written at once. */
 const PIECE_SIZE = 1 << 16;
 
 export async function runMapCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.map);
   const start = sizeWord('start offset', args.last('start-offset') ?? '0');
   const length = args.last('max-length');
   const most = length === undefined ? Number.POSITIVE_INFINITY : sizeWord('max length', length);

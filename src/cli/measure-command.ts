@@ -10,38 +10,18 @@ import {
 import { ImageError, invalid } from '../errors.js';
 import { type Measure, measure } from '../tools/measure.js';
 import type { OpenDisk } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { type Arguments, getopt } from './getopt.js';
-import {
-  FORCE_SHARE,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  keysOf,
-  OBJECT,
-  OUTPUT,
-  outputFormat,
-} from './image-options.js';
+import { imageSpec, keysOf, outputFormat } from './image-options.js';
 import { optionPairs } from './option-lists.js';
 import type { Outcome } from './outcome.js';
 import { programName } from './program.js';
 import { exactSizeWord } from './size-word.js';
 import { snapshotChoice } from './snapshot-word.js';
 
-const OPTIONS = [
-  FORMAT,
-  IMAGE_OPTS,
-  FORCE_SHARE,
-  OBJECT,
-  OUTPUT,
-  { short: 'O', value: true },
-  { short: 'o', value: true },
-  { short: 'l', value: true },
-  { long: 'size', value: true },
-] as const;
-
 export async function runMeasureCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.measure);
   const keys = keysOf(args);
   const pairs = optionPairs(args.all('o'));
   const sizes = args.all('size').map((text) => exactSizeWord('image size', text));

@@ -5,7 +5,7 @@ import { describeError, ImageError } from '../errors.js';
 import { isKernelFlag, statTarget } from '../fuse/device.js';
 import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js';
 import type { KeyRing, KeySources, Secrets } from '../image/crypto/key-ring.js';
-import type { ImageDescription, LayerDescription } from '../image/description.js';
+import { filesOf, type ImageDescription } from '../image/description.js';
 import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
 import { isDirect } from '../image/write-options.js';
 import { infoJson } from '../mount/info-json.js';
@@ -13,6 +13,7 @@ import { snapshotFileNames } from '../mount/names.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
 import { type LogDescription, log, openLog, openLogFile, printable } from '../sys/log.js';
 import { sdNotify } from '../sys/process.js';
+import { CACHES } from './command-options.js';
 import { type DaemonChannel, daemonChannel, spawnDaemon } from './daemon.js';
 import {
   choiceOption,
@@ -96,15 +97,13 @@ function withOptionalValue(word: string): string {
   return is ? `-o${word.slice(2).replace(/[\\,]/g, '\\$&')}` : word;
 }
 
-const CACHE_MODES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
-
 /** The settings as numbers; throws what is wrong with them. */
 function checkSettings(settings: MountSettings) {
   const logFile = textOption(settings, 'log');
   checkWriting(settings);
   return {
     write: {
-      cache: choiceOption(settings, 'cache', CACHE_MODES),
+      cache: choiceOption(settings, 'cache', CACHES),
       discard: choiceOption(settings, 'discard', ['unmap', 'ignore']),
       detectZeroes: choiceOption(settings, 'detect-zeroes', ['off', 'on', 'unmap']),
     },
@@ -142,7 +141,7 @@ function openPolicy(settings: MountSettings): OpenPolicy {
     backingRoot: textOption(settings, 'backing-root'),
     lock: settings.has('force-share') ? undefined : 'read',
     writable: !settings.has('overlay') && wantsWriting(settings),
-    direct: isDirect(choiceOption(settings, 'cache', CACHE_MODES)),
+    direct: isDirect(choiceOption(settings, 'cache', CACHES)),
   };
 }
 
@@ -214,7 +213,7 @@ async function serveMount(
     throw new ImageError('policy', 'EINTR', 'interrupted by a signal while mounting');
   }
   channel?.ready();
-  sdNotify('READY=1');
+  sdNotify(`READY=1\nSTATUS=${printable(`${path} is served on ${target}`)}`);
   try {
     await live.closed;
     return { status: 0 };
@@ -241,7 +240,7 @@ function checkTarget(
     throw new ImageError('invalid', 'ENOTDIR', `mount point '${path}' is no folder and no file`);
   }
   const target = realpathSync(path);
-  for (const fd of stat.isDirectory() ? description.layers.flatMap(descriptorsOf) : []) {
+  for (const { fd } of stat.isDirectory() ? description.layers.flatMap(filesOf) : []) {
     // The files themselves, wherever links to them lie.
     const real = readlinkSync(`/proc/self/fd/${fd}`);
     if (!real.startsWith(target === sep ? sep : `${target}${sep}`)) continue;
@@ -250,11 +249,6 @@ function checkTarget(
     });
   }
   return { target, isFile: stat.isFile() };
-}
-
-function descriptorsOf(layer: LayerDescription): number[] {
-  const data = layer.format === 'qcow2' ? layer.dataFile : null;
-  return data === null ? [layer.file.fd] : [layer.file.fd, data.fd];
 }
 
 /** The snapshot of that id, else of that name, else of the name that the mounted tree shows. */

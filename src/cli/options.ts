@@ -4,6 +4,7 @@
  */
 import { ImageError } from '../errors.js';
 import { isKernelFlag } from '../fuse/device.js';
+import { CACHES, FORMATS, type Takes } from './command-options.js';
 
 /**
  * What mount(8) and fstab may say in -o without meaning anything here: it is for others, or for who
@@ -34,38 +35,66 @@ export interface OptionRecord {
   /** It can stand without a value, too. */
   readonly optional?: true;
   readonly help: string;
+  readonly takes?: Takes;
 }
 
 /** Sorted; `qcow2fs --help` prints it. */
 export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'allow_other', help: 'let other users use the mount, by the modes of its files' },
   { name: 'allow_root', help: 'let root use the mount of an ordinary user' },
-  { name: 'backing-root', value: 'DIR', help: 'open only files in DIR that the image names' },
+  {
+    name: 'backing-root',
+    value: 'DIR',
+    help: 'open only files in DIR that the image names',
+    takes: 'folder',
+  },
   {
     name: 'cache',
     value: 'MODE',
     help: 'of writes: writeback (default), writethrough, none, directsync, unsafe',
+    takes: CACHES,
   },
   { name: 'cache-size', value: 'SIZE', help: 'metadata cache in bytes, or with K, M, G (32M)' },
   { name: 'debug', help: 'trace every request; stays in the foreground' },
   { name: 'default_permissions', help: 'let the kernel check the modes of files' },
-  { name: 'detect-zeroes', value: 'MODE', help: 'zeroes written: off (default), on, unmap' },
-  { name: 'discard', value: 'MODE', help: 'of punched holes: unmap (default), ignore' },
+  {
+    name: 'detect-zeroes',
+    value: 'MODE',
+    help: 'zeroes written: off (default), on, unmap',
+    takes: ['off', 'on', 'unmap'],
+  },
+  {
+    name: 'discard',
+    value: 'MODE',
+    help: 'of punched holes: unmap (default), ignore',
+    takes: ['unmap', 'ignore'],
+  },
   { name: 'force-share', help: 'read an image that another process writes to, unlocked' },
   { name: 'foreground', help: 'do not become a daemon' },
-  { name: 'format', value: 'FMT', help: "the image's format: qcow2 or raw (probed)" },
+  {
+    name: 'format',
+    value: 'FMT',
+    help: "the image's format: qcow2, raw ... (probed)",
+    takes: FORMATS,
+  },
   { name: 'gid', value: 'N', help: "group of the files, instead of the image's" },
-  { name: 'key-file', value: 'FILE', help: "an encrypted image's passphrase: all of FILE" },
+  {
+    name: 'key-file',
+    value: 'FILE',
+    help: "an encrypted image's passphrase: all of FILE",
+    takes: 'file',
+  },
   {
     name: 'key-secret',
     value: 'ID',
     help: 'the same, from --object secret,id=ID,…; ID:ID… for several',
   },
-  { name: 'log', value: 'FILE', help: 'append messages to FILE, instead of syslog' },
+  { name: 'log', value: 'FILE', help: 'append messages to FILE, instead of syslog', takes: 'file' },
   { name: 'no-backing', help: 'refuse images that name another file' },
   {
     ...{ name: 'overlay', value: 'FILE', optional: true },
     help: 'write to a qcow2 overlay, kept in FILE or thrown away; the image stays as it is',
+    takes: 'file',
   },
   { name: 'ro', help: 'read-only (the default)' },
   { name: 'rw', help: 'the image can be written to' },

@@ -4,40 +4,21 @@ import { fullName } from '../image/file-names.js';
 import { FOREIGN_FORMATS } from '../image/open.js';
 import { loadZstd } from '../image/qcow2/compression.js';
 import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import type { Progress } from '../tools/progress.js';
 import { refused, renameBacking, takeDifferences } from '../tools/rebase.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import {
-  CACHE,
-  cacheOption,
-  FORCE_SHARE,
-  FORMAT,
-  IMAGE_OPTS,
-  imageSpec,
-  OBJECT,
-  PROGRESS,
-  QUIET,
-  SOURCE_CACHE,
-  sourceCacheOption,
-} from './image-options.js';
+import { cacheOption, imageSpec, sourceCacheOption } from './image-options.js';
 import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
 
-const OPTIONS = [
-  ...[OBJECT, IMAGE_OPTS, FORCE_SHARE, QUIET, FORMAT, CACHE, SOURCE_CACHE, PROGRESS],
-  ...[
-    { short: 'b', value: true as const },
-    { short: 'F', value: true as const },
-  ],
-  ...[{ short: 'u' }, { short: 'c' }],
-];
 const FORMATS = ['qcow2', 'raw', 'file', 'host_device', ...FOREIGN_FORMATS];
 
 export async function runRebaseCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.rebase);
   const [filename] = args.operands;
   if (filename === undefined || args.operands.length !== 1) {
     throw new UsageError('Expecting one image file name');

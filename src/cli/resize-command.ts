@@ -5,18 +5,14 @@ import { type Preallocation, preallocationNamed } from '../image/writer.js';
 import { closeAfter, type OpenDisk } from '../tools/open-disk.js';
 import { advancing, type Progress } from '../tools/progress.js';
 import { type NewSize, newSize, resizeSteps } from '../tools/resize.js';
+import { OPTIONS } from './command-options.js';
 import { commandProgress } from './command-progress.js';
 import { type Arguments, getopt } from './getopt.js';
-import { FORMAT, IMAGE_OPTS, imageSpec, OBJECT, PROGRESS, QUIET } from './image-options.js';
+import { imageSpec } from './image-options.js';
 import { openWritable } from './open-writable.js';
 import type { Outcome } from './outcome.js';
 import { reportError, reportWarning, UsageError } from './program.js';
 
-const OPTIONS = [
-  ...[OBJECT, FORMAT, IMAGE_OPTS, QUIET, PROGRESS],
-  { long: 'preallocation', value: true as const },
-  { long: 'shrink' },
-];
 const SHRINK_WARNING =
   "Shrinking an image will delete all data beyond the shrunken image's end. " +
   'Before performing such an operation, make sure there is no important data there.';
@@ -24,7 +20,7 @@ const SHRINK_WARNING =
 export async function runResizeCommand(words: string[]): Promise<Outcome> {
   if (words.length < 2) throw new UsageError('Not enough arguments');
   // The size may begin with a minus: it is no option.
-  const args = getopt(words.slice(0, -1), OPTIONS);
+  const args = getopt(words.slice(0, -1), OPTIONS.resize);
   const preallocation = preallocationOf(args);
   const [filename] = args.operands;
   if (filename === undefined || args.operands.length !== 1) {

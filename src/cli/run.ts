@@ -2,11 +2,14 @@
  * A whole command line: finds the command, runs it, and says what went wrong. Called by a link named
  * `qemu-img` or `qemu-io`, the program takes their words and speaks as they do.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { ImageError } from '../errors.js';
 import { Cancelled } from '../tools/progress.js';
-import { type Command, findCommand } from './commands.js';
+import type { Command } from './command.js';
+import { COMMANDS, findCommand } from './commands.js';
+import { helperCall } from './mount-helper.js';
+import { nearWord } from './near-word.js';
 import type { Outcome } from './outcome.js';
 import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
 
@@ -20,6 +23,9 @@ const BY_SIGNAL = 128;
 export async function run(words: string[]): Promise<Outcome> {
   const name = programName();
   refuseUnreadable(words);
+  const helper = helperCall(words);
+  if (helper?.fake === true) return { status: 0 };
+  if (helper !== undefined) return runCommand(findCommand(helper.command)!, helper.words);
   const [first] = words;
   if (first === '--version' || first === '-V') {
     const own = `qcow2fs version ${version()}`;
@@ -33,6 +39,7 @@ export async function run(words: string[]): Promise<Outcome> {
   }
   if (name === 'qemu-img') return runCommand(imageCommand(first), words.slice(1));
   const named = findCommand(first);
+  if (first !== undefined && named === undefined) refuseMistyped(first);
   return runCommand(named ?? findCommand('mount')!, named === undefined ? words : words.slice(1));
 }
 
@@ -49,6 +56,14 @@ function refuseUnreadable(words: readonly string[]): void {
     const message = `'${word}' is not UTF-8: such names cannot be given (rename it, or use a link)`;
     throw new ImageError('invalid', 'EINVAL', message);
   }
+}
+
+/** A word that is no file and nearly a command was hardly meant as an image to mount. */
+function refuseMistyped(word: string): void {
+  if (word.startsWith('-') || existsSync(word)) return;
+  const meant = nearWord(word, [...COMMANDS.map(({ name }) => name), 'help']);
+  if (meant === undefined) return;
+  throw new UsageError(`'${word}' is no command and no file: did you mean '${meant}'?`);
 }
 
 /** qemu-img's first word is a command, always. */

@@ -8,11 +8,12 @@ import { collectInfo } from '../image/info.js';
 import type { ImageSpec } from '../image/spec.js';
 import { strerror } from '../sys/libc.js';
 import type { OpenDisk } from '../tools/open-disk.js';
+import { OPTIONS } from './command-options.js';
 import { openTold } from './open-told.js';
 import { applySnapshot, cutName, deleteSnapshot, takeSnapshot } from '../tools/snapshots.js';
 import { openVmStateFile } from '../tools/vm-state-file.js';
-import { type Arguments, getopt, type Option } from './getopt.js';
-import { FORCE_SHARE, IMAGE_OPTS, imageSpec, OBJECT, QUIET } from './image-options.js';
+import { type Arguments, getopt } from './getopt.js';
+import { imageSpec } from './image-options.js';
 import { snapshotTable } from './info.js';
 import type { ListedSnapshot } from './info.js';
 import type { Outcome } from './outcome.js';
@@ -23,18 +24,6 @@ import { UsageError } from './program.js';
 const ACTIONS = { a: 'apply', c: 'create', d: 'delete' } as const;
 type ActionName = (typeof ACTIONS)[keyof typeof ACTIONS];
 
-const LIST: Option = { short: 'l' };
-const VM_STATE: Option = { long: 'vmstate', value: true };
-const OPTIONS = [
-  ...Object.keys(ACTIONS).map((short): Option => ({ short, value: true })),
-  LIST,
-  VM_STATE,
-  FORCE_SHARE,
-  IMAGE_OPTS,
-  OBJECT,
-  QUIET,
-];
-
 interface Action {
   readonly what: ActionName;
   readonly name: string;
@@ -43,7 +32,7 @@ interface Action {
 }
 
 export async function runSnapshotCommand(words: string[]): Promise<Outcome> {
-  const args = getopt(words, OPTIONS);
+  const args = getopt(words, OPTIONS.snapshot);
   const action = actionOf(args);
   takeObjects(args.all('object'));
   const [image, ...others] = args.operands;
@@ -95,7 +84,7 @@ async function onImage(spec: ImageSpec, action: Action | undefined, list: boolea
   const [top] = disk.description.layers;
   try {
     if (list) printList(collectInfo(top, spec.filename).snapshots);
-    if (action !== undefined) inWords(action, top.format === 'raw', () => act(disk, action));
+    if (action !== undefined) inWords(action, top.format === 'qcow2', () => act(disk, action));
   } catch (error) {
     closeAfterError(disk);
     throw error;
@@ -134,19 +123,19 @@ function act(disk: OpenDisk, { what, name, vmState }: Action): void {
 }
 
 /** Runs `body`; what it throws is said in qemu-img's words. */
-function inWords({ what, name }: Action, isRaw: boolean, body: () => void): void {
+function inWords({ what, name }: Action, holdsSome: boolean, body: () => void): void {
   try {
     body();
   } catch (error) {
     if (!isExpected(error)) throw error;
     const errno = errnoOf(error);
-    const message = `Could not ${what} snapshot '${name}': ${reason(what, errno, isRaw)}`;
+    const message = `Could not ${what} snapshot '${name}': ${reason(what, errno, holdsSome)}`;
     const limit = describeError(error);
     throw new ImageError('invalid', errnoName(errno) as ErrnoName, message, { limit }, error);
   }
 }
 
-function reason(what: ActionName, errno: number, isRaw: boolean): string {
+function reason(what: ActionName, errno: number, holdsSome: boolean): string {
   const words = strerror(errno);
   switch (what) {
     case 'create':
@@ -155,9 +144,9 @@ function reason(what: ActionName, errno: number, isRaw: boolean): string {
       return errno === ERRNO.ENOENT ? 'snapshot not found' : words;
     case 'apply':
       if (errno === ERRNO.EBUSY) return 'Device has active dirty bitmaps';
-      return isRaw
-        ? 'Block driver does not support snapshots'
-        : `Failed to load snapshot: ${words}`;
+      return holdsSome
+        ? `Failed to load snapshot: ${words}`
+        : 'Block driver does not support snapshots';
   }
 }
 

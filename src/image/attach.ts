@@ -5,16 +5,26 @@ import { ImageError } from '../errors.js';
 import { ChangeMap } from '../shared/change-map.js';
 import { ImageLock } from '../shared/image-lock.js';
 import { ImageState } from '../shared/image-state.js';
-import { type LoadSlice, SLICE_SIZE, SliceCache } from '../shared/slice-cache.js';
+import {
+  allocateSliceCache,
+  type LoadSlice,
+  SLICE_SIZE,
+  SliceCache,
+} from '../shared/slice-cache.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { sectorCipher } from './crypto/sector-cipher.js';
-import type { ImageDescription, LayerDescription, Qcow2Description } from './description.js';
+import type {
+  ImageDescription,
+  LayerDescription,
+  OtherDescription,
+  Qcow2Description,
+} from './description.js';
 import { Disk } from './disk.js';
 import type { ImageMemory, WriteMemory } from './memory.js';
 import { storageOf } from './file-storage.js';
 import { type Extent, type Mapping, SECTOR_SIZE } from './extent.js';
-import type { FormatSource } from './format.js';
+import type { CheckedSource, FormatSource, SourceFile } from './format.js';
 import { formatDriver } from './formats.js';
 import { BITMAP_FLAG, type Bitmap, isUsable } from './qcow2/bitmaps.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
@@ -89,7 +99,8 @@ export class AttachedImage {
     const files = description.layers.map(({ file }) => storageOf(file));
     const top: MutableStorage = options.storage ?? files[0]!;
     const storages: Storage[] = [top, ...files.slice(1)];
-    const cache = new SliceCache(memory.cache, owner, sliceLoader(storages, description.layers));
+    const { files: tables, extents } = tableFiles(storages, description.layers);
+    const cache = new SliceCache(memory.cache, owner, sliceLoader(tables));
     this.#state = memory.write === null ? null : new ImageState(memory.write.state);
     const data = description.layers.map((layer) =>
       layer.format === 'qcow2' && layer.dataFile !== null ? storageOf(layer.dataFile) : null,
@@ -108,14 +119,15 @@ export class AttachedImage {
     let below: Disk | null = null;
     for (let index = description.layers.length - 1; index > 0; index--) {
       const layer = description.layers[index]!;
-      const source = { storage: storages[index]!, cache, file: index };
-      below = new Disk(activeMapping(layer, source, qcow2[index]!, null), below);
+      const source = { storage: storages[index]!, cache, file: index, extents: extents[index]! };
+      const mapping = activeMapping(layer, source, qcow2[index]!, null);
+      below = new Disk(mapping, below, refusalOf(description.layers, index));
     }
     this.#backing = below;
     this.#top = qcow2[0]!;
-    const source = { storage: top, cache, file: 0, disk: this.#state };
+    const source = { storage: top, cache, file: 0, disk: this.#state, extents: extents[0]! };
     const mapping = activeMapping(description.layers[0], source, this.#top, this.#state);
-    this.disk = new Disk(mapping, below);
+    this.disk = new Disk(mapping, below, refusalOf(description.layers, 0));
     this.#whole = wholeDisk(description.layers[0], this.#top, this.#state);
     this.writer =
       memory.write === null ? null : this.#makeWriter(memory.write, cache, top, data[0]!);
@@ -355,17 +367,56 @@ function cipherOf({ key }: Qcow2Description): LayerCipher | null {
   return { sectors: sectorCipher(key), byHostOffset: key.byHostOffset };
 }
 
+/** What a layer alone is checked by: a cache of its own, of the least size. */
+export function soleSource(layer: OtherDescription): CheckedSource {
+  const storage = storageOf(layer.file);
+  const { files, extents } = tableFiles([storage], [layer]);
+  const cache = new SliceCache(allocateSliceCache(0), 1, sliceLoader(files));
+  return { storage, cache, file: 0, extents: extents[0]! };
+}
+
+/** Why a layer cannot have what lies below it; null where it can, or nothing does. */
+function refusalOf(layers: readonly LayerDescription[], index: number): string | null {
+  const [layer, below] = [layers[index]!, layers[index + 1]];
+  if (below === undefined || layer.format === 'raw' || layer.format === 'qcow2') return null;
+  const driven = below.format === 'raw' || below.format === 'qcow2' ? null : below;
+  const why = formatDriver(layer.format)?.refusesBacking?.(layer, driven) ?? null;
+  return why === null ? null : `${layer.file.path}: ${why}`;
+}
+
+/** A file with tables, and how they lie in it. */
+interface TableFile {
+  readonly storage: Storage;
+  readonly layer: LayerDescription;
+}
+
+/** The layers' own files by the layers' numbers, and behind them those that layers name. */
+function tableFiles(
+  storages: readonly Storage[],
+  layers: readonly LayerDescription[],
+): { files: readonly TableFile[]; extents: readonly (readonly SourceFile[])[] } {
+  const files: TableFile[] = layers.map((layer, index) => ({ layer, storage: storages[index]! }));
+  const extents = layers.map((layer) => {
+    if (layer.format === 'raw' || layer.format === 'qcow2') return [];
+    return layer.extents.map((extent) => {
+      const storage = storageOf(extent);
+      return { storage, file: files.push({ layer, storage }) - 1 };
+    });
+  });
+  return { files, extents };
+}
+
 /** Loads slices of the layers' tables; entries come in the host's byte order. */
-function sliceLoader(storages: readonly Storage[], layers: readonly LayerDescription[]): LoadSlice {
+function sliceLoader(files: readonly TableFile[]): LoadSlice {
   const scratch = new IoBuffer(SLICE_SIZE);
   return (file, offset, target) => {
-    const storage = storages[file]!;
-    const layer = layers[file]!;
-    // Others' slices begin wherever a page of the file does.
+    const { storage, layer } = files[file]!;
+    // Others' slices may begin anywhere: what the file has of one is enough.
     const unit = layer.format === 'qcow2' ? layer.header.geometry.clusterSize : SLICE_SIZE;
     const length = Math.min(unit, SLICE_SIZE);
     const n = storage.read(scratch, 0, length, offset);
-    if (n < length && offset + length > alignUp(storage.size(), unit)) {
+    const isWhole = layer.format === 'qcow2';
+    if (n < length && (isWhole ? offset + length > alignUp(storage.size(), unit) : n === 0)) {
       throw new ImageError(
         'corrupt',
         'EIO',

@@ -48,6 +48,10 @@ export class BlockMapping implements Mapping {
     return this.#parts.disk.size;
   }
 
+  get storage(): Storage {
+    return this.#parts.storage;
+  }
+
   map(offset: number, length: number, extent: Extent): void {
     const { blockSize, storage, find, cipher = null } = this.#parts;
     const found = this.#found;

@@ -20,6 +20,18 @@ export interface CheckResult {
   readonly compressedClusters: number;
 }
 
+/** What a check of another format than qcow2 finds, one by one. */
+export type FormatFinding =
+  /** VDI: an entry names a block that is none, or one that another entry names; blocks are counted wrongly. */
+  | { readonly kind: 'vdi-outside'; readonly block: number; readonly entry: number }
+  | { readonly kind: 'vdi-twice'; readonly entry: number }
+  | { readonly kind: 'vdi-count'; readonly allocated: number; readonly stated: number }
+  /** VMDK: of the grain at a sector, the entry means nothing, or leads past the end of its file. */
+  | { readonly kind: 'grain-unknown'; readonly sector: number }
+  | { readonly kind: 'grain-outside'; readonly sector: number };
+
+export type ReportFormat = (finding: FormatFinding) => void;
+
 /** Of an image in which nothing is wrong, and nothing is in use. */
 export const NOTHING_FOUND: CheckResult = {
   corruptions: 0,

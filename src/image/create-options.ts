@@ -72,6 +72,23 @@ const QCOW2: OptionTable = [
   },
 ];
 
+const QCOW1: OptionTable = [
+  SIZE,
+  { name: 'backing_file', type: 'str', help: 'File name of a base image' },
+  { name: 'backing_fmt', type: 'str', help: 'Format of the backing image' },
+  {
+    name: 'encryption',
+    type: 'bool',
+    help: "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+  },
+  { name: 'encrypt.format', type: 'str', help: "Encrypt the image, format choices: 'aes'" },
+  {
+    name: 'encrypt.key-secret',
+    type: 'str',
+    help: 'ID of the secret that provides the AES encryption key',
+  },
+];
+
 const QED: OptionTable = [
   SIZE,
   { name: 'backing_file', type: 'str', help: 'File name of a base image' },
@@ -108,6 +125,7 @@ const HOST_DEVICE: OptionTable = [
 const TABLES: ReadonlyMap<string, OptionTable> = new Map([
   ['qcow2', QCOW2],
   ['qed', QED],
+  ['qcow', QCOW1],
   ['raw', [SIZE]],
   ['file', FILE],
   ['host_device', HOST_DEVICE],
@@ -115,7 +133,7 @@ const TABLES: ReadonlyMap<string, OptionTable> = new Map([
 
 /** QEMU's other drivers: those that can make images. */
 const FOREIGN_CREATABLE = wordSet(
-  'gluster host_cdrom iscsi iser luks nbd nfs nvme parallels qcow rbd ssh vdi vhdx vmdk vpc',
+  'gluster host_cdrom iscsi iser luks nbd nfs nvme parallels rbd ssh vdi vhdx vmdk vpc',
 );
 
 /** And those that cannot. */
@@ -144,7 +162,9 @@ export function formatOptionTable(format: string): OptionTable {
   if (table !== undefined) return table;
   if (!isKnownDriver(format)) throw invalid(`Unknown file format '${format}'`);
   const message = `Format driver '${format}' does not support image creation`;
-  throw new ImageError('unsupported', 'ENOTSUP', message, { limit: 'supported: qcow2, qed, raw' });
+  throw new ImageError('unsupported', 'ENOTSUP', message, {
+    limit: 'supported: qcow2, qed, qcow, raw',
+  });
 }
 
 /** With those of where it lies, behind its own. */

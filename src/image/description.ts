@@ -2,6 +2,7 @@
  * An opened image as plain data: the main thread makes it once and hands it to every thread, each
  * of which attaches to it. Descriptors are valid in all of them.
  */
+import type { FilePatches } from '../storage/patched.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import type { FormatParts, NamedBacking, OtherFormat } from './format.js';
 import { SECTOR_SIZE } from './extent.js';
@@ -18,6 +19,8 @@ export interface FileDescription {
   readonly nullDisk?: NullDisk;
   /** The same file, opened with O_DIRECT, where the host's page cache is not to be used. */
   readonly directFd?: number;
+  /** Changes that are laid over it. */
+  readonly patches?: FilePatches;
   /** The part of the file that is the image, where it is not all of it. */
   readonly window?: Window;
 }
@@ -50,9 +53,18 @@ export interface Qcow2Description {
 export interface OtherDescription extends FormatParts {
   readonly format: OtherFormat;
   readonly file: FileDescription;
+  /** Files that it names as parts of its disk. */
+  readonly extents: readonly FileDescription[];
 }
 
 export type LayerDescription = RawDescription | Qcow2Description | OtherDescription;
+
+/** All the files that a layer is read from: its own first. */
+export function filesOf(layer: LayerDescription): readonly FileDescription[] {
+  if (layer.format === 'raw') return [layer.file];
+  if (layer.format !== 'qcow2') return [layer.file, ...layer.extents];
+  return layer.dataFile === null ? [layer.file] : [layer.file, layer.dataFile];
+}
 
 /** Bytes of a layer's disk. */
 export function layerSize(layer: LayerDescription): number {

@@ -115,12 +115,15 @@ class PendingRead {
 export class Disk {
   readonly mapping: Mapping;
   readonly backing: Disk | null;
+  readonly #refusal: string | null;
   readonly #extent = new Extent();
   readonly #pending: PendingRead;
 
-  constructor(mapping: Mapping, backing: Disk | null) {
+  /** `refusal`: why nothing can be read from `backing`, though it is there. */
+  constructor(mapping: Mapping, backing: Disk | null, refusal: string | null = null) {
     this.mapping = mapping;
     this.backing = backing;
+    this.#refusal = refusal;
     // Layers share one pending run: runs of a base that alternate with others still join there.
     this.#pending = backing === null ? new PendingRead() : backing.#pending;
   }
@@ -173,6 +176,7 @@ export class Disk {
   /** What this layer does not have: the layer below, and zeroes past its end. */
   #gatherBelow(offset: number, length: number, target: IoBuffer, at: number): void {
     const below = this.backing;
+    if (this.#refusal !== null) throw new ImageError('corrupt', 'EINVAL', this.#refusal);
     const present = below === null ? 0 : Math.max(0, Math.min(length, below.size - offset));
     if (present > 0) below!.#gather(offset, present, target, at);
     if (present < length) target.bytes.fill(0, at + present, at + length);

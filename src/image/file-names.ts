@@ -15,6 +15,15 @@ export function fullName(overlay: string, name: string): string {
   return overlay.slice(0, overlay.lastIndexOf('/') + 1) + name;
 }
 
+/**
+ * The path of a file that holds a part of the disk of the image at `image`: QEMU puts the image's folder before
+ * the name as it is. Throws where that is none of the host's.
+ */
+export function extentPath(image: string, name: string): string {
+  const folder = image.slice(0, image.lastIndexOf('/') + 1);
+  return resolveName('', name.startsWith('/') ? name : folder + name);
+}
+
 /** The path of a file that the image at `overlay` names. Throws where it is none of the host's. */
 export function resolveName(overlay: string, name: string): string {
   if (name.includes('\0')) {

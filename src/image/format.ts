@@ -5,8 +5,9 @@
 import type { SliceCache } from '../shared/slice-cache.js';
 import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
+import type { FilePatches } from '../storage/patched.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
-import type { CheckResult } from './check-result.js';
+import type { CheckResult, ReportFormat } from './check-result.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import type { Disk } from './disk.js';
 import type { Mapping } from './extent.js';
@@ -47,6 +48,8 @@ export interface FormatFactList {
 /** An opened image, as plain data. `layout` is the driver's own. */
 export interface FormatParts {
   readonly facts: FormatFacts;
+  /** What its file is to be read with, where that is not as it stands. */
+  readonly patches?: FilePatches;
   readonly layout: object;
 }
 
@@ -56,16 +59,28 @@ export interface OpenHow {
   readonly key: () => ImageKey | null;
   /** The image has no magic yet: it is being filled. */
   readonly unfinished: boolean;
+  /** Opens a file that the image names, under the policy: its number among these, the same for the same name. */
+  readonly openExtent: (name: string) => { readonly file: number; readonly storage: Storage };
 }
 
-/** What a mapping reads from, in one thread. */
-export interface FormatSource {
+/** A file whose tables the shared cache knows by a number. */
+export interface SourceFile {
   readonly storage: Storage;
-  readonly cache: SliceCache;
-  /** The layer's number in its chain. */
   readonly file: number;
-  /** Bytes of the disk, where that can change. */
-  readonly disk?: { readonly size: number } | null;
+}
+
+/** What a mapping reads from, in one thread: the layer's own file, and others. */
+export interface FormatSource extends SourceFile {
+  readonly cache: SliceCache;
+  /** Files that the image names, in the order of their numbers. */
+  readonly extents: readonly SourceFile[];
+  /** Bytes of the disk, where that can change; and how often compressed data came to where other was. */
+  readonly disk?: { readonly size: number; readonly compressedEpoch: number } | null;
+}
+
+/** What a check reads, and repairs. */
+export interface CheckedSource extends FormatSource {
+  readonly storage: MutableStorage;
 }
 
 /** What a writer works on, in one thread. */
@@ -85,54 +100,90 @@ export interface FormatWriting {
   /** Puts an image in order that was not closed cleanly. Throws where it cannot be written to. */
   readonly prepare: (storage: MutableStorage, parts: FormatParts) => FormatParts;
   readonly writer: (parts: FormatParts, target: FormatTarget) => ImageWriter;
+  /** What an image begins with that is no unfinished one. */
+  readonly magic: Uint8Array;
 }
 
 export interface FormatDriver {
   readonly format: OtherFormat;
   readonly tableOrder: TableOrder;
   /** Reads and checks the headers. Throws an ImageError. */
-  open(storage: Storage, how: OpenHow): FormatParts;
+  open(storage: MutableStorage, how: OpenHow): FormatParts;
   /** The map of the disk. `layout`: as `open` made it. */
   mapping(layout: object, source: FormatSource): Mapping;
   /**
    * Counts what is in use and what is wrong, and with `fix` puts right what can be. Formats without it have
-   * no checks.
+   * no checks. Throws an ImageError where the check comes to no end.
    */
-  readonly check?: (storage: MutableStorage, parts: FormatParts, fix: boolean) => CheckResult;
+  readonly check?: (
+    source: CheckedSource,
+    parts: FormatParts,
+    fix: boolean,
+    report: ReportFormat,
+  ) => CheckResult;
+  /** Why what its backing file holds cannot be its disk's; null where it can. `below`: null of raw and qcow2. */
+  readonly refusesBacking?: (
+    parts: FormatParts,
+    below: (FormatParts & { readonly format: OtherFormat }) | null,
+  ) => string | null;
   /** Formats without it are read-only. */
   readonly writing?: FormatWriting;
-  /** What `info` tells beside: by QEMU's names. `filename`: the image's, as it is shown. */
-  readonly specific?: (parts: FormatParts, filename: string) => FormatFactList;
+  /** What `info` tells beside: by QEMU's names. `filename`: the image's, as it is shown; `files`: of extents. */
+  readonly specific?: (
+    parts: FormatParts,
+    filename: string,
+    files: readonly string[],
+  ) => FormatFactList;
 }
 
 /** A driver by what its layout is: nobody else looks into that. */
 export function defineFormat<L extends object>(driver: {
   readonly format: OtherFormat;
   readonly tableOrder: TableOrder;
-  readonly open: (storage: Storage, how: OpenHow) => FormatParts & { readonly layout: L };
+  readonly open: (storage: MutableStorage, how: OpenHow) => FormatParts & { readonly layout: L };
   readonly mapping: (layout: L, source: FormatSource) => Mapping;
-  readonly check?: (storage: MutableStorage, layout: L, fix: boolean) => CheckResult;
+  readonly check?: (
+    layout: L,
+    source: CheckedSource,
+    report: ReportFormat,
+    fix: boolean,
+  ) => CheckResult;
+  readonly refusesBacking?: (
+    layout: L,
+    below: Parameters<NonNullable<FormatDriver['refusesBacking']>>[1],
+  ) => string | null;
   readonly prepare?: (
     storage: MutableStorage,
     parts: FormatParts & { readonly layout: L },
   ) => FormatParts;
   readonly writer?: (layout: L, target: FormatTarget) => ImageWriter;
-  readonly specific?: (layout: L, filename: string) => FormatFactList;
+  readonly magic?: Uint8Array;
+  readonly specific?: (layout: L, filename: string, files: readonly string[]) => FormatFactList;
 }): FormatDriver {
-  const { format, tableOrder, open, check, specific, prepare, writer } = driver;
+  const { format, tableOrder, open, check, specific, prepare, writer, magic, refusesBacking } =
+    driver;
   return {
     format,
     tableOrder,
     open,
     mapping: (layout, source) => driver.mapping(layout as L, source),
-    ...(check && { check: (storage, { layout }, fix) => check(storage, layout as L, fix) }),
+    ...(check && {
+      check: (source, { layout }, fix, report) => check(layout as L, source, report, fix),
+    }),
+    ...(refusesBacking && {
+      refusesBacking: ({ layout }, below) => refusesBacking(layout as L, below),
+    }),
     ...(prepare &&
-      writer && {
+      writer &&
+      magic && {
         writing: {
           prepare: (storage, { facts, layout }) => prepare(storage, { facts, layout: layout as L }),
           writer: ({ layout }, target) => writer(layout as L, target),
+          magic,
         },
       }),
-    ...(specific && { specific: ({ layout }, filename) => specific(layout as L, filename) }),
+    ...(specific && {
+      specific: ({ layout }, filename, files) => specific(layout as L, filename, files),
+    }),
   };
 }

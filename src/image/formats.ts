@@ -4,7 +4,7 @@ import { QCOW1 } from './qcow1/driver.js';
 import { QED } from './qed/driver.js';
 import { VDI } from './vdi.js';
 import { VHDX } from './vhdx.js';
-import { VMDK } from './vmdk.js';
+import { VMDK } from './vmdk/driver.js';
 import { VPC } from './vpc.js';
 
 const DRIVERS: readonly FormatDriver[] = [QED, QCOW1, VDI, VPC, VMDK, VHDX];

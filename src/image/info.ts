@@ -2,6 +2,7 @@
 import { fstatSync } from 'node:fs';
 import { ImageError } from '../errors.js';
 import {
+  filesOf,
   layerClusterSize,
   type LayerDescription,
   layerSize,
@@ -73,19 +74,28 @@ export interface ImageInfo {
 
 /** Collects the facts of an opened layer. Throws an ImageError where its LUKS header is bad. */
 export function collectInfo(layer: LayerDescription, filename: string): ImageInfo {
-  const actualSize = fstatSync(layer.file.fd).blocks * BLOCK_SIZE;
+  // As QEMU counts: extents are a part of the image, a data file is none.
+  const files = layer.format === 'qcow2' ? [layer.file] : filesOf(layer);
+  const blocks = files.reduce((sum, { fd }) => sum + fstatSync(fd).blocks, 0);
   const common = {
     filename,
     format: (layer.format === 'raw' ? layer.driver : undefined) ?? layer.format,
     virtualSize: layerSize(layer),
-    actualSize,
+    actualSize: blocks * BLOCK_SIZE,
     clusterSize: layerClusterSize(layer),
     backing: backingFacts(layer, filename),
   };
   if (layer.format !== 'qcow2') {
     const encrypted = layer.format !== 'raw' && layer.facts.encrypted;
     const specific = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.specific;
-    const own = layer.format === 'raw' ? undefined : specific?.(layer, filename);
+    const own =
+      layer.format === 'raw'
+        ? undefined
+        : specific?.(
+            layer,
+            filename,
+            layer.extents.map(({ path }) => path),
+          );
     // QEMU tells it of qcow2 alone.
     return {
       ...common,

@@ -21,6 +21,7 @@ import type { ImageKey } from './crypto/cipher-key.js';
 import { KeyRing } from './crypto/key-ring.js';
 import {
   type FileDescription,
+  filesOf,
   type ImageDescription,
   type LayerDescription,
   namedBacking,
@@ -28,7 +29,7 @@ import {
   type Qcow2Description,
 } from './description.js';
 import { fileIdentity, identityOf } from './file-identity.js';
-import { resolveName } from './file-names.js';
+import { extentPath, resolveName } from './file-names.js';
 import { storageOf } from './file-storage.js';
 import { type FormatDriver, OTHER_FORMATS } from './format.js';
 import { formatDriver } from './formats.js';
@@ -143,8 +144,7 @@ export function openImage(image: string | ImageSpec, policy: OpenPolicy = {}): O
 /** Closes the descriptors of an image that no thread uses any more. */
 export function closeImage(description: ImageDescription): void {
   for (const layer of description.layers) {
-    closeFile(layer.file);
-    if (layer.format === 'qcow2' && layer.dataFile !== null) closeFile(layer.dataFile);
+    for (const file of filesOf(layer)) closeFile(file);
   }
 }
 
@@ -282,12 +282,13 @@ class Opening {
     driver: FormatDriver,
     spec: ImageSpec,
     file: FileDescription,
-    storage: Storage,
+    storage: MutableStorage,
     place: Place,
   ): OtherDescription {
     const { format } = driver;
     const writes = this.#writes(place);
-    if (writes && (driver.writing === undefined || !fstatSync(file.fd).isFile())) {
+    const checks = place.depth === 0 && this.#policy.check === true;
+    if (writes && !checks && (driver.writing === undefined || !fstatSync(file.fd).isFile())) {
       const message = `Images of format '${format}' are read-only`;
       throw new ImageError('unsupported', 'ENOTSUP', message);
     }
@@ -297,10 +298,21 @@ class Opening {
       return passphraseKey(storage, this.#spec.keys ?? new KeyRing(), encryption?.secret);
     };
     const unfinished = place.depth === 0 && this.#policy.unfinished === true;
-    const parts = driver.open(storage, { key, unfinished });
+    const extents: FileDescription[] = [];
+    const openExtent = (name: string) => {
+      const path = extentPath(file.path, name);
+      let index = extents.findIndex((other) => other.path === path);
+      if (index < 0) {
+        extents.push(this.#openFile({ path }, place, false, 'extent'));
+        index = extents.length - 1;
+      }
+      return { file: index, storage: storageOf(extents[index]!) };
+    };
+    const parts = driver.open(storage, { key, unfinished, openExtent });
     if (parts.facts.dirty && !writes)
       this.#warnings.push(`${file.path}: image was not closed cleanly`);
-    return { format, file, ...parts };
+    const { patches } = parts;
+    return { ...parts, format, file: patches ? { ...file, patches } : file, extents };
   }
 
   #openQcow2(

@@ -7,14 +7,14 @@ import { readUpTo } from './read-bytes.js';
 const PROBED_HEADER_SIZE = 112;
 
 /** Bytes of a file's start that tell its format. */
-export const PROBED_SIZE = 128;
+export const PROBED_SIZE = 512;
 
 /** Formats that are known by their magic: `supported` ones open, the others are refused by name. */
 const MAGICS: readonly { format: string; magic: string; at: number }[] = [
   { format: 'qcow', magic: 'QFI\xfb\0\0\0\x01', at: 0 },
   { format: 'qed', magic: 'QED\0', at: 0 },
   { format: 'vmdk', magic: 'KDMV', at: 0 },
-  { format: 'vmdk', magic: '# Disk DescriptorFile', at: 0 },
+  { format: 'vmdk', magic: 'COWD', at: 0 },
   { format: 'vhdx', magic: 'vhdxfile', at: 0 },
   { format: 'vpc', magic: 'conectix', at: 0 },
   { format: 'vdi', magic: '\x7f\x10\xda\xbe', at: 64 },
@@ -31,7 +31,12 @@ export function formatOf(bytes: Buffer): string {
   if (isQcow2(bytes)) return 'qcow2';
   const text = bytes.toString('latin1');
   const found = MAGICS.find(({ magic, at }) => text.startsWith(magic, at));
-  return found?.format ?? 'raw';
+  return found?.format ?? (isDescriptor(text) ? 'vmdk' : 'raw');
+}
+
+/** VMDK's: comments and lines of spaces, and then its version. */
+function isDescriptor(text: string): boolean {
+  return /^(?:#[^\n]*\n| +\r?\n)*version=[123]\r?\n/.test(text);
 }
 
 /** Any version from 2 on, behind the magic, and room for a header: QEMU asks for as much. */

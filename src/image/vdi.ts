@@ -4,7 +4,7 @@ import { bytes, struct, u32, u64 } from '../codec/struct.js';
 import { ImageError, invalid } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
 import { BlockMapping } from './block-mapping.js';
-import { type CheckResult, NOTHING_FOUND } from './check-result.js';
+import { type CheckResult, NOTHING_FOUND, type ReportFormat } from './check-result.js';
 import { ClusterSet } from './cluster-set.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
 import { defineFormat } from './format.js';
@@ -80,7 +80,7 @@ export const VDI = defineFormat<Layout>({
       },
     });
   },
-  check: checkVdi,
+  check: (layout, { storage }, report) => checkVdi(storage, layout, report),
 });
 
 function readLayout(storage: Storage): { layout: Layout; isStatic: boolean } {
@@ -118,10 +118,14 @@ function readLayout(storage: Storage): { layout: Layout; isStatic: boolean } {
 }
 
 /** Blocks that lie nowhere, or that two entries name, and a wrong count of them are errors. */
-function checkVdi(storage: Storage, layout: Layout): CheckResult {
+function checkVdi(storage: Storage, layout: Layout, report: ReportFormat): CheckResult {
   const { mapOffset, blocks, blocksAllocated } = layout;
   const used = new ClusterSet();
   let corruptions = 0;
+  const wrong: ReportFormat = (finding) => {
+    corruptions++;
+    report(finding);
+  };
   let allocated = 0;
   for (let done = 0; done < blocks * ENTRY_SIZE; done += CHUNK_SIZE) {
     const length = Math.min(CHUNK_SIZE, blocks * ENTRY_SIZE - done);
@@ -129,14 +133,16 @@ function checkVdi(storage: Storage, layout: Layout): CheckResult {
     for (let at = 0; at < length; at += ENTRY_SIZE) {
       const entry = view.getUint32(at, true);
       if (entry >= NO_BLOCK) continue;
-      if (entry >= blocks) corruptions++;
-      else {
+      if (entry >= blocks) {
+        wrong({ kind: 'vdi-outside', block: (done + at) / ENTRY_SIZE, entry });
+      } else {
         allocated++;
-        if (!used.add(entry)) corruptions++;
+        if (!used.add(entry)) wrong({ kind: 'vdi-twice', entry });
       }
     }
   }
-  if (allocated !== blocksAllocated) corruptions++;
+  if (allocated !== blocksAllocated)
+    wrong({ kind: 'vdi-count', allocated, stated: blocksAllocated });
   return { ...NOTHING_FOUND, corruptions };
 }
 

@@ -3,7 +3,7 @@
  * worker looks at the image's path again.
  */
 import { type BigIntStats, fstatSync } from 'node:fs';
-import type { ImageDescription } from '../image/description.js';
+import { filesOf, type ImageDescription } from '../image/description.js';
 import type { Timestamp } from './node.js';
 import { allocateTold } from './warn-once.js';
 
@@ -93,9 +93,7 @@ export function liveFacts(description: ImageDescription): LiveFacts {
 }
 
 function blocksOfImage({ layers: [top] }: ImageDescription): number | null {
-  const dataFile = top.format === 'qcow2' ? top.dataFile : null;
-  const files = dataFile === null ? [top.file] : [top.file, dataFile];
-  const stats = files.map(({ fd }) => fstatSync(fd));
+  const stats = filesOf(top).map(({ fd }) => fstatSync(fd));
   if (stats.some((stat) => stat.isBlockDevice())) return null;
   return stats.reduce((sum, { blocks }) => sum + blocks, 0);
 }

@@ -1,14 +1,15 @@
 /** Checks an image and repairs it: what is found is told one by one, and counted. */
 import { fstatSync } from 'node:fs';
 import { ImageError } from '../errors.js';
-import type { CheckResult, Fix } from '../image/check-result.js';
-import type { ImageDescription, Qcow2Description } from '../image/description.js';
+import { soleSource } from '../image/attach.js';
+import type { CheckResult, Fix, FormatFinding } from '../image/check-result.js';
+import type { ImageDescription, OtherDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
 import { formatDriver } from '../image/formats.js';
 import { closeImage, type OpenPolicy } from '../image/open.js';
 import { checkImage } from '../image/qcow2/check.js';
 import type { CheckedImage } from '../image/qcow2/checked-image.js';
-import type { Report } from '../image/qcow2/check-findings.js';
+import type { Finding } from '../image/qcow2/check-findings.js';
 import { checkBitmapTables } from '../image/qcow2/bitmaps.js';
 import { readHeader } from '../image/qcow2/header.js';
 import { prepareForWriting } from '../image/qcow2/prepare-for-writing.js';
@@ -21,7 +22,7 @@ export interface CheckOptions {
   readonly policy?: OpenPolicy;
   /** Told of the image as it was opened, before it is checked. */
   readonly opened?: (description: ImageDescription) => void;
-  readonly report?: Report;
+  readonly report?: (finding: Finding | FormatFinding) => void;
   /** Told what a fix has put right, before the image is checked again. */
   readonly repaired?: (result: CheckResult) => void;
 }
@@ -62,11 +63,8 @@ export function* checkSteps(
     options.opened?.(description);
     const [layer] = description.layers;
     if (layer.format !== 'qcow2') {
-      const checkOther = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.check;
-      if (layer.format === 'raw' || checkOther === undefined) throw noChecks();
-      return withSecondLook(repaired, (again) =>
-        checkOther(storageOf(layer.file), layer, writable && !again),
-      );
+      if (layer.format === 'raw') throw noChecks();
+      return checkOther(layer, writable, report, repaired);
     }
     if (writable) negotiate(layer);
     refuseBitmapTables(spec, layer);
@@ -81,6 +79,20 @@ export function* checkSteps(
   } finally {
     closeImage(description);
   }
+}
+
+function checkOther(
+  layer: OtherDescription,
+  writable: boolean,
+  report: (finding: FormatFinding) => void,
+  repaired: CheckOptions['repaired'],
+): CheckResult {
+  const driver = formatDriver(layer.format);
+  const look = driver?.check;
+  // There is nothing that could be repaired in formats that are not written to.
+  if (look === undefined || (writable && driver?.writing === undefined)) throw noChecks();
+  const source = soleSource(layer);
+  return withSecondLook(repaired, (again) => look(source, layer, writable && !again, report));
 }
 
 /** As for every opening to write: what other programs have said of the image may no longer be true. */

@@ -5,6 +5,7 @@
  * all the time: while it is copied, and in the end, as the base is durable before anything of the image
  * is let go of. A crash leaves some of the data in both.
  */
+import { filesOf } from '../image/description.js';
 import { realpathSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { ImageError, isExpected } from '../errors.js';
@@ -99,10 +100,9 @@ async function openBase(
   const { file, format } = layer;
   let given: BackingSpec | null | undefined = spec;
   for (let depth = 0; depth < index; depth++) given = given?.backing;
-  const data = layer.format === 'qcow2' ? layer.dataFile : null;
   const path = given?.path ?? file.path;
   const own = { ...given, path, filename: given?.filename || path, format, keys: spec.keys };
-  const policy = { readBy: [file, ...(data === null ? [] : [data])].map(({ fd }) => fd) };
+  const policy = { readBy: filesOf(layer).map(({ fd }) => fd) };
   const options = { writable: true, write: { ...own.write, ...write }, policy };
   try {
     return await openDisk({ ...own, readOnly: false }, options);
@@ -174,7 +174,7 @@ function dataWithin({ image, disk }: OpenDisk, from: number, to: number): [numbe
 
 function empty(top: OpenDisk, { filename }: ImageSpec): void {
   // As QEMU: other formats keep what they have, which is now below them, too.
-  if (top.description.layers[0].format !== 'qcow2') return;
+  if (!['qcow2', 'qcow'].includes(top.description.layers[0].format)) return;
   try {
     top.writer.makeEmpty();
   } catch (error) {

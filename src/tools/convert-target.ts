@@ -9,11 +9,12 @@ import type { NewFiles } from '../image/create-target.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import type { Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
+import { formatDriver } from '../image/formats.js';
+import { showMagic } from '../image/header-file.js';
 import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
 import type { BitmapEditor } from '../image/qcow2/bitmap-editor.js';
 import { BulkAllocator } from '../image/qcow2/bulk-allocator.js';
 import { layerClusterSize } from '../image/description.js';
-import { showQed } from '../image/qed/create.js';
 import { BulkTables, showHeader } from '../image/qcow2/bulk-tables.js';
 import { readHeader } from '../image/qcow2/header.js';
 import { Qcow2Writer } from '../image/qcow2/writer.js';
@@ -287,8 +288,9 @@ class WrittenTarget implements ConvertTarget {
   finish(): void {
     this.#writer!.close();
     if (this.#hidden !== null) {
-      if (this.disk.description.layers[0].format === 'qed') showQed(this.#hidden);
-      else showHeader(this.#hidden);
+      const magic = formatDriver(this.disk.description.layers[0].format)?.writing?.magic;
+      if (magic === undefined) showHeader(this.#hidden);
+      else showMagic(this.#hidden, magic);
       if (this.#write.cache !== 'unsafe') this.#hidden.flush();
     }
     this.disk.abandon();

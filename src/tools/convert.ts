@@ -3,12 +3,14 @@
  * copied where the target reads as zeroes already; over a backing file neither is what the source has in
  * its own.
  */
+import { filesOf } from '../image/description.js';
 import { fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { isExpected } from '../errors.js';
 import { fileIdentity } from '../image/file-identity.js';
 import { allocateImageMemory } from '../image/memory.js';
 import type { Bitmap } from '../image/qcow2/bitmaps.js';
+import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
 import { allocateCopyState, CopyState } from '../shared/copy-state.js';
 import type { ConvertTarget } from './convert-target.js';
 import { runCopy } from './copy.js';
@@ -39,7 +41,7 @@ export interface ConvertSource {
 }
 
 export interface ConvertOptions {
-  /** Compressed clusters: the target is a qcow2 image. */
+  /** Compressed clusters: the target is a qcow2 or qcow image. */
   readonly compressed: boolean;
   /** Runs of so many bytes that are zeroes are not written, a multiple of 512; 0: all is written. */
   readonly sparse: number;
@@ -63,10 +65,7 @@ export interface ConvertOptions {
 /** All the files that they are read from: none of them may be written to (`fileIdentity`). */
 export function sourceFiles(disks: readonly OpenDisk[]): string[] {
   const layers = disks.flatMap(({ description }) => description.layers);
-  const files = layers.flatMap((layer) => {
-    const data = layer.format === 'qcow2' ? layer.dataFile : null;
-    return data === null ? [layer.file] : [layer.file, data];
-  });
+  const files = layers.flatMap(filesOf);
   return files.filter((file) => file.nullDisk === undefined).map(({ fd }) => fileIdentity(fd));
 }
 
@@ -142,8 +141,8 @@ function partOf(source: ConvertSource, owners: number): SourcePart {
 
 function compressionOf(target: ConvertTarget) {
   const [top] = target.disk.description.layers;
-  if (top.format !== 'qcow2') throw new TypeError('only qcow2 images hold compressed clusters');
-  return { type: top.header.compressionType, clusterSize: target.unit };
+  const type = top.format === 'qcow2' ? top.header.compressionType : COMPRESSION_TYPE.ZLIB;
+  return { type, clusterSize: target.unit };
 }
 
 /** What lies behind the end of a backing file reads as zeroes in any case. */

@@ -1,5 +1,4 @@
 /** `create`: making images, and targets for what converts. Errors come in QEMU's words. */
-import { formatQed, planQed } from '../image/qed/create.js';
 import { alignUpExact } from '../codec/bits.js';
 import { ImageError, invalid } from '../errors.js';
 import type { OptionValues } from '../image/create-options.js';
@@ -7,12 +6,15 @@ import { type CreateTarget, NewFiles } from '../image/create-target.js';
 import type { KeyRing } from '../image/crypto/key-ring.js';
 import { makeLuks } from '../image/crypto/luks-write.js';
 import { SECTOR_SIZE } from '../image/extent.js';
+import { formatHeaderFile, type HeaderPlan } from '../image/header-file.js';
+import { planQcow1 } from '../image/qcow1/create.js';
 import { formatImage, planImage, type Qcow2Plan } from '../image/qcow2/create.js';
+import { planQed } from '../image/qed/create.js';
 import { fillRawFile, reserveRawFile } from '../image/raw-create.js';
 import { type Preallocation, preallocationNamed } from '../image/writer.js';
 import { type Creation, pathOf } from './creation.js';
 import { NO_PROGRESS, type Progress } from './progress.js';
-import { qcow2OptionsOf } from './qcow2-options.js';
+import { encryptionOf, qcow2OptionsOf } from './qcow2-options.js';
 
 /**
  * Makes the image. A file that is there is locked, and keeps what it holds until all is known to be in
@@ -68,8 +70,9 @@ async function make(
       await writeQcow2(files, creation, advance, unfinished);
       return { creation, files, needsAll: false };
     }
-    if (format === 'qed') {
-      writeQed(files.image, values, unfinished);
+    if (format === 'qed' || format === 'qcow') {
+      const plan = format === 'qed' ? planQedOf(values) : planQcow1Of(creation);
+      writeHeaderFile(files.image, plan, creation, preallocation, unfinished);
       return { creation, files, needsAll: false };
     }
     const size = alignUpExact(values.get('size')!.exact!, SECTOR_SIZE);
@@ -139,19 +142,50 @@ function hintsOf(values: OptionValues) {
   };
 }
 
-function writeQed(image: CreateTarget, values: OptionValues, unfinished: boolean): void {
-  const plan = planQed({
+function planQedOf(values: OptionValues): HeaderPlan {
+  return planQed({
     size: values.get('size')!.number!,
     clusterSize: values.get('cluster_size')!.number!,
     tableSize: values.get('table_size')?.number,
     backingFile: values.get('backing_file')?.text,
     backingFormat: values.get('backing_fmt')?.text,
   });
+}
+
+function planQcow1Of({ values, keys }: Creation): HeaderPlan {
+  const encryption = encryptionOf(values);
+  if (encryption !== undefined) {
+    if (encryption.luks !== null) throw invalid('Unsupported encryption format');
+    const { secret } = encryption;
+    if (secret === undefined)
+      throw invalid("Parameter 'encrypt.key-secret' is required for cipher");
+    // It is the key: nothing of it is in the file, but it must be there.
+    keys.secret(secret);
+  }
+  return planQcow1({
+    size: values.get('size')!.number!,
+    backingFile: values.get('backing_file')?.text,
+    encrypted: encryption !== undefined,
+  });
+}
+
+/** As QEMU: space is set aside for what the file is at first, and it is hardly anything. */
+function writeHeaderFile(
+  image: CreateTarget,
+  plan: HeaderPlan,
+  { format, values }: Creation,
+  preallocation: Preallocation,
+  unfinished: boolean,
+): void {
   if (image.isDevice) {
-    throw new ImageError('unsupported', 'ENOTSUP', 'QED images are not made on devices');
+    const message = `Images of format '${format}' are not made on devices`;
+    throw new ImageError('unsupported', 'ENOTSUP', message);
+  }
+  if (preallocation === 'metadata') {
+    throw invalid(`Unsupported preallocation mode: ${preallocation}`);
   }
   image.begin(hintsOf(values));
-  formatQed(image.storage, plan, unfinished);
+  formatHeaderFile(image.storage, plan, unfinished);
 }
 
 /** The data file is whole before the image that names it is one. */

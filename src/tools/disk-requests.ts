@@ -5,6 +5,7 @@
  */
 import { alignDown, alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
+import { layerClusterSize } from '../image/description.js';
 import { EXTENT, Extent } from '../image/extent.js';
 import { formatOf } from '../image/probe.js';
 import { compressCluster, loadZstd } from '../image/qcow2/compression.js';
@@ -54,7 +55,7 @@ export class DiskRequests {
     this.#options = options;
     const top = disk.description.layers[0];
     this.#zeroUnit = top.format === 'qcow2' ? top.header.geometry.subclusterSize : 1;
-    this.#clusterSize = top.format === 'qcow2' ? top.header.geometry.clusterSize : 1;
+    this.#clusterSize = layerClusterSize(top) ?? 1;
   }
 
   read(offset: number, length: number, see: SeeBytes): void {
@@ -98,12 +99,19 @@ export class DiskRequests {
   async writeCompressed(offset: number, length: number, fill: FillBytes): Promise<void> {
     this.#check(offset, length);
     const top = this.#disk.description.layers[0];
-    if (top.format !== 'qcow2' || top.dataFile !== null) throw unsupported('compressed data');
-    const { compressionType } = top.header;
+    const isQcow2 = top.format === 'qcow2' && top.dataFile === null;
+    if (!isQcow2 && top.format !== 'qcow') throw unsupported('compressed data');
+    const compressionType = isQcow2 ? top.header.compressionType : COMPRESSION_TYPE.ZLIB;
     if (compressionType === COMPRESSION_TYPE.ZSTD) await loadZstd();
     const clusterSize = this.#clusterSize;
     const end = offset + length;
-    if (offset % clusterSize !== 0 || (end % clusterSize !== 0 && end !== this.#disk.size)) {
+    // As QEMU: qcow takes one at a time.
+    const isMore = !isQcow2 && length > clusterSize;
+    if (
+      isMore ||
+      offset % clusterSize !== 0 ||
+      (end % clusterSize !== 0 && end !== this.#disk.size)
+    ) {
       const message = `compressed clusters are written whole: not ${length} bytes at ${offset}`;
       throw new ImageError('invalid', 'EINVAL', message);
     }
@@ -226,7 +234,7 @@ export class DiskRequests {
   /** Version 2 and others than qcow2 have no way to say it, or none that is sure. */
   #knowsZeroes(): boolean {
     const top = this.#disk.description.layers[0];
-    return top.format !== 'qcow2' || top.header.version >= 3;
+    return top.format === 'qcow2' ? top.header.version >= 3 : top.format !== 'qcow';
   }
 
   /** Whole units, or up to the disk's end. */

@@ -1,9 +1,13 @@
-/** The images that crash workloads begin with: made by QEMU, every sector telling what it is. */
+/**
+ * The images that crash workloads begin with, every sector telling what it is. Made by QEMU, but for those
+ * with LUKS: that takes it seconds each, to time its keys.
+ */
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type DiskState, emptyState } from './disk-history.js';
 import { SECRET } from './image-words.js';
+import { CLI } from './mount.js';
 import { markSectors, SECTOR_SIZE, ZEROES } from './sector-marks.js';
 
 /** Generation of what is there before the workload. */
@@ -36,8 +40,9 @@ export function makeCrashImage(path: string, kind: ImageKind): DiskState {
 function makeDisk(path: string, { size, options, content }: ImageKind): DiskState {
   const all = options.join(',');
   // QEMU takes the name of a data file from where it runs.
+  const [tool, ...first] = all.includes('luks') ? [process.execPath, CLI] : ['qemu-img'];
   const make = (command: string, ...words: string[]) =>
-    execFileSync('qemu-img', [command, ...SECRET, ...words], { cwd: dirname(path) });
+    execFileSync(tool!, [...first, command, ...SECRET, ...words], { cwd: dirname(path) });
   const bytes = size * SECTOR_SIZE;
   if (content === 'empty') {
     make('create', '-q', '-f', 'qcow2', '-o', all, path, String(bytes));

@@ -1,6 +1,6 @@
 /** What is done to images before the power fails: one workload for each way to change metadata. */
 import type { CrashDriver } from './crash-driver.js';
-import { AES_OPTIONS } from './encrypted.js';
+import { AES_OPTIONS, luksOptions } from './encrypted.js';
 import type { ImageKind } from './crash-images.js';
 import type { Random } from './random.js';
 
@@ -301,6 +301,26 @@ const FAMILIES: readonly Family[] = [
     content: 'over backing file',
     options: [AES_OPTIONS],
     run: repeat(60, write, write, write, discard, zero, preallocate, resizeWithSpace, snapshot),
+  },
+  {
+    name: 'luks',
+    versions: ['v2', 'v3'],
+    clusters: ['4k'],
+    size: MIB,
+    content: 'over backing file',
+    options: [
+      luksOptions('encrypt.iter-time=0,encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc'),
+    ],
+    run: repeat(60, write, write, write, discard, zero, preallocate, resizeWithSpace, snapshot),
+  },
+  {
+    name: 'luks-subclusters',
+    versions: ['v3'],
+    clusters: ['16k'],
+    size: MIB,
+    content: 'filled',
+    options: [luksOptions('encrypt.iter-time=0,encrypt.cipher-alg=aes-128'), 'extended_l2=on'],
+    run: repeat(60, write, write, write, discard, zero, snapshot, deleteSnapshot),
   },
   {
     name: 'refcount-growth',

@@ -20,16 +20,24 @@ const LONGEST_MS = 1500;
 
 const SECTORS = 32 * 2048;
 
-export const KILL_IMAGES: readonly ImageKind[] = [
-  ...['compat=0.10', 'compat=1.1', 'lazy_refcounts=on'].flatMap((version) =>
-    ['4k', '64k'].map((cluster) => ({ version, cluster })),
+/** Versions and features, and whether there are bitmaps. */
+const KINDS = [
+  ['compat=0.10', false],
+  ['compat=1.1', false],
+  ['compat=1.1', true],
+  ['lazy_refcounts=on', false],
+  ['lazy_refcounts=on', true],
+] as const;
+
+export const KILL_IMAGES: readonly ImageKind[] = KINDS.flatMap(([version, bitmaps]) =>
+  ['4k', '64k'].flatMap((cluster) =>
+    (['empty', 'compressed', 'over backing file'] as const).map((content) => ({
+      size: SECTORS,
+      options: [version, `cluster_size=${cluster}`],
+      bitmaps,
+      content,
+    })),
   ),
-].flatMap(({ version, cluster }) =>
-  (['empty', 'compressed', 'over backing file'] as const).map((content) => ({
-    size: SECTORS,
-    options: [version, `cluster_size=${cluster}`],
-    content,
-  })),
 );
 
 /** Why nothing can be written to a mount, or null. */
@@ -77,7 +85,7 @@ export async function killOnce(sandbox: Sandbox, seed: number): Promise<KillResu
   const { notes, writes, flushes } = notesOf(writer.stdout, before);
   const fault = await checkImage(path, new Expectation(before, notes), true);
   return {
-    image: `${kind.content}, ${kind.options.join(', ')}, ${direct}`,
+    image: `${kind.content}, ${kind.options.join(', ')}, ${kind.bitmaps ? 'bitmaps, ' : ''}${direct}`,
     writes,
     flushes,
     snapshots: writer.stdout.split('\nsnapshot ').length - 1,

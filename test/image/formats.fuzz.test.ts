@@ -68,6 +68,9 @@ const FORMATS: readonly [format: string, options: string, places: readonly [numb
       [13824, 256],
     ],
   ],
+  ['vmdk', 'subformat=twoGbMaxExtentSparse', [[0, 440]]],
+  ['vmdk', 'subformat=monolithicFlat', [[0, 360]]],
+  ['vpc', 'subformat=fixed,force_size=on', [[4 << 20, 90]]],
   [
     'vhdx',
     'block_size=1M,log_size=1M',
@@ -153,7 +156,7 @@ describe('damaged images of other formats', () => {
   printSeed();
 
   for (const [format, options, places] of FORMATS) {
-    it(`${format}: ${COUNT} images`, () => {
+    it(`${format} ${options}: ${COUNT} images`, () => {
       const random = new Random(SEED);
       const path = temp.at(`image.${format}`);
       const how = options === '' ? [] : ['-o', options];

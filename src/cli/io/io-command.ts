@@ -2,51 +2,29 @@
 import { invalid, isExpected } from '../../errors.js';
 import { KeyRing } from '../../image/crypto/key-ring.js';
 import type { ImageSpec } from '../../image/spec.js';
-import type { Arguments, Option } from '../getopt.js';
+import { type CommandOption, OPTIONS } from '../command-options.js';
+import type { Arguments } from '../getopt.js';
+import { optionLines } from '../option-lines.js';
 import { parseImageName, parseImageOptions } from '../image-words.js';
 import { takeObjects } from '../objects.js';
 import type { Outcome } from '../outcome.js';
 import { problemText, programName, reportError, reportWarning } from '../program.js';
 import { takeWords } from './arguments.js';
 import { Complaint, WrongWords } from './complaint.js';
-import { OPEN_OPTIONS, openFlags, openInto, warnOfShortForms } from './opening.js';
+import { openFlags, openInto, warnOfShortForms } from './opening.js';
 import { runInput, runLine } from './run.js';
 import { Session } from './session.js';
 
-const OPTIONS: readonly Option[] = [
-  ...OPEN_OPTIONS,
-  { long: 'help', short: 'h' },
-  { long: 'cmd', short: 'c', value: true },
-  { long: 'format', short: 'f', value: true },
-  { long: 'misalign', short: 'm' },
-  { long: 'trace', short: 'T', value: true },
-  { long: 'object', value: true },
-  { long: 'image-opts' },
-];
-
-const HELP = `Runs commands on a disk: those of -c in their order, or the lines of standard input.
-
-  -c, --cmd COMMAND      a command; -c help lists them
-  -f, --format FORMAT    the image's format; probed where it is not given
-      --image-opts       the image is given as driver=FORMAT,file.filename=FILE,...
-      --object OBJECT    a secret or the like
-  -r, --read-only        open it for reading alone
-  -s, --snapshot         throw away what is written
-  -C, --copy-on-read     keep in the image what is read from below it
-  -U, --force-share      read it though another process writes to it
-  -t, --cache MODE       none, writeback, writethrough (the default), directsync, unsafe
-  -n, --nocache          as -t none
-  -d, --discard MODE     unmap (the default), or ignore: discards do nothing
-  -i, --aio MODE         threads, native, io_uring: changes nothing
-  -k, --native-aio       as -i native
-  -m, --misalign         changes nothing
-  -T, --trace PATTERN    no events are known
-  -h, --help             this text
-  -V, --version          the version
-`;
+const HELP: CommandOption = { long: 'help', short: 'h', help: 'this text' };
 
 function printHelp(): void {
-  process.stdout.write(`Usage: ${programName()} [OPTIONS]... [-c STRING]... [file]\n${HELP}`);
+  const lines = [
+    `Usage: ${programName()} [OPTIONS]... [-c STRING]... [file]`,
+    'Runs commands on a disk: those of -c in their order, or the lines of standard input.',
+    '',
+    ...optionLines([...OPTIONS.io, HELP]),
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
 }
 
 /** Exits with 1 where one of the commands failed. */
@@ -73,7 +51,7 @@ export async function runIoCommand(words: string[]): Promise<Outcome> {
 function takeOptions(words: string[]): Arguments | undefined {
   const name = programName();
   try {
-    const args = takeWords(name, words, OPTIONS);
+    const args = takeWords(name, words, [...OPTIONS.io, HELP]);
     if (args.operands.length <= 1) return args;
   } catch (error) {
     if (!(error instanceof WrongWords)) throw error;

@@ -1,6 +1,7 @@
 /** open, close, reopen. */
 import { ImageError, invalid } from '../../errors.js';
 import type { ImageSpec } from '../../image/spec.js';
+import { OPEN_OPTIONS } from '../command-options.js';
 import type { Arguments, Option } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
 import { parseImageName, parseImageOptions } from '../image-words.js';
@@ -9,7 +10,7 @@ import { letters } from './arguments.js';
 import { ANY, type ImageCommand, type PlainCommand } from './command.js';
 import { Complaint, WrongWords } from './complaint.js';
 import { openIoImage } from './image.js';
-import { OPEN_OPTIONS, openFlags, openInto, warnOfShortForms, withoutName } from './opening.js';
+import { openFlags, openInto, warnOfShortForms, withoutName } from './opening.js';
 import { reopenSpec } from './reopen.js';
 
 export const OPEN: PlainCommand = {

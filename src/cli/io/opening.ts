@@ -2,26 +2,13 @@
 import { isDirect } from '../../image/write-options.js';
 import { invalid } from '../../errors.js';
 import type { ImageSpec } from '../../image/spec.js';
-import type { Arguments, Option } from '../getopt.js';
+import type { Arguments } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
 import { parseKeyValues } from '../key-values.js';
 import { problemText, reportError, reportWarning } from '../program.js';
 import { Complaint } from './complaint.js';
 import { type OpenFlags, openIoImage } from './image.js';
 import type { Session } from './session.js';
-
-/** Options that say how an image is opened, for the command line and for `open`. */
-export const OPEN_OPTIONS: readonly Option[] = [
-  { long: 'read-only', short: 'r' },
-  { long: 'snapshot', short: 's' },
-  { long: 'copy-on-read', short: 'C' },
-  { long: 'nocache', short: 'n' },
-  { long: 'force-share', short: 'U' },
-  { long: 'native-aio', short: 'k' },
-  { long: 'aio', short: 'i', value: true },
-  { long: 'cache', short: 't', value: true },
-  { long: 'discard', short: 'd', value: true },
-];
 
 const DISCARD_MODES: Readonly<Record<string, boolean>> = {
   ignore: false,

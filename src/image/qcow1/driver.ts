@@ -9,12 +9,16 @@ import { defineFormat, type FormatSource } from '../format.js';
 import { ClusterDecompressor } from '../qcow2/compression.js';
 import { COMPRESSION_TYPE } from '../qcow2/layout.js';
 import { TableSlices } from '../table-slices.js';
-import { ENTRY_SIZE, type Qcow1Header, readHeader } from './header.js';
-
-/** The highest bit of an entry. */
-const COMPRESSED = 0x8000_0000;
-/** Bits of an entry but for the highest. */
-const ENTRY_BITS = 63;
+import {
+  COMPRESSED,
+  ENTRY_SIZE,
+  l1BytesOf,
+  MAGIC,
+  type Qcow1Header,
+  readHeader,
+  sizeFactor,
+} from './header.js';
+import { Qcow1Writer } from './writer.js';
 
 interface Layout {
   readonly header: Qcow1Header;
@@ -25,7 +29,7 @@ export const QCOW1 = defineFormat<Layout>({
   format: 'qcow',
   tableOrder: 'big64',
   open: (storage, how) => {
-    const header = readHeader(storage);
+    const header = readHeader(storage, how.unfinished);
     const { size, clusterSize, encrypted, backingName } = header;
     const backing = backingName === null ? null : { name: backingName, format: null };
     const facts = { size, clusterSize, backing, dirty: false, encrypted };
@@ -33,12 +37,12 @@ export const QCOW1 = defineFormat<Layout>({
   },
   mapping: ({ header, key }, source) => {
     const { clusterSize } = header;
-    const { storage, file } = source;
-    const decompressor = new ClusterDecompressor();
+    const { storage, file, disk } = source;
+    const decompressor = new ClusterDecompressor(() => disk?.compressedEpoch ?? 0);
     const packed = { storage, file, compressionType: COMPRESSION_TYPE.ZLIB, clusterSize };
     return new BlockMapping({
       storage,
-      disk: header,
+      disk: disk ?? header,
       blockSize: clusterSize,
       unit: clusterSize,
       find: finder(header, source),
@@ -46,6 +50,16 @@ export const QCOW1 = defineFormat<Layout>({
       decompress: (offset, length) => decompressor.cluster(packed, offset, length),
     });
   },
+  prepare: (storage, parts) => {
+    // Nothing new may come to where its table would lie.
+    const { l1TableOffset } = parts.layout.header;
+    const end = l1TableOffset + l1BytesOf(parts.layout.header);
+    if (storage.size() < end) storage.truncate(end);
+    return parts;
+  },
+  writer: ({ header, key }, target) =>
+    new Qcow1Writer(header, key === null ? null : sectorCipher(key), target),
+  magic: MAGIC,
 });
 
 function finder(header: Qcow1Header, { storage, cache, file }: FormatSource): FindBlock {
@@ -61,14 +75,14 @@ function finder(header: Qcow1Header, { storage, cache, file }: FormatSource): Fi
     const l1Index = Math.floor(block / l2Entries);
     const index = block - l1Index * l2Entries;
     const l1Position = l1TableOffset + l1Index * ENTRY_SIZE;
-    tables.look64(l1Position);
+    tables.look64(l1Position, l1TableOffset);
     const l2Table = tables.high * TWO_32 + tables.low;
     found.kind = EXTENT.UNALLOCATED;
     found.run = l2Entries - index;
     if (l2Table === 0) return;
     check(l2Table, 'L2 table', l1Position, ENTRY_SIZE);
     const position = l2Table + index * ENTRY_SIZE;
-    tables.look64(position);
+    tables.look64(position, l2Table);
     const { low, high } = tables;
     found.run = 1;
     if ((low | high) === 0) return;
@@ -79,11 +93,11 @@ function finder(header: Qcow1Header, { storage, cache, file }: FormatSource): Fi
       return;
     }
     // The offset in the low bits, the size in as many as a cluster's size has, below the highest.
-    const sizeShift = 2 ** (ENTRY_BITS - clusterBits - 32);
+    const factor = sizeFactor(clusterBits);
     const rest = high - COMPRESSED;
     found.kind = EXTENT.COMPRESSED;
-    found.hostOffset = (rest % sizeShift) * TWO_32 + low;
-    found.hostLength = Math.floor(rest / sizeShift) % clusterSize;
+    found.hostOffset = (rest % factor) * TWO_32 + low;
+    found.hostLength = Math.floor(rest / factor) % clusterSize;
     check(found.hostOffset, 'cluster', position);
   };
 }

@@ -1,13 +1,13 @@
 /** The header of qcow images of version 1. */
-import { isAligned } from '../../codec/bits.js';
-import { struct, u16, u32, u64, u8 } from '../../codec/struct.js';
+import { alignUp, isAligned, TWO_32 } from '../../codec/bits.js';
+import { bytes, struct, u16, u32, u64, u8 } from '../../codec/struct.js';
 import { ImageError, invalid } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { SECTOR_SIZE } from '../extent.js';
 import { readExactly } from '../read-bytes.js';
 
 export const HEADER = struct('qcow header', 'big', {
-  magic: u32,
+  magic: bytes(4),
   version: u32,
   backingNameOffset: u64,
   backingNameSize: u32,
@@ -20,16 +20,16 @@ export const HEADER = struct('qcow header', 'big', {
   l1TableOffset: u64,
 });
 
-export const MAGIC = 0x514649fb;
+export const MAGIC = Buffer.from('QFI\xfb', 'latin1');
 export const VERSION = 1;
 export const CRYPT = { NONE: 0, AES: 1 } as const;
 export const ENTRY_SIZE = 8;
 const MAX_BITS = 16;
 const MIN_BITS = 9;
 const ENTRY_BITS = 3;
-const LONGEST_NAME = 1023;
+export const LONGEST_NAME = 1023;
 /** Entries of an L1 table that QEMU opens. */
-const MAX_L1_SIZE = 0x7fff_ffff / ENTRY_SIZE;
+export const MAX_L1_SIZE = 0x7fff_ffff / ENTRY_SIZE;
 
 /** What the header tells. Sizes and offsets are bytes. */
 export interface Qcow1Header {
@@ -43,11 +43,44 @@ export interface Qcow1Header {
   readonly backingName: string | null;
 }
 
-/** Reads and checks the header. Throws an ImageError, in QEMU's words where it has them. */
-export function readHeader(storage: Storage): Qcow1Header {
+/** The highest bit of an entry, in its upper half. */
+export const COMPRESSED = 0x8000_0000;
+/** Bits of an entry but for the highest. */
+const VALUE_BITS = 63;
+
+/** By which the size of compressed data is multiplied in the upper half of an entry. */
+export function sizeFactor(clusterBits: number): number {
+  return 2 ** (VALUE_BITS - clusterBits - 32);
+}
+
+/** The upper half of the entry of compressed data. Throws EFBIG where it lies too far for that. */
+export function compressedHigh(
+  { clusterBits }: Qcow1Header,
+  offset: number,
+  length: number,
+): number {
+  const factor = sizeFactor(clusterBits);
+  const high = Math.floor(offset / TWO_32);
+  if (high < factor) return COMPRESSED + length * factor + high;
+  throw new ImageError('invalid', 'EFBIG', 'no place for compressed data', { offset });
+}
+
+/** Bytes of an L2 table. */
+export function l2BytesOf({ l2Entries }: Qcow1Header): number {
+  return l2Entries * ENTRY_SIZE;
+}
+
+/** Bytes of the L1 table. */
+export function l1BytesOf({ size, clusterSize, l2Entries }: Qcow1Header): number {
+  return Math.ceil(alignUp(size, SECTOR_SIZE) / (clusterSize * l2Entries)) * ENTRY_SIZE;
+}
+
+/** Reads and checks the header; `unfinished`: it has no magic yet. Throws an ImageError, in QEMU's words where it has them. */
+export function readHeader(storage: Storage, unfinished: boolean): Qcow1Header {
   const { view } = readExactly(storage, 0, HEADER.size, 'qcow header');
   const raw = HEADER.read(view, 0);
-  if (raw.magic !== MAGIC) throw invalid('Image not in qcow format');
+  const magic = unfinished ? Buffer.alloc(MAGIC.length) : MAGIC;
+  if (!magic.equals(raw.magic)) throw invalid('Image not in qcow format');
   if (raw.version !== VERSION) {
     const message =
       raw.version === 2 || raw.version === 3

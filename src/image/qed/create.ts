@@ -1,9 +1,8 @@
-/** Making QED images: a header, and an empty L1 table. The header is written last: before that there is none. */
+/** Making QED images: a header, and an empty L1 table. */
 import { alignUp } from '../../codec/bits.js';
 import { invalid } from '../../errors.js';
-import type { MutableStorage } from '../../storage/storage.js';
-import { IoBuffer } from '../../sys/io-buffer.js';
 import { SECTOR_SIZE } from '../extent.js';
+import type { HeaderPlan } from '../header-file.js';
 import {
   FEATURE,
   HEADER,
@@ -27,14 +26,8 @@ export interface QedOptions {
   readonly backingFormat?: string | undefined;
 }
 
-/** What the image will be; all that can be wrong with it is found before the file is touched. */
-export interface QedPlan {
-  readonly fileSize: number;
-  readonly header: Uint8Array;
-}
-
 /** Throws an ImageError, in QEMU's words. */
-export function planQed(options: QedOptions): QedPlan {
+export function planQed(options: QedOptions): HeaderPlan {
   const { clusterSize, tableSize = DEFAULT_TABLE_SIZE, backingFile, backingFormat } = options;
   if (!isClusterSize(clusterSize)) {
     const range = `[${LIMIT.MIN_CLUSTER}, ${LIMIT.MAX_CLUSTER}]`;
@@ -68,26 +61,4 @@ export function planQed(options: QedOptions): QedPlan {
   });
   name.copy(header, HEADER.size);
   return { fileSize: clusterSize * (1 + tableSize), header };
-}
-
-/** Fills the empty file `storage`. `unfinished`: it has no magic yet, and need not be durable. */
-export function formatQed(
-  storage: MutableStorage,
-  { fileSize, header }: QedPlan,
-  unfinished: boolean,
-): void {
-  storage.truncate(fileSize);
-  if (!unfinished) storage.flush();
-  const buffer = new IoBuffer(header.length);
-  buffer.bytes.set(header);
-  if (unfinished) buffer.bytes.fill(0, 0, MAGIC.length);
-  storage.write(buffer, 0, header.length, 0);
-  if (!unfinished) storage.flush();
-}
-
-/** Makes an image that was unfinished one: last of all. */
-export function showQed(storage: MutableStorage): void {
-  const buffer = new IoBuffer(MAGIC.length);
-  buffer.bytes.set(MAGIC);
-  storage.write(buffer, 0, MAGIC.length, 0);
 }

@@ -7,7 +7,7 @@ import { defineFormat, type FormatParts, type FormatSource } from '../format.js'
 import type { MutableStorage } from '../../storage/storage.js';
 import { TableSlices } from '../table-slices.js';
 import { checkQed } from './check.js';
-import { ENTRY_SIZE, FEATURE, type QedHeader, readHeader, ZERO_CLUSTER } from './header.js';
+import { ENTRY_SIZE, FEATURE, MAGIC, type QedHeader, readHeader, ZERO_CLUSTER } from './header.js';
 import { QedWriter } from './writer.js';
 
 export const QED = defineFormat<QedHeader>({
@@ -31,9 +31,10 @@ export const QED = defineFormat<QedHeader>({
       find,
     });
   },
-  check: checkQed,
+  check: (layout, { storage }, _report, fix) => checkQed(storage, layout, fix),
   prepare: prepareQed,
   writer: (layout, target) => new QedWriter(layout, target),
+  magic: MAGIC,
 });
 
 /** As QEMU: what is wrong with tables of an image that was not closed is put right on opening. */

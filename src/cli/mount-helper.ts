@@ -1,0 +1,38 @@
+/**
+ * The program as a helper of mount(8) and umount(8), by the link that it is called by: mount runs
+ * `/sbin/mount.TYPE SOURCE FOLDER [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`, and umount
+ * `/sbin/umount.TYPE FOLDER [-flnrv] [-N NAMESPACE] [-t TYPE]`.
+ */
+import { basename } from 'node:path';
+import { getopt } from './getopt.js';
+import { UsageError } from './program.js';
+
+const FLAGS = ['s', 'f', 'n', 'v', 'l', 'r'].map((short) => ({ short }));
+const VALUES = ['N', 'o', 't'].map((short) => ({ short, value: true as const }));
+
+/** The words of `mount` or `umount` that the helper's words stand for. */
+export interface HelperCall {
+  readonly command: 'mount' | 'umount';
+  readonly words: string[];
+  /** Only to look whether it would be done: nothing is. */
+  readonly fake: boolean;
+}
+
+/** Undefined where the program is called by another name. Throws a UsageError. */
+export function helperCall(words: readonly string[]): HelperCall | undefined {
+  const name = basename(process.argv[1] ?? '');
+  const command = /^(u?mount)\.(?:fuse\.)?qcow2fs$/.exec(name)?.[1];
+  if (command !== 'mount' && command !== 'umount') return undefined;
+  const args = getopt(words, [...FLAGS, ...VALUES]);
+  if (args.has('N')) throw new UsageError("option '-N': other mount namespaces are not entered");
+  if (command === 'umount') {
+    const lazy = args.has('l') ? ['-l'] : [];
+    return { command, words: [...lazy, '--', ...args.operands], fake: false };
+  }
+  const options = args.all('o');
+  if (options.some((list) => list.split(',').includes('remount'))) {
+    throw new UsageError("option 'remount': unmount, and mount with other options");
+  }
+  const listed = options.flatMap((list) => ['-o', list]);
+  return { command, words: [...listed, '--', ...args.operands], fake: args.has('f') };
+}

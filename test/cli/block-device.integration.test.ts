@@ -1,0 +1,81 @@
+/** Images on block devices: made there, written to up to the device's end, and no further. */
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { expect } from 'chai';
+import { lacking, noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
+import { MIB, noise } from '../helpers/mount-images.js';
+import { contentOf, put } from '../helpers/mount-write.js';
+import { qemuImg, qemuRead } from '../helpers/qemu.js';
+
+const DEVICE_SIZE = 4 * MIB;
+const DISK_SIZE = 16 * MIB;
+const PIECE = 128 * 1024;
+
+describe('an image on a block device', () => {
+  skipSuite(() => noMounts() ?? lacking('losetup'));
+  const sandbox = useSandbox();
+
+  async function makeDevice(): Promise<string> {
+    const host = sandbox().path('host');
+    writeFileSync(host, '');
+    truncateSync(host, DEVICE_SIZE);
+    return (await sandbox().must('losetup', ['-f', '--show', host])).trim();
+  }
+
+  async function run(...words: string[]): Promise<string> {
+    const { status, stdout, stderr } = await sandbox().cli(words);
+    expect(status, stderr).to.equal(0);
+    return stdout;
+  }
+
+  it('grows to the end of the device, and loses nothing where that is full', async () => {
+    const device = await makeDevice();
+    await run('create', '-q', '-f', 'qcow2', device, `${DISK_SIZE}`);
+    const target = await sandbox().mount(device, { options: ['-o', 'rw'] });
+    const disk = Buffer.alloc(DISK_SIZE);
+    const write = (at: number, bytes: Buffer) => {
+      put(`${target}/disk.raw`, at, bytes);
+      bytes.copy(disk, at);
+    };
+    write(0, noise(1, MIB));
+    const before = Buffer.from(disk);
+    writeFileSync(`${target}/disk.snapshots/first.raw`, '', { flag: 'a' });
+    let pieces = 0;
+    const fill = () => {
+      for (; pieces < DEVICE_SIZE / PIECE; pieces++) write(pieces * PIECE, noise(2, PIECE));
+    };
+    expect(fill).to.throw(/ENOSPC/);
+    // What did not fit may be there in part.
+    const refused = [pieces * PIECE, (pieces + 1) * PIECE] as const;
+    write(0, noise(3, PIECE));
+    await sandbox().unmount(target);
+    const found = contentOf(device);
+    found.copy(disk, refused[0], refused[0], refused[1]);
+    expect(found.equals(disk)).to.equal(true);
+    expect(qemuRead(device, 'first').equals(before)).to.equal(true);
+    const check = JSON.parse(await run('check', '--output=json', device));
+    expect(check).to.deep.equal(JSON.parse(qemuImg('check', '--output=json', device)));
+    expect(check['image-end-offset']).to.be.within(DEVICE_SIZE - PIECE, DEVICE_SIZE);
+  });
+
+  it('is converted to and from, and what is too large is refused', async () => {
+    const device = await makeDevice();
+    const disk = Buffer.alloc(DISK_SIZE);
+    noise(4, 2 * MIB).copy(disk, MIB);
+    const source = sandbox().path('source');
+    writeFileSync(source, disk);
+    for (const more of [[], ['-n']]) {
+      await run('convert', ...more, '-f', 'raw', '-O', 'qcow2', source, device);
+      expect(contentOf(device).equals(disk)).to.equal(true);
+    }
+    await run('resize', device, `${2 * DISK_SIZE}`);
+    await run('snapshot', '-c', 'one', device);
+    const back = sandbox().path('back');
+    await run('convert', '-l', 'one', '-O', 'raw', device, back);
+    expect(readFileSync(back).subarray(0, DISK_SIZE).equals(disk)).to.equal(true);
+    writeFileSync(source, noise(5, 5 * MIB));
+    const words = ['convert', '-f', 'raw', '-O', 'qcow2', source, device];
+    const { status, stderr } = await sandbox().cli(words);
+    expect(status).to.equal(1);
+    expect(stderr).to.match(/no free cluster \(the device has 4194304 bytes\)/);
+  });
+});
