@@ -213,7 +213,7 @@ async function serveMount(
     throw new ImageError('policy', 'EINTR', 'interrupted by a signal while mounting');
   }
   channel?.ready();
-  sdNotify('READY=1');
+  sdNotify(`READY=1\nSTATUS=${printable(`${path} is served on ${target}`)}`);
   try {
     await live.closed;
     return { status: 0 };

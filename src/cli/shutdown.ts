@@ -5,6 +5,7 @@
 import { describeError, ERRNO, errnoOf } from '../errors.js';
 import type { ServedMount } from '../fuse/mount.js';
 import { log } from '../sys/log.js';
+import { sdNotify } from '../sys/process.js';
 import type { Outcome } from './outcome.js';
 import { problemText } from './program.js';
 
@@ -32,6 +33,7 @@ export function watchForEnd(onFailure: (words: string) => void): Shutdown {
   let signals = 0;
   const onSignal = (signal: string): void => {
     signals++;
+    sdNotify('STOPPING=1');
     let outcome: Outcome | undefined = { status: 1, atOnce: true };
     if (mount !== undefined) {
       outcome = signals > 1 ? detach(mount, signal, 0) : unmountFor(mount, signal);

@@ -3,13 +3,15 @@ import { DirectStorage } from '../storage/direct.js';
 import { FileStorage } from '../storage/file.js';
 import { NullStorage } from '../storage/null.js';
 import type { MutableStorage } from '../storage/storage.js';
+import { PatchedStorage } from '../storage/patched.js';
 import { WindowStorage } from '../storage/window.js';
 import type { FileDescription } from './description.js';
 
 export function storageOf(description: FileDescription): MutableStorage {
-  const { window } = description;
-  const file = wholeOf(description);
-  return window === undefined ? file : new WindowStorage(file, window.offset, window.size);
+  const { window, patches } = description;
+  const whole = wholeOf(description);
+  const file = window === undefined ? whole : new WindowStorage(whole, window.offset, window.size);
+  return patches === undefined ? file : new PatchedStorage(file, patches);
 }
 
 function wholeOf({ fd, directFd, path, nullDisk }: FileDescription): MutableStorage {

@@ -5,6 +5,7 @@
 import type { SliceCache } from '../shared/slice-cache.js';
 import type { ImageLock } from '../shared/image-lock.js';
 import type { ImageState } from '../shared/image-state.js';
+import type { FilePatches } from '../storage/patched.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import type { CheckResult, ReportFormat } from './check-result.js';
 import type { ImageKey } from './crypto/cipher-key.js';
@@ -47,6 +48,8 @@ export interface FormatFactList {
 /** An opened image, as plain data. `layout` is the driver's own. */
 export interface FormatParts {
   readonly facts: FormatFacts;
+  /** What its file is to be read with, where that is not as it stands. */
+  readonly patches?: FilePatches;
   readonly layout: object;
 }
 
@@ -105,7 +108,7 @@ export interface FormatDriver {
   readonly format: OtherFormat;
   readonly tableOrder: TableOrder;
   /** Reads and checks the headers. Throws an ImageError. */
-  open(storage: Storage, how: OpenHow): FormatParts;
+  open(storage: MutableStorage, how: OpenHow): FormatParts;
   /** The map of the disk. `layout`: as `open` made it. */
   mapping(layout: object, source: FormatSource): Mapping;
   /**
@@ -137,7 +140,7 @@ export interface FormatDriver {
 export function defineFormat<L extends object>(driver: {
   readonly format: OtherFormat;
   readonly tableOrder: TableOrder;
-  readonly open: (storage: Storage, how: OpenHow) => FormatParts & { readonly layout: L };
+  readonly open: (storage: MutableStorage, how: OpenHow) => FormatParts & { readonly layout: L };
   readonly mapping: (layout: L, source: FormatSource) => Mapping;
   readonly check?: (
     layout: L,

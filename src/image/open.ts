@@ -282,7 +282,7 @@ class Opening {
     driver: FormatDriver,
     spec: ImageSpec,
     file: FileDescription,
-    storage: Storage,
+    storage: MutableStorage,
     place: Place,
   ): OtherDescription {
     const { format } = driver;
@@ -311,7 +311,8 @@ class Opening {
     const parts = driver.open(storage, { key, unfinished, openExtent });
     if (parts.facts.dirty && !writes)
       this.#warnings.push(`${file.path}: image was not closed cleanly`);
-    return { format, file, extents, ...parts };
+    const { patches } = parts;
+    return { ...parts, format, file: patches ? { ...file, patches } : file, extents };
   }
 
   #openQcow2(

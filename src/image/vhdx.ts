@@ -1,9 +1,10 @@
-/** VHDX: two headers, two region tables, a table of blocks. What its log holds is not replayed. */
+/** VHDX: two headers, two region tables, a table of blocks. What its log holds is laid over the file in memory. */
 import { divCeil, isAligned } from '../codec/bits.js';
 import { crc32c } from '../codec/crc32c.js';
 import { bytes, struct, u16, u32, u64 } from '../codec/struct.js';
 import { ImageError, invalid } from '../errors.js';
-import type { Storage } from '../storage/storage.js';
+import { type FilePatches, PatchedStorage } from '../storage/patched.js';
+import type { MutableStorage, Storage } from '../storage/storage.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { BlockMapping } from './block-mapping.js';
 import { NOTHING_FOUND } from './check-result.js';
@@ -11,6 +12,7 @@ import { EXTENT, SECTOR_SIZE } from './extent.js';
 import { defineFormat, type FormatSource } from './format.js';
 import { readExactly } from './read-bytes.js';
 import { TableSlices } from './table-slices.js';
+import { readLog } from './vhdx-log.js';
 
 const KIB = 1024;
 const MIB = KIB * KIB;
@@ -90,10 +92,13 @@ interface Layout {
 export const VHDX = defineFormat<Layout>({
   format: 'vhdx',
   tableOrder: 'little',
-  open: (storage) => {
-    const layout = readLayout(storage);
+  open: (storage: MutableStorage) => {
+    const patches = readChanges(storage);
+    const layout = readLayout(patches === null ? storage : new PatchedStorage(storage, patches));
     const { size, blockSize: clusterSize } = layout;
-    return { facts: { size, clusterSize, backing: null, dirty: false, encrypted: false }, layout };
+    const dirty = patches !== null;
+    const facts = { size, clusterSize, backing: null, dirty, encrypted: false };
+    return { facts, layout, ...(patches && { patches }) };
   },
   mapping,
   check: () => NOTHING_FOUND,
@@ -124,9 +129,6 @@ function mapping(layout: Layout, { storage, cache, file }: FormatSource): BlockM
 }
 
 function readLayout(storage: Storage): Layout {
-  const magic = readExactly(storage, 0, 8, 'VHDX identifier').bytes.toString('latin1');
-  if (magic !== 'vhdxfile') throw invalid('Image not in VHDX format');
-  checkLog(storage);
   const regions = readRegions(storage);
   const blocks = regions.get(GUID.BLOCKS);
   const metadata = regions.get(GUID.METADATA);
@@ -152,8 +154,10 @@ function readLayout(storage: Storage): Layout {
   return { size, blockSize, table: blocks.offset, chunkRatio };
 }
 
-/** The header that counts is the newer of those that are whole. */
-function checkLog(storage: Storage): void {
+/** What the log of the header that counts changes: that is the newer of those that are whole. */
+function readChanges(storage: Storage): FilePatches | null {
+  const magic = readExactly(storage, 0, 8, 'VHDX identifier').bytes.toString('latin1');
+  if (magic !== 'vhdxfile') throw invalid('Image not in VHDX format');
   let newest: ReturnType<typeof HEADER.read> | undefined;
   for (const place of HEADER_PLACES) {
     const buffer = readExactly(storage, place, HEADER_SIZE, 'VHDX header');
@@ -163,12 +167,7 @@ function checkLog(storage: Storage): void {
   }
   if (newest === undefined) throw invalid('No valid VHDX header found');
   if (newest.version !== 1 || newest.logVersion !== 0) throw invalid('VHDX version is unknown');
-  if (newest.logGuid.every((byte) => byte === 0)) return;
-  const { name } = storage;
-  const what = `VHDX image file '${name}' opened read-only, but contains a log that needs to be`;
-  throw new ImageError('unsupported', 'EPERM', `${what} replayed`, {
-    hint: `To replay the log, run:\nqemu-img check -r all '${name}'`,
-  });
+  return readLog(storage, newest);
 }
 
 /** By its signature, and its checksum, which counts itself as zero. */

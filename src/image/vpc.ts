@@ -40,10 +40,13 @@ const DYNAMIC = struct('VHD dynamic header', 'big', {
   blockSize: u32,
   checksum: u32,
   parentUuid: bytes(16),
-  rest: bytes(968),
+  parentTimestamp: u32,
+  reserved: u32,
+  parentName: bytes(512),
+  rest: bytes(448),
 });
 
-const TYPE = { FIXED: 2, DYNAMIC: 3 } as const;
+const TYPE = { FIXED: 2, DYNAMIC: 3, DIFFERENCING: 4 } as const;
 const NO_BLOCK = 0xffff_ffff;
 const ENTRY_SIZE = 4;
 /** What the geometry can tell at most: larger disks say their size. */
@@ -116,6 +119,7 @@ function readLayout(storage: Storage): Layout {
   if (footer === null) throw invalid('invalid VPC image');
   const size = sizeOf(footer);
   if (footer.type === TYPE.FIXED) return { size, table: null };
+  if (first !== null && footer.type === TYPE.DIFFERENCING) throw overParent(storage, footer);
   if (first === null || footer.type !== TYPE.DYNAMIC) {
     const message = `VHD images of type ${footer.type} are not supported`;
     throw new ImageError('unsupported', 'ENOTSUP', message);
@@ -139,6 +143,17 @@ function readLayout(storage: Storage): Layout {
   }
   const bitmapSize = alignUp(Math.ceil(blockSize / SECTOR_SIZE / 8), SECTOR_SIZE);
   return { size, table: { offset: tableOffset, blockSize, bitmapSize } };
+}
+
+/** QEMU reads zeroes where the parent's bytes should be. */
+function overParent(storage: Storage, { dataOffset }: Footer): ImageError {
+  const { view } = readExactly(storage, dataOffset, DYNAMIC.size, 'dynamic header');
+  const [name = ''] = Buffer.from(DYNAMIC.read(view, 0).parentName)
+    .swap16()
+    .toString('utf16le')
+    .split('\0');
+  const message = `VHD images with a parent ('${name}') are not supported`;
+  return new ImageError('unsupported', 'ENOTSUP', message);
 }
 
 type Footer = ReturnType<typeof FOOTER.read>;
