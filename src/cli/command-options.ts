@@ -101,6 +101,10 @@ export const OPTIONS = {
     valued({ short: 'r' }, 'RATE', 'at most so many bytes a second'),
     { short: 'd', help: 'leave the image as full as it is' },
   ],
+  compact: [
+    ...[FORMAT, IMAGE_OPTS, OBJECT, CACHE, OUTPUT, PROGRESS, QUIET],
+    { long: 'dry-run', short: 'n', help: 'change nothing: tell how much shorter it would become' },
+  ],
   compare: [
     ...[FORMAT, SECOND_FORMAT],
     { short: 's', help: 'sizes and what is allocated must be the same, too' },

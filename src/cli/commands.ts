@@ -52,6 +52,15 @@ export const COMMANDS: readonly Command[] = [
     run: async (words) => (await import('./commit-command.js')).runCommitCommand(words),
   },
   {
+    name: 'compact',
+    usage:
+      'compact [-f FMT | --image-opts] [--object OBJECT] [-t CACHE] [-n] [--output=human|json] [-p] ' +
+      '[-q] IMAGE',
+    summary: 'move what an image holds to its beginning and cut its file; -n: only tell how much',
+    options: OPTIONS.compact,
+    run: async (words) => (await import('./compact-command.js')).runCompactCommand(words),
+  },
+  {
     name: 'compare',
     usage: 'compare [-f FMT] [-F FMT] [-s] [-p] [-q] [-T CACHE] [-U] [--image-opts] IMAGE1 IMAGE2',
     summary: 'tell whether two disks hold the same bytes',

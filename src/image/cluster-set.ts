@@ -23,4 +23,17 @@ export class ClusterSet {
     this.size++;
     return true;
   }
+
+  has(cluster: number): boolean {
+    const page = this.#pages.get(Math.floor(cluster / PAGE));
+    const at = cluster % PAGE;
+    return page !== undefined && (page[at >>> 3]! & (1 << (at & 7))) !== 0;
+  }
+
+  delete(cluster: number): void {
+    if (!this.has(cluster)) return;
+    const at = cluster % PAGE;
+    this.#pages.get(Math.floor(cluster / PAGE))![at >>> 3]! &= ~(1 << (at & 7));
+    this.size--;
+  }
 }

@@ -24,7 +24,7 @@ import { markSectors, SECTOR_SIZE, vmStateGeneration, ZEROES } from './sector-ma
 export type WriterCalls = Pick<ImageWriter, 'write' | 'flush'> & Partial<ImageWriter>;
 
 /** Amends the image. Answers the writer to go on with, and what was thrown. */
-export type Amend = (request: AmendRequest) => { writer: WriterCalls; error: unknown };
+export type Amend = (request: AmendRequest | 'compact') => { writer: WriterCalls; error: unknown };
 
 export class CrashDriver {
   /** What the disk is now, as the guest sees it. */
@@ -199,6 +199,15 @@ export class CrashDriver {
       this.#writer = writer;
       if (error !== undefined) throw error;
     });
+    this.#acknowledge();
+  }
+
+  /** Changes where things lie, and not what is read. */
+  compact(): void {
+    this.close();
+    const { writer, error } = this.#amend('compact');
+    this.#writer = writer;
+    if (error !== undefined) throw error;
     this.#acknowledge();
   }
 

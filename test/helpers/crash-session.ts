@@ -7,7 +7,9 @@ import type { ImageDescription, Qcow2Description } from '#src/image/description.
 import { allocateImageMemory } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
+import { runSteps } from '#src/image/steps.js';
 import { type AmendRequest, amendSteps, describeAnew } from '#src/tools/amend.js';
+import { compactLayer } from '#src/tools/compact.js';
 import type { MutableStorage } from '#src/storage/storage.js';
 import { CrashDriver } from './crash-driver.js';
 import { DATA_FILE, makeCrashImage } from './crash-images.js';
@@ -21,6 +23,8 @@ import { readMarks } from './sector-marks.js';
 
 /** More changes than a workload makes. */
 const LATER = 1_000_000;
+/** Bytes: several batches for small images. */
+const COMPACT_BATCH = 64 << 10;
 
 /** What is written to instead of an image's files. */
 interface Storages {
@@ -129,14 +133,17 @@ export function recordOn(
   return withWriter(path, storageOf, (opened, attach) => {
     let image = opened;
     const viewAt = (index: number) => within(image, () => image.snapshots()[index]!.view);
-    const amend = (request: AmendRequest) => {
+    const amend = (request: AmendRequest | 'compact') => {
       image.writer!.close();
       const { description } = image;
       const target = { storage: storage!, description };
       const now = { ...target, description: describeAnew(target), attach };
       let error: unknown;
       try {
-        for (const _ of amendSteps(now, request));
+        if (request === 'compact') {
+          const layer = description.layers[0] as Qcow2Description;
+          runSteps(compactLayer(storage!, layer, false, { batch: COMPACT_BATCH }));
+        } else for (const _ of amendSteps(now, request));
       } catch (thrown) {
         error = thrown;
       }

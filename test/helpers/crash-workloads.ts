@@ -150,6 +150,17 @@ const revert: Workload['run'] = (driver, random) => {
   if (length > 0) driver.revertTo(random.below(length));
 };
 
+const compact: Workload['run'] = (driver) => driver.compact();
+/** Holes all over, and what was written last at the end; then all of it moves. */
+function fragmented(...steps: readonly Workload['run'][]): Workload['run'] {
+  return (driver, random) => {
+    for (let n = 0; n < 2; n++) {
+      repeat(25, write, discard, ...steps)(driver, random);
+      compact(driver, random);
+    }
+  };
+}
+
 const VERSION = [2, 3] as const;
 /** To the other version and back: zero clusters come, and go. */
 const changeVersion: Workload['run'] = (driver, random) => {
@@ -516,6 +527,49 @@ const FAMILIES: readonly Family[] = [
     content: 'filled',
     bitmaps: true,
     run: repeat(40, write, write, discard, editBitmaps),
+  },
+  {
+    name: 'compact',
+    versions: ['v2', 'v3'],
+    clusters: ['512', '4k'],
+    size: MIB,
+    content: 'filled',
+    run: fragmented(write, discard, snapshot, deleteSnapshot, saveVm),
+  },
+  {
+    name: 'compact-compressed',
+    versions: ['v2', 'v3'],
+    clusters: ['4k'],
+    size: MIB,
+    content: 'compressed',
+    run: fragmented(writeCompressed, writeCompressed, snapshot, deleteSnapshot),
+  },
+  {
+    name: 'compact-subclusters',
+    versions: ['v3'],
+    clusters: ['16k'],
+    size: MIB,
+    content: 'compressed',
+    options: ['compression_type=zstd', 'extended_l2=on'],
+    run: fragmented(write, writeCompressed, snapshot, deleteSnapshot),
+  },
+  {
+    name: 'compact-bitmaps',
+    versions: ['v3'],
+    clusters: ['512'],
+    size: MIB,
+    content: 'filled',
+    bitmaps: true,
+    run: fragmented(editBitmaps),
+  },
+  {
+    name: 'compact-data-file',
+    versions: ['v3'],
+    clusters: ['512'],
+    size: 4 * MIB,
+    content: 'over backing file',
+    options: ['data_file=data.raw'],
+    run: fragmented(write, resize(8 * MIB)),
   },
   {
     name: 'mixed',

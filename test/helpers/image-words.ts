@@ -21,9 +21,9 @@ export function isEncrypted(path: string): boolean {
   } finally {
     closeSync(fd);
   }
-  return (
-    bytes.toString('latin1', 0, 3) === 'QFI' && bytes.readUInt32BE(HEADER.offsets.cryptMethod) > 0
-  );
+  // Version 1 has another header.
+  const isQcow2 = bytes.toString('latin1', 0, 3) === 'QFI' && bytes.readUInt32BE(4) > 1;
+  return isQcow2 && bytes.readUInt32BE(HEADER.offsets.cryptMethod) > 0;
 }
 
 /** How QEMU's tools and ours name an encrypted image. */

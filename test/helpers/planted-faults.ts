@@ -160,6 +160,11 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
     plant: withoutFlagWrites,
   },
   {
+    name: 'clusters that are moved after the entries that refer to them',
+    workloads: ['compact/v3/4k', 'compact/v2/512'],
+    plant: unordered('data', 'l2'),
+  },
+  {
     name: 'no dirty bit',
     workloads: ['growth/lazy/4k'],
     plant: withoutWrites('header: dirty'),

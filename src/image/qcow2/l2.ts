@@ -177,6 +177,28 @@ export function isZero(low: number): boolean {
   return (low & ZERO) !== 0;
 }
 
+/** An entry's halves, or an L1 entry's, with another host offset in place of its own. */
+export function withHostOffset(low: number, high: number, host: number): [number, number] {
+  const kept = high & ~OFFSET_HIGH;
+  return [((low & ~OFFSET_LOW) | (host % TWO_32)) >>> 0, (kept | Math.floor(host / TWO_32)) >>> 0];
+}
+
+/** Where a compressed entry's data begins. */
+export function compressedOffsetOf(geometry: Geometry, low: number, high: number): number {
+  const mask = 2 ** (geometry.compressedOffsetBits - 32) - 1;
+  return (high & mask) * TWO_32 + low;
+}
+
+/** A compressed entry's halves with its data elsewhere, at the same place within a sector. */
+export function withCompressedOffset(
+  geometry: Geometry,
+  high: number,
+  offset: number,
+): [number, number] {
+  const mask = 2 ** (geometry.compressedOffsetBits - 32) - 1;
+  return [offset % TWO_32, ((high & ~mask) | Math.floor(offset / TWO_32)) >>> 0];
+}
+
 /** An entry as one number. */
 export function entryValue(low: number, high: number): bigint {
   return (BigInt(high) << 32n) | BigInt(low);

@@ -139,6 +139,15 @@ export class ReferenceCounts {
     if (page !== undefined) page[cluster - this.#start] = 0;
   }
 
+  /** Takes `n` references of the cluster away; with the last one it has no use any more. */
+  remove(cluster: number, n: number): void {
+    const page = this.#find(cluster);
+    if (page === undefined) return;
+    const at = cluster - this.#start;
+    const count = (page[at]! >>> COUNT_SHIFT) - n;
+    page[at] = count <= 0 ? 0 : count * (1 << COUNT_SHIFT) + (page[at]! & ((1 << COUNT_SHIFT) - 1));
+  }
+
   count(cluster: number): number {
     const page = this.#find(cluster);
     return page === undefined ? 0 : page[cluster - this.#start]! >>> COUNT_SHIFT;

@@ -60,6 +60,8 @@ export interface ScanOptions {
   readonly repairsEntries?: boolean;
   /** Count clusters not too far past the end of the file, too: nothing shall be put there. */
   readonly countsPastEnd?: boolean;
+  /** Told of each range of compressed data, as often as it is met. */
+  readonly compressed?: (offset: number, size: number) => void;
 }
 
 /** Instead of the offset of a refcount block that is where none can be: it is not read. */
@@ -156,6 +158,7 @@ export class ReferenceScan implements DataCounter {
   }
 
   addDataRange(offset: number, size: number, n: number, seen: SeenFlag, exact?: bigint): void {
+    if (exact !== undefined) this.#options.compressed?.(offset, size);
     this.#range(USE.DATA, offset, size, n, seen, exact);
   }
 
