@@ -357,6 +357,30 @@ describe('map, info, snapshot by the words of qemu-img', () => {
     sameImages('sizes.qcow2', ['large', 'state']);
   });
 
+  it('snapshot of a disk of 0 bytes, which has no table', () => {
+    const image = join(directory, 'empty.qcow2');
+    qemuImg('create', '-q', '-f', 'qcow2', image, '0');
+    for (const line of [
+      'snapshot -c first',
+      'resize -q +1M',
+      'io -c write_-P_5_0_1M',
+      'snapshot -c second',
+      'snapshot -a first',
+      'snapshot -a second',
+      'snapshot -d first',
+    ]) {
+      const words = line.split(' ').map((word) => word.replaceAll('_', ' '));
+      const isSize = words[0] === 'resize';
+      const all = isSize ? [...words.slice(0, 2), image, words[2]!] : [...words, image];
+      const { status, stderr } = spawnSync(process.execPath, [CLI, ...all], { encoding: 'utf8' });
+      expect([line, status, stderr]).to.deep.equal([line, 0, '']);
+      qemuImg('check', '-q', image);
+    }
+    const disk = join(directory, 'empty.raw');
+    qemuImg('convert', '-O', 'raw', image, disk);
+    expect(readFileSync(disk)).to.deep.equal(Buffer.alloc(1 << 20, 5));
+  });
+
   it('snapshot, refused', async () => {
     await allSame(`
       snapshot

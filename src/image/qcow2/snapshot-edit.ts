@@ -81,7 +81,7 @@ export class SnapshotEditor {
     tableOf([...entries, newEntry({ ...fields, l1TableOffset: 0 })]);
     this.#flusher.flushCounts();
     this.#dirtyBit.set();
-    const copy = this.#copyL1(active, Math.max(1, active.size));
+    const copy = active.size === 0 ? 0 : this.#copyL1(active, active.size);
     this.#dirtyBit.cover(() => {
       const entry = newEntry({ ...fields, l1TableOffset: copy });
       this.#share(active, copy, () =>
@@ -105,7 +105,7 @@ export class SnapshotEditor {
       if (this.#tables.state.failed !== 0) throw error;
       // As it was: a count has no room, or the host has not. The flags are owed.
       if (added) this.#references.remove(active);
-      this.#freeL1(copy, Math.max(1, active.size));
+      this.#freeL1(copy, active.size);
       throw error;
     }
   }
@@ -193,10 +193,10 @@ export class SnapshotEditor {
 
   /** Lets go of an L1 table that nothing durable names. */
   #freeL1(offset: number, entries: number): void {
-    if (offset === 0) return;
+    // One without entries has no cluster that it could say is its own.
+    if (offset === 0 || entries === 0) return;
     const { clusterSize } = this.#tables.geometry;
-    // One without entries has a cluster all the same.
-    const clusters = Math.ceil((Math.max(1, entries) * L1_ENTRY_SIZE) / clusterSize);
+    const clusters = Math.ceil((entries * L1_ENTRY_SIZE) / clusterSize);
     this.#tables.forget(offset, clusters * clusterSize);
     this.#guard.disclaim(offset / clusterSize, clusters);
     this.#allocator.release(offset / clusterSize, clusters);
