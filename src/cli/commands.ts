@@ -155,8 +155,8 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'man',
-    usage: 'man',
-    summary: 'print the manual page: qcow2fs man | man -l -',
+    usage: 'man [qcow2fs | mount.qcow2fs]',
+    summary: 'print a manual page: qcow2fs man | man -l -',
     options: OPTIONS.man,
     operands: [],
     run: async (words) => (await import('./man-command.js')).runManCommand(words, COMMANDS),

@@ -1,7 +1,7 @@
-/** `man`: prints the manual page. */
+/** `man`: prints a manual page. */
 import type { Command } from './command.js';
 import { getopt } from './getopt.js';
-import { manualPage } from './man-page.js';
+import { manualPage, mountHelperPage } from './man-page.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
 
@@ -9,8 +9,10 @@ export async function runManCommand(
   words: string[],
   commands: readonly Command[],
 ): Promise<Outcome> {
-  const [extra] = getopt(words, []).operands;
+  const [page = 'qcow2fs', extra] = getopt(words, []).operands;
   if (extra !== undefined) throw new UsageError(`unexpected '${extra}'`);
-  process.stdout.write(manualPage(commands));
+  if (page === 'qcow2fs') process.stdout.write(manualPage(commands));
+  else if (page === 'mount.qcow2fs') process.stdout.write(mountHelperPage());
+  else throw new UsageError(`no page '${page}': there are qcow2fs and mount.qcow2fs`);
   return { status: 0 };
 }

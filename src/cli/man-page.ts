@@ -1,7 +1,10 @@
-/** The manual page qcow2fs(1), in the language of man(7), from the tables of commands and options. */
+/** The manual pages qcow2fs(1) and mount.qcow2fs(8), from the tables of commands and options. */
 import type { Command } from './command.js';
 import { optionWords } from './option-lines.js';
 import { MOUNT_OPTIONS } from './options.js';
+import { escapeText, item } from './roff.js';
+
+const DATE = '2026-11-26';
 
 const EXAMPLES: readonly (readonly [command: string, meaning: string])[] = [
   ['qcow2fs disk.qcow2 mnt', 'Mounts an image, to be read.'],
@@ -13,7 +16,7 @@ const EXAMPLES: readonly (readonly [command: string, meaning: string])[] = [
 
 export function manualPage(commands: readonly Command[]): string {
   const lines = [
-    '.TH QCOW2FS 1 "2026-11-26" "qcow2fs" "User Commands"',
+    `.TH QCOW2FS 1 "${DATE}" "qcow2fs" "User Commands"`,
     '.SH NAME',
     'qcow2fs \\- mount qcow2 images as flat raw files, and work on them',
     '.SH SYNOPSIS',
@@ -32,10 +35,7 @@ export function manualPage(commands: readonly Command[]): string {
     'In \\-o, or as long flags (\\-\\-cache\\-size=64M). Those of',
     '.BR mount (8)',
     'as nosuid, nodev, noexec and noatime are passed to the kernel.',
-    ...MOUNT_OPTIONS.flatMap(({ name, value, optional, help }) => {
-      const given = value === undefined ? '' : optional === true ? `[=${value}]` : `=${value}`;
-      return item(`${name}${given}`, help);
-    }),
+    ...mountOptions(),
     '.SH EXIT STATUS',
     ...item('0', 'all went well'),
     ...item('1', 'it failed; the reason is on standard error'),
@@ -50,9 +50,53 @@ export function manualPage(commands: readonly Command[]): string {
     '.SH SEE ALSO',
     '.BR qemu\\-img (1),',
     '.BR fusermount3 (1),',
+    '.BR mount.qcow2fs (8),',
     '.BR mount (8)',
   ];
   return `${lines.join('\n')}\n`;
+}
+
+/** Of the helper that mount(8) runs, which takes the same mount options. */
+export function mountHelperPage(): string {
+  const lines = [
+    `.TH MOUNT.QCOW2FS 8 "${DATE}" "qcow2fs" "System Administration"`,
+    '.SH NAME',
+    'mount.qcow2fs, umount.qcow2fs \\- mount qcow2 images by mount(8) and fstab(5)',
+    '.SH SYNOPSIS',
+    '.B mount \\-t qcow2fs',
+    escapeText('IMAGE MOUNTPOINT [-o OPTION[,OPTION...]]'),
+    '.br',
+    '.B umount',
+    'MOUNTPOINT',
+    '.SH DESCRIPTION',
+    'The helpers that',
+    '.BR mount (8)',
+    'and',
+    '.BR umount (8)',
+    'run for the types qcow2fs and fuse.qcow2fs. They are links to',
+    '.BR qcow2fs (1),',
+    'made in /sbin by',
+    '.BR "qcow2fs install\\-helpers" ,',
+    'and removed by its \\-\\-remove. The first returns when the mount answers, the other when',
+    'all is written and the image is released. Remounting is refused.',
+    '.SH OPTIONS',
+    'Words of fstab that are for others (noauto, user, nofail, x\\-systemd.* and the like) are ignored.',
+    ...mountOptions(),
+    '.SH FILES',
+    ...item('/etc/fstab', 'as: /srv/disk.qcow2 /mnt/disk qcow2fs rw,noauto,nofail 0 0'),
+    '.SH SEE ALSO',
+    '.BR qcow2fs (1),',
+    '.BR fstab (5),',
+    '.BR mount (8)',
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function mountOptions(): string[] {
+  return MOUNT_OPTIONS.flatMap(({ name, value, optional, help }) => {
+    const given = value === undefined ? '' : optional === true ? `[=${value}]` : `=${value}`;
+    return item(`${name}${given}`, help);
+  });
 }
 
 function synopsis(words: string): string[] {
@@ -69,23 +113,4 @@ function commandSection({ name, usage, summary, options, statuses }: Command): s
     ...(statuses === undefined ? [] : ['.PP', 'Exit statuses, beside 0 for success:']),
     ...Object.entries(statuses ?? {}).flatMap(([status, meaning]) => item(status, meaning)),
   ];
-}
-
-/** A term, and behind it what it means. */
-function item(term: string, meaning: string): string[] {
-  return ['.TP', `.B ${escapeText(term)}`, escapeText(meaning)];
-}
-
-/** As it stands there: no requests, no escapes, and signs that can be copied from the page. */
-function escapeText(text: string): string {
-  const plain = text
-    .replace(/…/g, '...')
-    .replace(/\\/g, '\\e')
-    .replace(/-/g, '\\-')
-    .replace(/`/g, '\\(ga')
-    .replace(/"/g, '\\(dq')
-    .replace(/'/g, '\\(aq')
-    .replace(/\^/g, '\\(ha')
-    .replace(/~/g, '\\(ti');
-  return /^[.']/.test(plain) ? `\\&${plain}` : plain;
 }

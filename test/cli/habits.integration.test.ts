@@ -20,22 +20,36 @@ describe('the manual page', () => {
   const temp = useTempFolder();
   skipSuite(() => lacking('man', 'mandoc'));
 
-  it('is the one that was built, has no faults, and tells of every command and option', () => {
-    const { stdout: page } = run(CLI, ['man']);
-    expect(readFileSync(new URL('../man/qcow2fs.1', `file://${CLI}`), 'utf8')).to.equal(page);
-    writeFileSync(temp.at('qcow2fs.1'), page);
-    const lint = run('mandoc', ['-Tlint', '-W', 'warning', temp.at('qcow2fs.1')]);
+  const plain = (text: string) => text.replace(/…/g, '...');
+
+  /** What man(1) shows of a page, which is the one that was built, and has no faults. */
+  function shown(name: string, file: string): string {
+    const { stdout: page } = run(CLI, ['man', name]);
+    expect(readFileSync(new URL(`../man/${file}`, `file://${CLI}`), 'utf8')).to.equal(page);
+    writeFileSync(temp.at(file), page);
+    const lint = run('mandoc', ['-Tlint', '-W', 'warning', temp.at(file)]);
     expect(lint).to.include({ status: 0, stdout: '' });
-    const words = ['--warnings', '-l', temp.at('qcow2fs.1')];
+    const words = ['--warnings', '-l', temp.at(file)];
     const { status, stdout, stderr } = run('man', words, { MANWIDTH: '1000', MANPAGER: 'cat' });
     expect({ status, stderr }).to.deep.equal({ status: 0, stderr: '' });
-    const plain = (text: string) => text.replace(/…/g, '...');
+    return stdout;
+  }
+
+  it('tells of every command and option', () => {
+    const stdout = shown('qcow2fs', 'qcow2fs.1');
     for (const { usage, options } of COMMANDS) {
       expect(stdout).to.include(plain(usage));
       for (const { help } of options) expect(stdout).to.include(plain(help));
     }
     for (const { name, help } of MOUNT_OPTIONS)
       expect(stdout).to.include(name).and.include(plain(help));
+  });
+
+  it('of the helper of mount(8) tells of every mount option', () => {
+    const page = shown('mount.qcow2fs', 'mount.qcow2fs.8');
+    for (const { name, help } of MOUNT_OPTIONS)
+      expect(page).to.include(name).and.include(plain(help));
+    expect(run(CLI, ['man', 'mount'])).to.include({ status: 1 });
   });
 });
 
