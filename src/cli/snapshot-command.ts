@@ -69,7 +69,7 @@ async function onMount(target: string, action: Action | undefined, list: boolean
   if (list) printList(mount.listMounted(target));
   if (action === undefined) return;
   const { what, vmState } = action;
-  inWords(action, false, () => {
+  inWords(action, true, () => {
     if (what === 'apply') mount.control(target, 'revert', action.name);
     else if (what === 'delete') mount.control(target, 'delete', action.name);
     else if (vmState === undefined) mount.control(target, 'create', cutName(action.name));
