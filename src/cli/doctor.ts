@@ -12,6 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { errnoName, errnoOf } from '../errors.js';
+import { HELPER_PATH } from '../fuse/device.js';
 import { lockByte, unlockByte } from '../sys/locks.js';
 
 /** `optional`: what is missing there, images can be mounted without. */
@@ -30,7 +31,6 @@ const SETUID = 0o4000;
 const CAP_SYS_ADMIN = 21n;
 /** Less free space than this is told. */
 const GIB = 1 << 30;
-const HELPER_FOLDERS = ['/usr/local/bin', '/usr/bin', '/bin'];
 
 /** The findings, what is needed first. */
 export function examineMachine(): Finding[] {
@@ -95,7 +95,7 @@ function capability(): Finding {
 
 function fusermount(): Finding {
   const name = 'fusermount3';
-  const folders = [...(process.env.PATH ?? '').split(delimiter), ...HELPER_FOLDERS];
+  const folders = `${process.env.PATH ?? ''}${delimiter}${HELPER_PATH}`.split(delimiter);
   const path = folders
     .filter(Boolean)
     .map((folder) => join(folder, name))

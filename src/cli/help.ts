@@ -1,7 +1,7 @@
 /** `--help`, from the tables of commands and options. */
 import type { Command } from './command.js';
 import { COMMANDS } from './commands.js';
-import { optionLines } from './option-lines.js';
+import { mountOptionWords, optionLines } from './option-lines.js';
 import { MOUNT_OPTIONS } from './options.js';
 import { programName } from './program.js';
 
@@ -65,11 +65,9 @@ function statusLines(statuses: NonNullable<Command['statuses']>): string[] {
 }
 
 function mountOptions(): string[] {
-  const options = MOUNT_OPTIONS.map(({ name, value, optional, help }) => {
-    const given = optional === true ? `[=${value}]` : `=${value}`;
-    const head = value === undefined ? name : `${name}${given}`;
-    return `  ${head.padEnd(COLUMN)}${help}`;
-  });
+  const options = MOUNT_OPTIONS.map(
+    (option) => `  ${mountOptionWords(option).padEnd(COLUMN)}${option.help}`,
+  );
   return [
     'Mount options, in -o or as long flags (--cache-size=64M):',
     ...options,

@@ -1,6 +1,6 @@
 /** The manual pages qcow2fs(1) and mount.qcow2fs(8), from the tables of commands and options. */
 import type { Command } from './command.js';
-import { optionWords } from './option-lines.js';
+import { mountOptionWords, optionWords } from './option-lines.js';
 import { MOUNT_OPTIONS } from './options.js';
 import { escapeText, item } from './roff.js';
 
@@ -93,10 +93,7 @@ export function mountHelperPage(): string {
 }
 
 function mountOptions(): string[] {
-  return MOUNT_OPTIONS.flatMap(({ name, value, optional, help }) => {
-    const given = value === undefined ? '' : optional === true ? `[=${value}]` : `=${value}`;
-    return item(`${name}${given}`, help);
-  });
+  return MOUNT_OPTIONS.flatMap((option) => item(mountOptionWords(option), option.help));
 }
 
 function synopsis(words: string): string[] {

@@ -42,7 +42,7 @@ export interface MountRequest {
 
 const DEVICE = '/dev/fuse';
 const HELPER = 'fusermount3';
-const HELPER_PATH = '/usr/local/bin:/usr/bin:/bin';
+export const HELPER_PATH = '/usr/local/bin:/usr/bin:/bin';
 const NOT_INSTALLED = `${HELPER} is not installed: an ordinary user needs it (package fuse3)`;
 
 /** The flag that a name sets; with `clears`, the one it takes away. */

@@ -362,7 +362,7 @@ function qcow2Layer(
 }
 
 /** A thread has its own: it keeps what it works on. */
-function cipherOf({ key }: Qcow2Description): LayerCipher | null {
+export function cipherOf({ key }: Pick<Qcow2Description, 'key'>): LayerCipher | null {
   if (key === null) return null;
   return { sectors: sectorCipher(key), byHostOffset: key.byHostOffset };
 }

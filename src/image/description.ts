@@ -9,6 +9,7 @@ import { SECTOR_SIZE } from './extent.js';
 import { alignUp } from '../codec/bits.js';
 import type { Bitmap } from './qcow2/bitmaps.js';
 import type { Qcow2Header } from './qcow2/header.js';
+import { COMPRESSION_TYPE } from './qcow2/layout.js';
 import type { Snapshot } from './qcow2/snapshots.js';
 import type { NullDisk, Window } from './spec.js';
 
@@ -85,6 +86,11 @@ export function namedBacking(layer: LayerDescription): NamedBacking | null {
 export function layerClusterSize(layer: LayerDescription): number | null {
   if (layer.format === 'raw') return null;
   return layer.format === 'qcow2' ? layer.header.geometry.clusterSize : layer.facts.clusterSize;
+}
+
+/** Its compression type, by qcow2's numbers; what others have that hold compressed data is zlib's. */
+export function layerCompression(layer: LayerDescription): number {
+  return layer.format === 'qcow2' ? layer.header.compressionType : COMPRESSION_TYPE.ZLIB;
 }
 
 /** A chain of layers: the image itself first, its deepest backing file last. */

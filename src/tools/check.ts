@@ -8,7 +8,7 @@ import { storageOf } from '../image/file-storage.js';
 import { formatDriver } from '../image/formats.js';
 import { closeImage, type OpenPolicy } from '../image/open.js';
 import { checkImage } from '../image/qcow2/check.js';
-import type { CheckedImage } from '../image/qcow2/checked-image.js';
+import { type CheckedImage, clusterLimit } from '../image/qcow2/checked-image.js';
 import type { Finding } from '../image/qcow2/check-findings.js';
 import { checkBitmapTables } from '../image/qcow2/bitmaps.js';
 import { readHeader } from '../image/qcow2/header.js';
@@ -138,6 +138,6 @@ function checkedImage({ file, bitmaps }: Qcow2Description): CheckedImage {
   const header = readHeader(storage, 'check');
   const isDevice = fstatSync(file.fd).isBlockDevice();
   const { clusterSize } = header.geometry;
-  const limit = isDevice ? Math.floor(storage.size() / clusterSize) : Number.POSITIVE_INFINITY;
+  const limit = clusterLimit(storage, isDevice, clusterSize);
   return { storage, header, bitmaps, limit };
 }

@@ -1,11 +1,12 @@
 /** Moving what an image holds to its beginning, and cutting its file: nothing that is read changes. */
 import { fstatSync } from 'node:fs';
 import { ImageError } from '../errors.js';
-import { sectorCipher } from '../image/crypto/sector-cipher.js';
+import { cipherOf } from '../image/attach.js';
 import type { ImageDescription, Qcow2Description } from '../image/description.js';
 import { storageOf } from '../image/file-storage.js';
 import { closeImage } from '../image/open.js';
 import { checkImage } from '../image/qcow2/check.js';
+import { clusterLimit } from '../image/qcow2/checked-image.js';
 import { type CompactOptions, type CompactResult, compactSteps } from '../image/qcow2/compact.js';
 import { setFeatures } from '../image/qcow2/header-edit.js';
 import { readBitmaps } from '../image/qcow2/bitmaps.js';
@@ -55,20 +56,18 @@ export function* compactImage(
 /** The same of an image that is open, with its file in `storage`. */
 export function* compactLayer(
   storage: MutableStorage,
-  { key }: Pick<Qcow2Description, 'key'>,
+  layer: Pick<Qcow2Description, 'key'>,
   isDevice: boolean,
   { dryRun = false, batch }: Pick<CompactOptions, 'dryRun' | 'batch'>,
 ): Steps<CompactResult> {
   const { clusterSize } = readHeader(storage).geometry;
-  const limit = isDevice ? Math.floor(storage.size() / clusterSize) : Number.POSITIVE_INFINITY;
+  const limit = clusterLimit(storage, isDevice, clusterSize);
   yield* stepsWithin(settle(storage, limit, dryRun), 0, PART.CHECKED);
   const header = readHeader(storage);
   const snapshots = readSnapshots(storage, header);
   const bitmaps = readBitmaps(storage, header);
   const source = { storage, header, snapshots, bitmaps, limit };
-  const cipher =
-    key === null ? null : { sectors: sectorCipher(key), byHostOffset: key.byHostOffset };
-  const options = { dryRun, cipher, ...(batch !== undefined && { batch }) };
+  const options = { dryRun, cipher: cipherOf(layer), ...(batch !== undefined && { batch }) };
   return yield* stepsWithin(compactSteps(source, options), PART.CHECKED, 1);
 }
 

@@ -3,14 +3,13 @@
  * copied where the target reads as zeroes already; over a backing file neither is what the source has in
  * its own.
  */
-import { filesOf } from '../image/description.js';
 import { fstatSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { isExpected } from '../errors.js';
+import { filesOf, layerCompression } from '../image/description.js';
 import { fileIdentity } from '../image/file-identity.js';
 import { allocateImageMemory } from '../image/memory.js';
 import type { Bitmap } from '../image/qcow2/bitmaps.js';
-import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
 import { allocateCopyState, CopyState } from '../shared/copy-state.js';
 import type { ConvertTarget } from './convert-target.js';
 import { runCopy } from './copy.js';
@@ -141,8 +140,7 @@ function partOf(source: ConvertSource, owners: number): SourcePart {
 
 function compressionOf(target: ConvertTarget) {
   const [top] = target.disk.description.layers;
-  const type = top.format === 'qcow2' ? top.header.compressionType : COMPRESSION_TYPE.ZLIB;
-  return { type, clusterSize: target.unit };
+  return { type: layerCompression(top), clusterSize: target.unit };
 }
 
 /** What lies behind the end of a backing file reads as zeroes in any case. */

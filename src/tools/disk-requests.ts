@@ -5,7 +5,7 @@
  */
 import { alignDown, alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
-import { layerClusterSize } from '../image/description.js';
+import { layerClusterSize, layerCompression } from '../image/description.js';
 import { EXTENT, Extent } from '../image/extent.js';
 import { formatOf } from '../image/probe.js';
 import { compressCluster, loadZstd } from '../image/qcow2/compression.js';
@@ -101,7 +101,7 @@ export class DiskRequests {
     const top = this.#disk.description.layers[0];
     const isQcow2 = top.format === 'qcow2' && top.dataFile === null;
     if (!isQcow2 && top.format !== 'qcow') throw unsupported('compressed data');
-    const compressionType = isQcow2 ? top.header.compressionType : COMPRESSION_TYPE.ZLIB;
+    const compressionType = layerCompression(top);
     if (compressionType === COMPRESSION_TYPE.ZSTD) await loadZstd();
     const clusterSize = this.#clusterSize;
     const end = offset + length;

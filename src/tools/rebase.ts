@@ -5,12 +5,11 @@
  */
 import { realpathSync } from 'node:fs';
 import { errnoOf, ERRNO, ImageError, isExpected } from '../errors.js';
-import { layerClusterSize, type LayerDescription } from '../image/description.js';
+import { layerClusterSize, layerCompression, type LayerDescription } from '../image/description.js';
 import { SECTOR_SIZE } from '../image/extent.js';
 import type { Disk } from '../image/disk.js';
 import type { BackingName } from '../image/writer.js';
 import { compressCluster } from '../image/qcow2/compression.js';
-import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { strerror } from '../sys/libc.js';
 import { heldAbove } from './held.js';
@@ -101,11 +100,10 @@ interface Units {
 }
 
 function unitsOf(layer: LayerDescription): Units {
-  if (layer.format === 'qcow2') {
-    return { ...layer.header.geometry, compressionType: layer.header.compressionType };
-  }
+  const compressionType = layerCompression(layer);
+  if (layer.format === 'qcow2') return { ...layer.header.geometry, compressionType };
   const clusterSize = layerClusterSize(layer) ?? SECTOR_SIZE;
-  return { clusterSize, subclusterSize: clusterSize, compressionType: COMPRESSION_TYPE.ZLIB };
+  return { clusterSize, subclusterSize: clusterSize, compressionType };
 }
 
 type Kind = 'same' | 'zero' | 'data';

@@ -2,8 +2,8 @@
 import type { Command } from '../command.js';
 import type { Takes } from '../command-options.js';
 import { MOUNT_OPTIONS } from '../options.js';
-import { isWords, LIST_MOUNTS, MOUNT, mountWords } from './words.js';
-import { names, optionsOf } from './words.js';
+import { optionNames } from '../option-lines.js';
+import { isWords, LIST_MOUNTS, MOUNT, mountWords, optionsOf } from './words.js';
 
 export function bashCompletion(commands: readonly Command[]): string {
   return `${[
@@ -17,7 +17,7 @@ export function bashCompletion(commands: readonly Command[]): string {
 function optionTable(commands: readonly Command[]): string[] {
   const cases = commands.map((command) => {
     const words = optionsOf(command).flatMap((option) =>
-      names(option).map((name) => {
+      optionNames(option).map((name) => {
         return name.startsWith('--') && option.value === true ? `${name}=` : name;
       }),
     );
@@ -38,7 +38,9 @@ function valueTable(commands: readonly Command[]): string[] {
     for (const option of optionsOf(command)) {
       if (option.value === undefined) continue;
       const list = command.name === MOUNT && option.short === 'o';
-      const keys = names(option).filter((name) => name.startsWith('--') || option.value === true);
+      const keys = optionNames(option).filter(
+        (name) => name.startsWith('--') || option.value === true,
+      );
       const takes = list ? 'list' : (option.takes ?? 'any');
       line(
         keys.map((name) => `${command.name} ${name}`),

@@ -25,14 +25,6 @@ function asOption({ name, value, optional, help, takes }: OptionRecord): Command
   };
 }
 
-/** The words of an option: `-f`, `--format`. */
-export function names({ short, long }: CommandOption): string[] {
-  return [
-    ...(short === undefined ? [] : [`-${short}`]),
-    ...(long === undefined ? [] : [`--${long}`]),
-  ];
-}
-
 /** The words in a mount's `-o`: `cache=` is followed by a value. */
 export function mountWords(): string[] {
   const known = MOUNT_OPTIONS.flatMap(({ name, value, optional }) => [

@@ -45,15 +45,8 @@ export class ClusterCopier {
 
   /** The same of sectors with compressed data. */
   sectors(moves: readonly SectorMove[]): void {
-    const { storage } = this.#state;
-    const most = this.#buffer.length / SECTOR_SIZE;
     for (const { from, to, count } of moves) {
-      for (let done = 0; done < count; ) {
-        const n = Math.min(most, count - done);
-        this.#load(0, n * SECTOR_SIZE, (from + done) * SECTOR_SIZE);
-        storage.write(this.#buffer, 0, n * SECTOR_SIZE, (to + done) * SECTOR_SIZE);
-        done += n;
-      }
+      this.bytes(from * SECTOR_SIZE, to * SECTOR_SIZE, count * SECTOR_SIZE);
     }
   }
 
@@ -87,9 +80,7 @@ export class ClusterCopier {
     const use = useIn(counts.word(cluster));
     if (use === USE.L2_TABLE) {
       const { view } = this.#buffer;
-      const part = {
-        view: new DataView(view.buffer, view.byteOffset + at, clusterSize),
-      };
+      const part = { view: new DataView(view.buffer, view.byteOffset + at, clusterSize) };
       patchL2(this.#state, part, clusterSize, moves);
     } else if (use === USE.DATA && this.#cipher !== null && this.#cipher.byHostOffset) {
       const { sectors } = this.#cipher;

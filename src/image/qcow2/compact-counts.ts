@@ -4,7 +4,7 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { CompactState } from './compact-state.js';
 import { setRefcountTable } from './header-edit.js';
 import { readBlock, writeCount } from './refcount-compare.js';
-import { writeOffset } from './refcount-correct.js';
+import { storeOffset } from './refcount-correct.js';
 import { USE } from './reference-counts.js';
 
 const ENTRY_SIZE = 8;
@@ -59,9 +59,7 @@ export function makeBlocks(state: CompactState, indexes: readonly number[], dry:
 export function nameBlock(state: CompactState, index: number): void {
   const { storage, blocks, tables } = state;
   const table = tables.find(({ kind }) => kind === 'refcounts')!;
-  const entry = new IoBuffer(ENTRY_SIZE);
-  writeOffset(entry, 0, blocks[index]!);
-  storage.write(entry, 0, ENTRY_SIZE, table.offset + index * ENTRY_SIZE);
+  storeOffset(storage, table.offset + index * ENTRY_SIZE, blocks[index]!);
 }
 
 /** Blocks that count only clusters from `end` on, which have no references but those of blocks. */

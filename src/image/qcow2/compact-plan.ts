@@ -4,7 +4,8 @@
  * a batch do not depend on each other.
  */
 import { alignDown, divCeil } from '../../codec/bits.js';
-import { clustersOf, type CompactState, usedClusters } from './compact-state.js';
+import { SECTOR_SIZE } from '../extent.js';
+import { clustersOf, type CompactState, isCell, usedClusters } from './compact-state.js';
 import { type CompressedRun, gatherRuns, packRuns, type RunPlace } from './compact-runs.js';
 import { PAGE_SIZE, USE, useIn } from './reference-counts.js';
 
@@ -110,7 +111,7 @@ export class CompactPlanner {
       let packed: ReturnType<typeof packRuns> = { places: [], used: new Map() };
       if (cells.length < sources.length) {
         gathered ??= gatherRuns(this.#state, last, end);
-        const perCluster = this.#state.geometry.clusterSize / 512;
+        const perCluster = this.#state.geometry.clusterSize / SECTOR_SIZE;
         const runs = gathered.filter((run) => run.end > last * perCluster);
         packed = packRuns(this.#state, runs, holes, cells.length);
       }
@@ -169,17 +170,15 @@ export function planTables(
   state: CompactState,
   end: number,
 ): { tables: TablePlan[]; sources: number[]; places: number[] } {
-  const { tables, geometry, counts, blocks, perBlock, bound, compressed, limit } = state;
+  const { tables, geometry, counts, blocks, perBlock, limit } = state;
   const { clusterSize } = geometry;
   const reserved = new Set<number>();
   const isFree = (cluster: number) =>
     counts.word(cluster) === 0 &&
     !reserved.has(cluster) &&
     (blocks[Math.floor(cluster / perBlock)] ?? 0) !== 0;
-  const isCell = (cluster: number) =>
-    counts.word(cluster) !== 0 && !bound.has(cluster) && !compressed.has(cluster);
   const canMove = (cluster: number) =>
-    isFree(cluster) || (!reserved.has(cluster) && isCell(cluster));
+    isFree(cluster) || (!reserved.has(cluster) && isCell(state, cluster));
   const find = (length: number, before: number, fits: (cluster: number) => boolean): number => {
     let run = 0;
     for (let cluster = 1; cluster < before; cluster++) {
@@ -201,7 +200,7 @@ export function planTables(
     for (let n = 0; n < length; n++) reserved.add(to + n);
     planned.push({ index, to });
   }
-  const sources = [...reserved].filter(isCell).sort((a, b) => a - b);
+  const sources = [...reserved].filter((cluster) => isCell(state, cluster)).sort((a, b) => a - b);
   const places: number[] = [];
   for (let cluster = 1; places.length < sources.length; cluster++) {
     if (cluster >= Math.min(limit, blocks.length * perBlock)) return { ...NO_TABLES };

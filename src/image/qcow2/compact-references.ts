@@ -31,64 +31,55 @@ export interface Moves {
   readonly end: number;
 }
 
-/** Changes the entries in the `length` bytes of L2 table in `buffer`; answers the bytes that differ then. */
-export function patchL2(
-  { geometry, header }: CompactState,
-  { view }: Pick<IoBuffer, 'view'>,
-  length: number,
-  moves: Moves,
-): { first: number; end: number } {
-  const { clusterSize, l2EntrySize } = geometry;
-  const { cells, runs, first, end } = moves;
-  const changed = { first: length, end: 0 };
-  // Those name clusters of the data file.
-  if (hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE)) return changed;
-  for (let at = 0; at < length; at += l2EntrySize) {
-    const high = view.getUint32(at);
-    const low = view.getUint32(at + 4);
-    if (low === 0 && high === 0) continue;
-    let entry: [number, number];
-    if (isCompressed(high)) {
-      const offset = runs.get(compressedOffsetOf(geometry, low, high));
-      if (offset === undefined) continue;
-      entry = withCompressedOffset(geometry, high, offset);
-    } else {
-      const cluster = hostOffsetOf(low, high) / clusterSize;
-      if (cluster < first || cluster >= end) continue;
-      const place = cells.get(cluster);
-      if (place === undefined) continue;
-      entry = withHostOffset(low, high, place * clusterSize);
-    }
-    view.setUint32(at, entry[1]);
-    view.setUint32(at + 4, entry[0]);
-    changed.first = Math.min(changed.first, at);
-    changed.end = at + 8;
-  }
-  return changed;
-}
+/** What an entry's halves become, the lower one first; undefined where it stays as it is. */
+type ChangeEntry = (low: number, high: number) => [number, number] | undefined;
 
-/** Entries of 8 bytes with a host offset: of L1 tables and bitmap tables. */
-function patchOffsets(
-  { geometry }: CompactState,
+/** Changes the entries, one every `step` bytes, of the first `length` bytes; answers the bytes that differ then. */
+function patchEntries(
   { view }: Pick<IoBuffer, 'view'>,
   length: number,
-  { cells, first, end }: Moves,
+  step: number,
+  change: ChangeEntry,
 ): { first: number; end: number } {
   const changed = { first: length, end: 0 };
-  for (let at = 0; at < length; at += ENTRY_SIZE) {
-    const high = view.getUint32(at);
-    const low = view.getUint32(at + 4);
-    const cluster = hostOffsetOf(low, high) / geometry.clusterSize;
-    if (cluster < first || cluster >= end) continue;
-    const place = cells.get(cluster);
-    if (place === undefined) continue;
-    const entry = withHostOffset(low, high, place * geometry.clusterSize);
+  for (let at = 0; at < length; at += step) {
+    const entry = change(view.getUint32(at + 4), view.getUint32(at));
+    if (entry === undefined) continue;
     view.setUint32(at, entry[1]);
     view.setUint32(at + 4, entry[0]);
     changed.first = Math.min(changed.first, at);
     changed.end = at + ENTRY_SIZE;
   }
   return changed;
+}
+
+/** Of entries with the offset of a host cluster: in L1 tables and bitmap tables, and most of L2 tables. */
+function movingClusters({ geometry }: CompactState, { cells, first, end }: Moves): ChangeEntry {
+  const { clusterSize } = geometry;
+  return (low, high) => {
+    const cluster = hostOffsetOf(low, high) / clusterSize;
+    if (cluster < first || cluster >= end) return undefined;
+    const place = cells.get(cluster);
+    return place === undefined ? undefined : withHostOffset(low, high, place * clusterSize);
+  };
+}
+
+/** Changes the entries in the `length` bytes of L2 table in `buffer`; answers the bytes that differ then. */
+export function patchL2(
+  state: CompactState,
+  buffer: Pick<IoBuffer, 'view'>,
+  length: number,
+  moves: Moves,
+): { first: number; end: number } {
+  const { geometry, header } = state;
+  // Those name clusters of the data file.
+  if (hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE)) return { first: length, end: 0 };
+  const ofCluster = movingClusters(state, moves);
+  return patchEntries(buffer, length, geometry.l2EntrySize, (low, high) => {
+    if (!isCompressed(high)) return ofCluster(low, high);
+    const offset = moves.runs.get(compressedOffsetOf(geometry, low, high));
+    return offset === undefined ? undefined : withCompressedOffset(geometry, high, offset);
+  });
 }
 
 export function isL1({ kind }: MovableTable): boolean {
@@ -127,10 +118,11 @@ export function patchAll(state: CompactState, moves: Moves): void {
     });
   }));
   const reader = new TableReader(storage);
+  const ofCluster = movingClusters(state, moves);
   for (const table of tables) {
     if (!isL1(table) && table.kind !== 'bitmap') continue;
     reader.forEachBlock(table.offset, table.size, (length, position) => {
-      const { first, end } = patchOffsets(state, reader.buffer, length, moves);
+      const { first, end } = patchEntries(reader.buffer, length, ENTRY_SIZE, ofCluster);
       if (end > first) storage.write(reader.buffer, first, end - first, position + first);
     });
   }

@@ -16,7 +16,7 @@
  */
 import { divCeil } from '../../codec/bits.js';
 import type { MutableStorage } from '../../storage/storage.js';
-import { IoBuffer } from '../../sys/io-buffer.js';
+import { SECTOR_SIZE } from '../extent.js';
 import { type Steps, stepsWithin } from '../steps.js';
 import { ClusterCopier } from './compact-copy.js';
 import { dropBlocks, makeBlocks, nameBlock, spareBlocks, storeCounts } from './compact-counts.js';
@@ -42,6 +42,7 @@ import {
 import { setL1, setRefcountTable, setSnapshots } from './header-edit.js';
 import { BITMAP_DIRECTORY_ENTRY } from './layout.js';
 import type { LayerCipher } from './mapping.js';
+import { storeOffset } from './refcount-correct.js';
 import { USE, useIn } from './reference-counts.js';
 
 /** Bytes of a batch at least: that much more the file may take meanwhile. */
@@ -223,7 +224,7 @@ class Compaction {
   #releaseRun({ offset, end, references }: { offset: number; end: number; references: number }) {
     const { counts, compressed, geometry } = this.#state;
     const left: number[] = [];
-    const last = Math.floor((end * 512 - 1) / geometry.clusterSize);
+    const last = Math.floor((end * SECTOR_SIZE - 1) / geometry.clusterSize);
     for (let at = Math.floor(offset / geometry.clusterSize); at <= last; at++) {
       counts.remove(at, references);
       if (counts.word(at) === 0) compressed.delete(at);
@@ -291,23 +292,16 @@ class Compaction {
         setRefcountTable(storage, { refcountTableOffset: offset, refcountTableClusters });
         return;
       case 'snapshot l1':
-        this.#writeOffset(within('snapshots'), offset);
+        storeOffset(storage, within('snapshots'), offset);
         return;
       case 'bitmap': {
         const { bitmapTableOffset } = BITMAP_DIRECTORY_ENTRY.offsets;
-        this.#writeOffset(within('bitmap directory') + bitmapTableOffset, offset);
+        storeOffset(storage, within('bitmap directory') + bitmapTableOffset, offset);
         return;
       }
       default:
-        this.#writeOffset(extensionOffsetAt(storage, kind), offset);
+        storeOffset(storage, extensionOffsetAt(storage, kind), offset);
     }
-  }
-
-  /** 8 bytes, which lie in one sector. */
-  #writeOffset(at: number, offset: number): void {
-    const entry = new IoBuffer(8);
-    entry.view.setBigUint64(0, BigInt(offset));
-    this.#storage.write(entry, 0, 8, at);
   }
 
   /** Step 3, but for the counts: what nothing refers to any more is behind the end. */
@@ -346,7 +340,9 @@ function isNamedByHeader({ kind }: MovableTable): boolean {
 function movesOf({ sources, places, runs }: Batch): Moves {
   return {
     cells: new Map(sources.map((source, n) => [source, places[n]!])),
-    runs: new Map(runs.map(({ run, to }) => [run.offset, to * 512 + (run.offset % 512)])),
+    runs: new Map(
+      runs.map(({ run, to }) => [run.offset, to * SECTOR_SIZE + (run.offset % SECTOR_SIZE)]),
+    ),
     first: sources[0] ?? 0,
     end: (sources.at(-1) ?? -1) + 1,
   };

@@ -21,7 +21,7 @@ import {
   type TablePlace,
   writeNewBlocks,
   writeNewTable,
-  writeOffset,
+  storeOffset,
 } from './refcount-correct.js';
 import { MAX_COUNT, type ReferenceCounts, USE } from './reference-counts.js';
 import { scanReferences, type SnapshotTables } from './references.js';
@@ -230,10 +230,9 @@ class RefcountRepair {
   }
 
   #writeEntries(placed: Map<number, number>): void {
-    const entry = new IoBuffer(8);
+    const { refcountTableOffset } = this.#header;
     for (const [index, offset] of placed) {
-      writeOffset(entry, 0, offset);
-      this.#storage.write(entry, 0, 8, this.#header.refcountTableOffset + index * 8);
+      storeOffset(this.#storage, refcountTableOffset + index * 8, offset);
     }
   }
 }

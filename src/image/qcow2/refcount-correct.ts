@@ -79,6 +79,13 @@ export function writeNewTable(
   storage.write(bytes, 0, bytes.length, start * clusterSize);
 }
 
-export function writeOffset({ view }: IoBuffer, index: number, offset: number): void {
+function writeOffset({ view }: IoBuffer, index: number, offset: number): void {
   view.setBigUint64(index * 8, BigInt(offset));
+}
+
+/** Writes one offset at byte `at` of the file, a multiple of 8: within one sector. */
+export function storeOffset(storage: MutableStorage, at: number, offset: number): void {
+  const entry = new IoBuffer(8);
+  writeOffset(entry, 0, offset);
+  storage.write(entry, 0, 8, at);
 }
