@@ -75,7 +75,28 @@ describe('compactImage()', () => {
   const temp = useTempFolder();
   printSeed();
 
+  /**
+   * An image that QEMU made, as it left it: where compressed data comes over other data, QEMU 7.2 now and then
+   * leaves entries that it cannot read itself, and another one is made.
+   */
   function make(kind: Kind, random: Random): string {
+    for (;;) {
+      const path = makeOne(kind, random);
+      if (canRead(path, kind)) return path;
+    }
+  }
+
+  function canRead(path: string, kind: Kind): boolean {
+    return [[], ...namesOf(kind).map((name) => ['-l', name])].every((which) => {
+      return tryQemuImg('convert', '-O', 'raw', ...which, path, temp.at('read')).status === 0;
+    });
+  }
+
+  function namesOf({ snapshots }: Kind): string[] {
+    return snapshots === true ? ['s0', 's2'] : [];
+  }
+
+  function makeOne(kind: Kind, random: Random): string {
     const path = temp.at('image.qcow2');
     const options = `${kind.options},cluster_size=${kind.clusterSize}`;
     qemuImg('create', '-q', '-f', 'qcow2', '-o', options, path, String(kind.size));
@@ -91,13 +112,12 @@ describe('compactImage()', () => {
     return path;
   }
 
-  function contents(path: string, { snapshots, bitmaps }: Kind): unknown {
-    const names = snapshots === true ? ['s0', 's2'] : [];
+  function contents(path: string, kind: Kind): unknown {
     return {
-      disks: [qemuRead(path), ...names.map((name) => qemuRead(path, name))].map((bytes) =>
+      disks: [qemuRead(path), ...namesOf(kind).map((name) => qemuRead(path, name))].map((bytes) =>
         bytes.toString('latin1'),
       ),
-      bitmaps: bitmaps === true ? ['b0', 'b1'].map((name) => qemuDirty(path, name)) : [],
+      bitmaps: kind.bitmaps === true ? ['b0', 'b1'].map((name) => qemuDirty(path, name)) : [],
     };
   }
 
