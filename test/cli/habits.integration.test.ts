@@ -142,7 +142,7 @@ describe('a program whose native library is missing', () => {
     expect(examined.status).to.equal(1);
     expect(examined.stdout).to.match(/^missing +program .*cannot be loaded: no koffi here/m);
     expect(examined.stdout).to.include('npm install --include=optional');
-    const { status, stderr } = run(process.execPath, [...words, 'info', '/dev/null']);
+    const { status, stderr } = run(process.execPath, [...words, 'info', CLI]);
     expect(status).to.equal(1);
     expect(stderr).to.match(
       /^qcow2fs: .*@koromix.* cannot be loaded: no koffi here .*Node\.js 20 or later/,
