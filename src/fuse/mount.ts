@@ -1,7 +1,8 @@
 /** Mounting an image: from its path to workers that serve it, and to the end of the mount. */
-import { closeSync } from 'node:fs';
+import { accessSync, closeSync, constants } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describeError, ImageError } from '../errors.js';
 import { AttachedImage, prepareToAttach } from '../image/attach.js';
 import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
@@ -13,11 +14,13 @@ import { allocateOpenFiles } from '../mount/open-files.js';
 import { allocateMountState, MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { type LogDescription, log } from '../sys/log.js';
+import { becomeUser, type User } from '../sys/privileges.js';
 import { type MountOptions, mountDevice } from './device.js';
 import { Flusher } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
 import { OwnMount } from './own-mount.js';
-import { WorkerPool } from './pool.js';
+import { startUnmounter } from './unmounter.js';
+import { WORKER_URL, WorkerPool } from './pool.js';
 
 export const DEFAULT_CACHE_SIZE = 32 << 20;
 
@@ -56,6 +59,8 @@ export interface MountInput {
   readonly device: Omit<MountOptions, 'maxRead'>;
   /** Only root and the mounting user may, though others can reach the mount. */
   readonly onlyUser?: number | undefined;
+  /** Root's daemon becomes this user as soon as it has mounted. */
+  readonly user?: User | undefined;
   readonly cacheSize: number;
   readonly workers: number;
   readonly log: LogDescription;
@@ -99,7 +104,7 @@ export async function mountImage(input: MountInput): Promise<LiveMount> {
     write: input.write,
   });
   const state = allocateMountState();
-  const options = { ...input.device, maxRead: MAX_READ };
+  const options = { ...input.device, owner: input.user, maxRead: MAX_READ };
   // Before there is a mount: nothing of it may fail behind.
   const writer = await attachWriter(input, memory);
   const fd = mountDevice({ source, target, rootIsFile, options });
@@ -135,6 +140,8 @@ export async function mountImage(input: MountInput): Promise<LiveMount> {
   let started = false;
   try {
     handshake(fd, input.trace ? log : undefined);
+    mount.readAhead(READ_AHEAD_KIB);
+    if (input.user !== undefined) dropPrivileges(mount, input.user);
     started = true;
     await pool.start();
   } catch (error) {
@@ -145,7 +152,6 @@ export async function mountImage(input: MountInput): Promise<LiveMount> {
     else pool.closed.then(() => closeSync(fd)).catch(() => {});
     throw error;
   }
-  mount.readAhead(READ_AHEAD_KIB);
   const closed = pool.closed.then(
     () => {
       const clean = finish();
@@ -185,6 +191,26 @@ async function attachWriter(
   await prepareToAttach(description);
   const options = { patienceMs: FLUSH_PATIENCE_MS };
   return new AttachedImage(description, memory, workers + 1, options).writer;
+}
+
+/** From here on nothing is opened by name but the program's own files, which workers read. */
+function dropPrivileges(mount: OwnMount, user: User): void {
+  mount.handOver(startUnmounter(mount));
+  becomeUser(user);
+  const program = fileURLToPath(WORKER_URL);
+  try {
+    accessSync(program, constants.R_OK);
+  } catch (error) {
+    throw new ImageError(
+      'policy',
+      'EACCES',
+      `user '${user.name}' cannot read '${program}'`,
+      {
+        limit: 'the program must lie where that user can read it',
+      },
+      error,
+    );
+  }
 }
 
 /** Takes a mount down that nobody serves. Never throws: the reason for it is what counts. */

@@ -33,6 +33,7 @@ export const libc = {
   ioctl: declare('int ioctl(int fd, ulong request, uintptr_t arg)'),
   getxattr: declare('long getxattr(str path, str name, uintptr_t value, size_t size)'),
   setxattr: declare('int setxattr(str path, str name, uintptr_t value, size_t size, int flags)'),
+  prctl: declare('int prctl(int option, ulong a, ulong b, ulong c, ulong d)'),
   exit: declare('void _exit(int status)'),
   signal: declare('uintptr_t signal(int number, uintptr_t handler)'),
   raise: declare('int raise(int number)'),
