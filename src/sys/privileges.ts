@@ -3,8 +3,9 @@
  * its own: the C library's setuid(2) and the like tell all threads, but prctl(2) does not.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-import koffi from 'koffi';
+import { endianness } from 'node:os';
 import { SysError } from '../errors.js';
+import { IoBuffer } from './io-buffer.js';
 import { fail, libc } from './libc.js';
 
 const PR_SET_NO_NEW_PRIVS = 38;
@@ -18,19 +19,31 @@ export interface User {
   readonly gid: number;
 }
 
-/** The beginning of struct passwd, <pwd.h>. */
-const PASSWD = koffi.struct({ name: 'str', password: 'str', uid: 'uint32_t', gid: 'uint32_t' });
-const lib = koffi.load(null);
-const getpwnam = lib.func('getpwnam', koffi.pointer(PASSWD), ['str']);
-const initgroups = lib.func('int initgroups(str user, uint32_t group)');
-const getpwuid = lib.func('getpwuid', koffi.pointer(PASSWD), ['uint32_t']);
+/** Bytes that a user's entry takes at most. */
+const ENTRY_SIZE = 64 << 10;
 
 /** The user of that name, or else of that number; a number that has no user has the group of the same number. */
 export function findUser(nameOrId: string): User | undefined {
   const id = /^[0-9]+$/.test(nameOrId) ? Number(nameOrId) : undefined;
-  const entry: unknown = getpwnam(nameOrId) ?? (id === undefined ? null : getpwuid(id));
-  if (entry !== null) return koffi.decode(entry, PASSWD) as User;
-  return id === undefined ? undefined : { name: nameOrId, uid: id, gid: id };
+  const named = lookUp('getpwnam', nameOrId);
+  if (named !== undefined || id === undefined) return named;
+  return lookUp('getpwuid', id) ?? { name: nameOrId, uid: id, gid: id };
+}
+
+/** struct passwd, <pwd.h>: 0 name*  8 password*  16 uid  20 gid; the words stand in a buffer of ours. */
+function lookUp(call: 'getpwnam' | 'getpwuid', key: string | number): User | undefined {
+  const little = endianness() === 'LE';
+  const entry = new IoBuffer(64);
+  const found = new IoBuffer(8);
+  const words = new IoBuffer(ENTRY_SIZE);
+  const errno = libc[call](key, entry.address, words.address, ENTRY_SIZE, found.address);
+  if (errno !== 0 || found.view.getBigUint64(0) === 0n) return undefined;
+  const start = Number(entry.view.getBigUint64(0, little)) - words.address;
+  return {
+    name: words.bytes.toString('utf8', start, words.bytes.indexOf(0, start)),
+    uid: entry.view.getUint32(16, little),
+    gid: entry.view.getUint32(20, little),
+  };
 }
 
 /** Whether no thread of this process, nor what it starts, can get privileges by starting a program. */
@@ -47,13 +60,19 @@ export function forbidNewPrivileges(): void {
 export function startAgain(): never {
   // Node has marked them to be closed.
   for (let fd = 0; fd <= STDERR; fd++) libc.fcntl(fd, F_SETFD, 0);
-  const words = [process.execPath, ...process.execArgv, ...process.argv.slice(1), null];
-  const env = Object.entries(process.env).map(([name, value]) => `${name}=${value}`);
-  lib.func('int execve(str path, const char **argv, const char **envp)')(words[0], words, [
-    ...env,
-    null,
-  ]);
+  const words = pointers([process.execPath, ...process.execArgv, ...process.argv.slice(1)]);
+  const env = pointers(Object.entries(process.env).map(([name, value]) => `${name}=${value}`));
+  libc.execve(process.execPath, words.address, env.address);
   return fail('execve', `'${process.execPath}'`);
+}
+
+/** An array of C strings, with a null pointer behind them. */
+function pointers(words: readonly string[]): IoBuffer {
+  const array = new IoBuffer(8 * (words.length + 1));
+  const numbers = new BigUint64Array(array.bytes.buffer, array.bytes.byteOffset, words.length + 1);
+  for (const [index, word] of words.entries()) numbers[index] = BigInt(libc.strdup(word));
+  numbers[words.length] = 0n;
+  return array;
 }
 
 /**
@@ -61,7 +80,7 @@ export function startAgain(): never {
  * Threads that are started later are as this one. Throws a SysError where one thread has anything left.
  */
 export function becomeUser(user: User): void {
-  if (initgroups(user.name, user.gid) !== 0) fail('initgroups', `'${user.name}'`);
+  if (libc.initgroups(user.name, user.gid) !== 0) fail('initgroups', `'${user.name}'`);
   process.setgid!(user.gid);
   process.setuid!(user.uid);
   // Not told by this thread's calls: looked at, thread by thread.
