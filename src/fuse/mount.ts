@@ -9,6 +9,7 @@ import type { WriteOptions } from '../image/write-options.js';
 import { closeImage, type OpenedImage } from '../image/open.js';
 import type { ImageWriter } from '../image/writer.js';
 import { gatherFacts, type MountFacts, type Ownership } from '../mount/facts.js';
+import { allocateStatus } from '../mount/status.js';
 import { allocateOpenFiles } from '../mount/open-files.js';
 import { allocateMountState, MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
@@ -16,6 +17,7 @@ import { type LogDescription, log } from '../sys/log.js';
 import { type MountOptions, mountDevice } from './device.js';
 import { Flusher } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
+import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
 import { WorkerPool } from './pool.js';
 
@@ -168,7 +170,7 @@ function factsOf({ image, ownership, source, ...input }: MountInput): MountFacts
   const rest = {
     info: input.info,
     imageName: input.imageName,
-    pid: process.pid,
+    status: allocateStatus(input.workers, OPCODE_NAMES),
     snapshot: input.snapshot,
     rootIsFile: input.rootIsFile,
     stem: basename(source, extname(source)),
