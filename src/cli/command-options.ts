@@ -18,7 +18,7 @@ export interface CommandOption extends Option {
 }
 
 export const FORMATS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
-const MADE_FORMATS = ['qcow2', 'qed', 'raw'];
+const MADE_FORMATS = ['qcow', 'qcow2', 'qed', 'raw'];
 export const CACHES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
 
 /** An option with a value of that name. */
