@@ -8,6 +8,7 @@ import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
 import { closeImage } from '../image/open.js';
 import type { ImageWriter } from '../image/writer.js';
 import { allocateOpenFiles } from '../mount/open-files.js';
+import { allocateStatus } from '../mount/status.js';
 import { allocateMountState, MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { log } from '../sys/log.js';
@@ -16,6 +17,7 @@ import { mountDevice } from './device.js';
 import { Flusher } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
 import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
+import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
 import { WORKER_URL, WorkerPool } from './pool.js';
 import { startUnmounter } from './unmounter.js';
@@ -46,7 +48,7 @@ export interface KernelMountInput extends MountInput {
 export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
   const { target, rootIsFile, source } = input;
   const { description } = input.image;
-  const facts = factsOf(input);
+  const facts = factsOf(input, allocateStatus(input.workers, OPCODE_NAMES));
   const memory = allocateImageMemory(description, {
     cacheSize: input.cacheSize,
     owners: input.workers + 1,
