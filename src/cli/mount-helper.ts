@@ -7,6 +7,15 @@ import { basename } from 'node:path';
 import { getopt } from './getopt.js';
 import { UsageError } from './program.js';
 
+/** The links by which they find it: umount(8) goes by the type that the kernel shows, which begins with `fuse.`. */
+export const HELPER_NAMES: readonly string[] = ['mount', 'umount'].flatMap((name) => [
+  `${name}.qcow2fs`,
+  `${name}.fuse.qcow2fs`,
+]);
+
+/** Where they look for them. */
+export const HELPER_FOLDER = '/sbin';
+
 const FLAGS = ['s', 'f', 'n', 'v', 'l', 'r'].map((short) => ({ short }));
 const VALUES = ['N', 'o', 't'].map((short) => ({ short, value: true as const }));
 
