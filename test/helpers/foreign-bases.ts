@@ -19,8 +19,8 @@ export interface ForeignBase {
   readonly places: (bytes: Buffer) => readonly Place[];
   /** It is lines of text. */
   readonly isText?: boolean;
-  /** Makes checksums fit again. */
-  readonly sum?: (bytes: Buffer) => void;
+  /** Makes checksums fit again; `base`: the image as it was. */
+  readonly sum?: (bytes: Buffer, base: Buffer) => void;
 }
 
 const SECTOR = 512;
@@ -176,12 +176,9 @@ const LOGGED: ForeignBase = {
     ...LOG_ENTRIES.map((at): Place => [logPlace(bytes) + at + 8, 130]),
     ...LOG_ENTRIES.map((at): Place => [logPlace(bytes) + at + 4096, 80]),
   ],
-  sum: (bytes) => {
-    if (bytes.length >= 4 << 20)
-      sumVhdx(
-        bytes,
-        LOG_ENTRIES.map((at) => logPlace(bytes) + at),
-      );
+  sum: (bytes, base) => {
+    const entries = LOG_ENTRIES.map((at) => logPlace(base) + at);
+    if (bytes.length >= base.length) sumVhdx(bytes, entries);
   },
 };
 
