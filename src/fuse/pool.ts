@@ -45,7 +45,7 @@ export class WorkerPool {
 
   constructor(options: PoolOptions) {
     this.#options = options;
-    this.#url = options.workerUrl ?? new URL('./worker-main.js', import.meta.url);
+    this.#url = options.workerUrl ?? new URL('../fuse/worker-main.js', import.meta.url);
     this.#restarts = Array.from({ length: options.workers }, () => new Restarts(options.restarts));
     this.closed = new Promise((resolve, reject) => {
       this.#close = resolve;
