@@ -40,6 +40,8 @@ export class Dispatcher {
   readonly #operations: Operations;
   readonly #options: DispatchOptions;
   readonly #errors: LineThrottle;
+  /** Whether the last request was answered by an error. */
+  failed = false;
 
   /** Requests lie in `requestBuffer`, replies are laid in `replyBuffer`. */
   constructor(
@@ -66,6 +68,7 @@ export class Dispatcher {
     this.#reply.length = 0;
     const opcode = TABLE[request.opcode];
     const error = this.#serve(opcode);
+    this.failed = error !== 0;
     if (error !== 0) this.#reply.length = 0;
     if (this.#options.trace === true) {
       const ms = performance.now() - started;
@@ -80,6 +83,7 @@ export class Dispatcher {
   refuse(length: number, errno: number): number {
     this.request.length = length;
     this.#reply.length = 0;
+    this.failed = true;
     return TABLE[this.request.opcode]?.answered === false ? 0 : this.#finish(errno);
   }
 
