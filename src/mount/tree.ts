@@ -18,8 +18,18 @@ import { ChangedExtents } from './changed-extents.js';
 import { BytesContent, type Content, type Origin, WindowContent } from './content.js';
 import { directoryEntry, type Entry, fileEntry } from './entry.js';
 import type { MountFacts } from './facts.js';
+import type { FileTree } from './file-tree.js';
 import { liveInfo } from './info-json.js';
-import { isPartition, type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
+import {
+  isMadeOnReading,
+  isPartition,
+  type Node,
+  nodeId,
+  ROOT_ID,
+  SLOT,
+  slotOf,
+  viewOf,
+} from './node.js';
 import { NodeMaker } from './node-maker.js';
 import { PartitionTables } from './partition-tables.js';
 import type { Partition } from './partitions/table.js';
@@ -42,7 +52,7 @@ const ROOT_SLOTS: ReadonlyMap<string, number> = new Map([
 ]);
 const PARTITION_FILE = /^([1-9]\d*)\.raw$/;
 
-export class Tree {
+export class Tree implements FileTree {
   readonly #image: AttachedImage;
   readonly #facts: MountFacts;
   readonly #bitmaps: BitmapFolder;
@@ -146,6 +156,10 @@ export class Tree {
     const slot = slotOf(id);
     if (this.isDisk(id) || isPartition(slot)) return true;
     return viewOf(id) > 0 && (slot === SLOT.RAW || slot === SLOT.VMSTATE);
+  }
+
+  lasts(id: number): boolean {
+    return !isMadeOnReading(id);
   }
 
   /** The view of the snapshot that a user means: by its name, its id, or its files' name. */
