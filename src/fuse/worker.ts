@@ -7,6 +7,7 @@ import { ERRNO } from '../errors.js';
 import { prepareToAttach } from '../image/attach.js';
 import { operationsOf, type ServedImage } from '../mount/served-image.js';
 import { MountState } from '../shared/mount-state.js';
+import { RequestCounters } from '../shared/request-counters.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { type LogDescription, log, openLog } from '../sys/log.js';
@@ -26,6 +27,8 @@ export interface WorkerInput {
   /** Of the `MountState` that tells of the mount's end. */
   readonly state: SharedArrayBuffer;
   readonly status: SharedArrayBuffer;
+  /** Of `RequestCounters`. */
+  readonly requests: SharedArrayBuffer;
   readonly log: LogDescription;
   readonly trace: boolean;
   readonly onlyUser?: number | undefined;
@@ -45,11 +48,13 @@ export function serve(input: WorkerInput, sessions: Sessions): void {
   const reply = new IoBuffer(PAYLOAD + MAX_READ);
   const dispatcher = new Dispatcher(sessions, request, reply, { log, trace, onlyUser });
   const status = new WorkerStatus(input.status, input.index);
+  const counters = new RequestCounters(input.requests, input.index);
   const state = new MountState(input.state, input.index + 1);
   let served = false;
   for (;;) {
     const length = readRequest(fd, request);
     if (length === UNMOUNTED) break;
+    const started = performance.now();
     status.begin(dispatcher.request.uniqueLow, dispatcher.request.uniqueHigh);
     // Asked behind `begin`: who stops the mount waits for those that began before.
     const size = state.stopped
@@ -57,6 +62,7 @@ export function serve(input: WorkerInput, sessions: Sessions): void {
       : dispatcher.dispatch(length);
     const refused = size === 0 ? null : writeReply(fd, reply, size);
     status.end();
+    counters.count(dispatcher.request.opcode, performance.now() - started, dispatcher.failed);
     if (refused !== null) {
       dispatcher.logError(`the kernel refused a reply of ${size} bytes: ${refused}`);
     }

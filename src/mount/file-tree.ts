@@ -1,10 +1,17 @@
 /** A tree of files, as far as the operations ask. */
 import type { Disk } from '../image/disk.js';
+import type { ImageCounters } from '../shared/image-counters.js';
 import type { Content } from './content.js';
 import type { Entry } from './entry.js';
 import type { Node } from './node.js';
+import type { OwnFolder } from './own-folder.js';
 
 export interface FileTree {
+  readonly rootId: number;
+  /** The files about the mount itself. */
+  readonly own: OwnFolder;
+  /** Where this thread counts what is read and written. */
+  readonly counters: Pick<ImageCounters, 'read'>;
   /**
    * Must surround everything else here, and be left before anything is changed. Does not nest.
    */
@@ -24,6 +31,8 @@ export interface FileTree {
   isOfView(id: number): boolean;
   /** Whether what a node shows stays what it is while nothing is written. */
   lasts(id: number): boolean;
+  /** What the mount has done so far, as JSON. */
+  status(): string;
   /** What statfs tells the size of. */
   readonly disk: Pick<Disk, 'size'>;
   /** Files below the root, not counting folders' contents. */
