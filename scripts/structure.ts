@@ -19,7 +19,7 @@ const FOR_TESTS = ['storage/memory.ts'];
 
 /** Words that belong to one folder or file; calls, but for where a function is defined. */
 const OWNED: readonly { word: RegExp; owner: string; what: string }[] = [
-  { word: /from 'koffi'/, owner: 'sys/', what: 'koffi' },
+  { word: /from 'koffi'|@koromix/, owner: 'sys/', what: 'koffi' },
   { word: /\bAtomics\./, owner: 'shared/', what: 'Atomics' },
   { word: /\bprocess\.(exit\(|exitCode)/, owner: 'cli/main.ts', what: 'exiting the process' },
   { word: /(?<!function )\bexitNow\(/, owner: 'cli/main.ts', what: 'exiting the process' },

@@ -34,8 +34,11 @@ function describe(checks: readonly Finding[], ok: boolean): string[] {
     const line = `${word}${name.padEnd(COLUMN)}${found}`;
     return remedy === undefined ? [line] : [line, `${' '.repeat(10 + COLUMN)}-> ${remedy}`];
   });
-  const verdict = ok
-    ? 'Images can be mounted here.'
-    : 'Images cannot be mounted here: see what is missing. Commands on images work all the same.';
-  return [...lines, '', verdict];
+  return [...lines, '', verdict(checks, ok)];
+}
+
+function verdict([program]: readonly Finding[], ok: boolean): string {
+  if (ok) return 'Images can be mounted here.';
+  if (program!.health === 'missing') return 'Nothing works here before that is there.';
+  return 'Images cannot be mounted here: see what is missing. Commands on images work all the same.';
 }

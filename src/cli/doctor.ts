@@ -11,8 +11,9 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { errnoName, errnoOf } from '../errors.js';
+import { describeError, errnoName, errnoOf } from '../errors.js';
 import { HELPER_PATH } from '../fuse/device.js';
+import { strerror } from '../sys/libc.js';
 import { lockByte, unlockByte } from '../sys/locks.js';
 
 /** `optional`: what is missing there, images can be mounted without. */
@@ -35,8 +36,11 @@ const GIB = 1 << 30;
 /** The findings, what is needed first. */
 export function examineMachine(): Finding[] {
   const root = process.geteuid!() === 0;
+  const program = node();
+  // Without system calls of its own it finds nothing else out.
+  if (nativeProblem() !== undefined) return [program];
   return [
-    node(),
+    program,
     device(),
     ...(root ? [capability()] : [fusermount(), userName()]),
     locks(),
@@ -55,12 +59,26 @@ function lacks(name: string, health: Health, found: string, remedy: string): Fin
   return { name, health, found, remedy };
 }
 
-/** That this runs tells that the native library could be loaded. */
 function node(): Finding {
   const { node: version } = process.versions;
+  const problem = nativeProblem();
+  if (problem !== undefined) {
+    const remedy = "run 'npm install --include=optional' where it is installed";
+    return lacks('program', 'missing', problem, remedy);
+  }
   const found = `Node.js ${version}, ${process.platform}-${process.arch}, native calls work`;
   if (Number.parseInt(version, 10) >= LEAST_NODE) return ok('program', found);
   return lacks('program', 'missing', found, `install Node.js ${LEAST_NODE} or later`);
+}
+
+/** Why the C library cannot be called; undefined where it can. */
+function nativeProblem(): string | undefined {
+  try {
+    strerror(0);
+    return undefined;
+  } catch (error) {
+    return describeError(error);
+  }
 }
 
 function device(): Finding {

@@ -2,7 +2,7 @@
  * From the bytes of a request to the bytes of its reply, by the opcode table. No kernel is needed
  * for it: tests feed it bytes. Nothing that a handler does wrong gets past it but as an errno.
  */
-import { ERRNO, errnoOf, describeError, isExpected } from '../errors.js';
+import { ERRNO, errnoOf } from '../errors.js';
 import type { Operations } from '../mount/operations.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { IN_HEADER, OUT_HEADER } from './abi.js';
@@ -10,7 +10,7 @@ import type { Opcode } from './opcode.js';
 import { OPCODES } from './opcodes.js';
 import { Reply } from './reply.js';
 import { Request } from './request.js';
-import { LineThrottle } from './throttle.js';
+import { LineThrottle, textForLog } from './throttle.js';
 import { traceLine } from './trace.js';
 
 export interface DispatchLog {
@@ -40,6 +40,8 @@ export class Dispatcher {
   readonly #operations: Operations;
   readonly #options: DispatchOptions;
   readonly #errors: LineThrottle;
+  /** Whether the last request was answered by an error. */
+  failed = false;
 
   /** Requests lie in `requestBuffer`, replies are laid in `replyBuffer`. */
   constructor(
@@ -66,6 +68,7 @@ export class Dispatcher {
     this.#reply.length = 0;
     const opcode = TABLE[request.opcode];
     const error = this.#serve(opcode);
+    this.failed = error !== 0;
     if (error !== 0) this.#reply.length = 0;
     if (this.#options.trace === true) {
       const ms = performance.now() - started;
@@ -80,6 +83,7 @@ export class Dispatcher {
   refuse(length: number, errno: number): number {
     this.request.length = length;
     this.#reply.length = 0;
+    this.failed = true;
     return TABLE[this.request.opcode]?.answered === false ? 0 : this.#finish(errno);
   }
 
@@ -116,14 +120,9 @@ export class Dispatcher {
     return this.#operations.changes?.snapshots.takeStale() ?? null;
   }
 
-  /** I/O errors and our own bugs go to the log; what a caller did wrong is the caller's to know. */
   #report(opcode: Opcode, error: unknown): void {
-    const expected = isExpected(error);
-    if (expected && errnoOf(error) !== ERRNO.EIO) return;
-    const text = expected
-      ? describeError(error)
-      : `internal error: ${error instanceof Error ? error.stack : String(error)}`;
-    this.logError(`${opcode.name} node ${this.request.nodeid}: ${text}`);
+    const text = textForLog(error);
+    if (text !== null) this.logError(`${opcode.name} node ${this.request.nodeid}: ${text}`);
   }
 
   /** Into the log, as far as that is not flooded. */

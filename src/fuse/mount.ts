@@ -1,21 +1,21 @@
 /** Mounting an image: from its path to workers that serve it, and to the end of the mount. */
 import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, extname } from 'node:path';
-import { describeError, ImageError } from '../errors.js';
+import { ImageError } from '../errors.js';
 import { AttachedImage, prepareToAttach } from '../image/attach.js';
 import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
-import type { WriteOptions } from '../image/write-options.js';
-import { closeImage, type OpenedImage } from '../image/open.js';
+import { closeImage } from '../image/open.js';
 import type { ImageWriter } from '../image/writer.js';
-import { gatherFacts, type MountFacts, type Ownership } from '../mount/facts.js';
 import { allocateOpenFiles } from '../mount/open-files.js';
+import { allocateStatus } from '../mount/status.js';
 import { allocateMountState, MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
-import { type LogDescription, log } from '../sys/log.js';
-import { type MountOptions, mountDevice } from './device.js';
+import { log } from '../sys/log.js';
+import { mountDevice } from './device.js';
 import { Flusher } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
+import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
+import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
 import { WorkerPool } from './pool.js';
 
@@ -35,64 +35,17 @@ export function defaultWorkers(): number {
   return Math.min(availableParallelism() + 1, 16);
 }
 
-export interface MountInput {
-  readonly image: OpenedImage;
-  /** Absolute. */
-  readonly target: string;
-  readonly rootIsFile: boolean;
-  /** The first layer is an overlay that the mount has put over the image. */
-  readonly overlaid?: boolean;
-  /** How an image that is open for writing is written to. */
-  readonly write: WriteOptions;
-  /** Index of the snapshot to mount as the disk. */
-  readonly snapshot: number | null;
-  /** Text of the tree's `info.json`. */
-  readonly info: string;
-  /** The image as the user named it. */
-  readonly imageName: string;
-  /** What `findmnt` shows as the source: the image's path. */
-  readonly source: string;
-  readonly ownership: Ownership;
-  readonly device: Omit<MountOptions, 'maxRead'>;
-  /** Only root and the mounting user may, though others can reach the mount. */
-  readonly onlyUser?: number | undefined;
-  readonly cacheSize: number;
+export interface KernelMountInput extends MountInput {
   readonly workers: number;
-  readonly log: LogDescription;
-  readonly trace: boolean;
-  /** Told of the mount as soon as there is one, before it answers. */
-  readonly onMounted?: (mount: ServedMount) => void;
   /** The module that workers run; tests have others. */
   readonly workerUrl?: URL;
 }
 
-export interface LiveMount {
-  /**
-   * Settles when the mount has ended, by whomever, and the image is released; rejects where nothing
-   * can serve it any more, or what was written could not be made durable.
-   */
-  readonly closed: Promise<void>;
-  /**
-   * Takes the mount out of the tree. Files that are open in it stay usable where `lazy`. False where
-   * it does not lie topmost on its path any more.
-   */
-  unmount(lazy: boolean): boolean;
-}
-
-/** A mount as far as it has come. */
-export interface ServedMount extends Pick<OwnMount, 'target' | 'unmount'> {
-  /**
-   * Ends serving and makes durable what was written, before the process ends although the mount may
-   * not have. False where that failed; the log tells why.
-   */
-  finish(): boolean;
-}
-
 /** Mounts and serves. When it settles, the mount answers. */
-export async function mountImage(input: MountInput): Promise<LiveMount> {
+export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
   const { target, rootIsFile, source } = input;
   const { description } = input.image;
-  const facts = factsOf(input);
+  const facts = factsOf(input, allocateStatus(input.workers, OPCODE_NAMES));
   const memory = allocateImageMemory(description, {
     cacheSize: input.cacheSize,
     owners: input.workers + 1,
@@ -164,34 +117,13 @@ export async function mountImage(input: MountInput): Promise<LiveMount> {
   return { closed, unmount: (lazy) => mount.unmount(lazy) };
 }
 
-function factsOf({ image, ownership, source, ...input }: MountInput): MountFacts {
-  const rest = {
-    info: input.info,
-    imageName: input.imageName,
-    pid: process.pid,
-    snapshot: input.snapshot,
-    rootIsFile: input.rootIsFile,
-    stem: basename(source, extname(source)),
-  };
-  return gatherFacts(image.description, ownership, rest, input.overlaid);
-}
-
 /** The main thread's own way to the image, for flushing; null where it is read-only. */
 async function attachWriter(
-  { image: { description }, workers }: MountInput,
+  { image: { description }, workers }: KernelMountInput,
   memory: ImageMemory,
 ): Promise<ImageWriter | null> {
   if (!description.writable) return null;
   await prepareToAttach(description);
   const options = { patienceMs: FLUSH_PATIENCE_MS };
   return new AttachedImage(description, memory, workers + 1, options).writer;
-}
-
-/** Takes a mount down that nobody serves. Never throws: the reason for it is what counts. */
-function abandon(mount: OwnMount): void {
-  try {
-    mount.unmount(true);
-  } catch (error) {
-    log.warning(`'${mount.target}' stays mounted: ${describeError(error)}`);
-  }
 }

@@ -181,3 +181,7 @@ export const OPCODES: readonly Opcode[] = [
   opcode(52, 'STATX', STATX_IN, statx, LOOKS),
   ...WRITING_OPCODES,
 ];
+
+export const OPCODE_NAMES: ReadonlyMap<number, string> = new Map(
+  OPCODES.map(({ code, name }) => [code, name]),
+);

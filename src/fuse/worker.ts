@@ -13,6 +13,7 @@ import { OpenFiles, type OpenFilesMemory } from '../mount/open-files.js';
 import { Operations } from '../mount/operations.js';
 import { Tree } from '../mount/tree.js';
 import { MountState } from '../shared/mount-state.js';
+import { RequestCounters } from '../shared/request-counters.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { type LogDescription, log, openLog } from '../sys/log.js';
@@ -53,11 +54,13 @@ export function serve(input: WorkerInput, operations: Operations): void {
   const reply = new IoBuffer(PAYLOAD + MAX_READ);
   const dispatcher = new Dispatcher(operations, request, reply, { log, trace, onlyUser });
   const status = new WorkerStatus(input.status, input.index);
+  const counters = new RequestCounters(input.facts.status.requests, input.index);
   const state = new MountState(input.state, input.index + 1);
   let served = false;
   for (;;) {
     const length = readRequest(fd, request);
     if (length === UNMOUNTED) break;
+    const started = performance.now();
     status.begin(dispatcher.request.uniqueLow, dispatcher.request.uniqueHigh);
     // Asked behind `begin`: who stops the mount waits for those that began before.
     const size = state.stopped
@@ -65,6 +68,7 @@ export function serve(input: WorkerInput, operations: Operations): void {
       : dispatcher.dispatch(length);
     const refused = size === 0 ? null : writeReply(fd, reply, size);
     status.end();
+    counters.count(dispatcher.request.opcode, performance.now() - started, dispatcher.failed);
     if (refused !== null) {
       dispatcher.logError(`the kernel refused a reply of ${size} bytes: ${refused}`);
     }

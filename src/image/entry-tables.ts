@@ -57,6 +57,7 @@ export class EntryTables {
     // A cluster that the file lacks in part is none to QEMU.
     this.#storage.truncate(offset + length);
     state.virginFrom += length / clusterSize;
+    state.countAllocated(length);
     state.compressedTail = 0;
     return offset;
   }
@@ -69,6 +70,7 @@ export class EntryTables {
     this.#beforeChange();
     const offset = state.compressedTail || state.virginFrom * clusterSize;
     const end = offset + length;
+    state.countAllocated(length);
     state.virginFrom = Math.ceil(end / clusterSize);
     state.compressedTail = end % clusterSize === 0 ? 0 : end;
     return offset;

@@ -2,6 +2,7 @@
 import { fstatSync } from 'node:fs';
 import { ERRNO } from '../errors.js';
 import { allocateChangeMap, type ChangeMapMemory } from '../shared/change-map.js';
+import { allocateImageCounters } from '../shared/image-counters.js';
 import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
 import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
 import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
@@ -29,6 +30,8 @@ export interface WriteMemory {
 
 export interface ImageMemory {
   readonly cache: SliceCacheMemory;
+  /** Of `ImageCounters`, for each owner. */
+  readonly counters: SharedArrayBuffer;
   /** Null where the image is read-only. */
   readonly write: WriteMemory | null;
 }
@@ -47,7 +50,8 @@ export function allocateImageMemory(
   { cacheSize, owners, write = DEFAULT_WRITE_OPTIONS, storage }: MemoryOptions,
 ): ImageMemory {
   const cache = allocateSliceCache(cacheSize);
-  if (!description.writable) return { cache, write: null };
+  const counters = allocateImageCounters(owners);
+  if (!description.writable) return { cache, counters, write: null };
   const top = description.layers[0];
   const { fd } = top.file;
   const size = (storage ?? storageOf(top.file)).size();
@@ -55,6 +59,7 @@ export function allocateImageMemory(
   const clusterSize = layerClusterSize(top) ?? 1;
   return {
     cache,
+    counters,
     write: {
       options: write,
       lock: allocateImageLock(owners),

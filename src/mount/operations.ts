@@ -11,13 +11,14 @@ import type { Entry } from './entry.js';
 import {
   type DirectoryNode,
   type FileNode,
+  isOwnFile,
   type Node,
   partitionOf,
   viewOf,
   isMadeOnReading,
 } from './node.js';
 import type { Tree } from './tree.js';
-import { CONTROL_FAILURE, XATTR_PREFIX } from './xattrs.js';
+import { CONTROL_FAILURE, STATUS, XATTR_PREFIX } from './xattrs.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -91,6 +92,7 @@ export class Operations {
   open(id: number, flags: number): OpenedFile {
     const forWriting = (flags & FOR_WRITING) !== 0;
     const { changes } = this;
+    if (isOwnFile(id)) return this.#openOwn(id, forWriting);
     if (changes === null) {
       this.within(() => this.#file(id));
       if (forWriting) readOnly();
@@ -116,6 +118,15 @@ export class Operations {
     }
   }
 
+  #openOwn(id: number, forWriting: boolean): OpenedFile {
+    const handle = this.within(() => {
+      this.#file(id);
+      return this.#tree.own.open(id);
+    });
+    if (forWriting) throw new ImageError('policy', 'EACCES', 'the file is read-only');
+    return { handle, lasting: false };
+  }
+
   /** A file is closed for the last time. */
   release(id: number, handle: number): void {
     if (this.#tree.isOfView(id)) this.changes?.files.close(viewOf(id), handle);
@@ -133,10 +144,12 @@ export class Operations {
     at: number,
     handle = 0,
   ): number {
-    const content = this.#content(id, handle);
+    const isOwn = isOwnFile(id);
+    const content = isOwn ? this.#ownContent(id, handle, offset) : this.#content(id, handle);
     const present = Math.min(length, content.size - offset);
     if (present <= 0) return 0;
     content.read(offset, present, target, at);
+    if (!isOwn) this.#tree.counters.read(present);
     return present;
   }
 
@@ -169,6 +182,7 @@ export class Operations {
   }
 
   #xattr(id: number, name: string): string | undefined {
+    if (name === STATUS && id === this.#tree.rootId) return this.#tree.status();
     if (name === CONTROL_FAILURE) return this.changes?.failure(id);
     return this.#xattrs(id).get(name);
   }
@@ -215,6 +229,11 @@ export class Operations {
   #content(id: number, handle: number): Content {
     const window = handle === 0 ? undefined : this.changes?.files.window(handle);
     return window ?? this.#tree.content(id) ?? this.#file(id).content;
+  }
+
+  #ownContent(id: number, handle: number, offset: number): Content {
+    this.#file(id);
+    return this.#tree.own.content(id, handle, offset);
   }
 
   #file(id: number): FileNode {

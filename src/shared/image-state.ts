@@ -18,6 +18,9 @@ const NEXT_VIEW = 9;
 const SNAPSHOT_TABLE_SIZE = 10;
 const PENDING_SIZE = 11;
 const COMPRESSED_TAIL = 12;
+const FLUSHES = 13;
+const FLUSH_MILLISECONDS = 14;
+const ALLOCATED = 15;
 const NUMBERS = 16;
 
 // Flags, as 32-bit integers.
@@ -57,6 +60,15 @@ export interface InitialState {
   /** Index of the first cluster behind the file's end; Infinity where there is none. */
   readonly virginFrom: number;
   readonly dirty: boolean;
+}
+
+/** What writing has cost since the image was opened. */
+export interface WriteTotals {
+  /** Flushes of its files, and how long they took. */
+  readonly flushes: number;
+  readonly flushMilliseconds: number;
+  /** Bytes of host clusters that were allocated. */
+  readonly allocated: number;
 }
 
 export function allocateImageState(initial: InitialState): ImageStateMemory {
@@ -248,6 +260,22 @@ export class ImageState {
   }
   set endKnown(value: boolean) {
     Atomics.store(this.#flags, END_KNOWN, value ? 1 : 0);
+  }
+
+  /** A flush of one of its files took so long. */
+  countFlush(milliseconds: number): void {
+    this.#numbers[FLUSHES]!++;
+    this.#numbers[FLUSH_MILLISECONDS]! += milliseconds;
+  }
+
+  countAllocated(bytes: number): void {
+    this.#numbers[ALLOCATED]! += bytes;
+  }
+
+  get totals(): WriteTotals {
+    const numbers = this.#numbers;
+    const [flushes, flushMilliseconds] = [numbers[FLUSHES]!, numbers[FLUSH_MILLISECONDS]!];
+    return { flushes, flushMilliseconds, allocated: numbers[ALLOCATED]! };
   }
 
   get freedRuns(): number {

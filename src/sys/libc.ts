@@ -1,73 +1,119 @@
 /**
  * The C library, through koffi. Only this folder knows of it: everything above sees functions that
  * throw a `SysError`. Buffers go down as addresses, not as objects: a call costs half as much.
+ *
+ * koffi is its native part alone: the package `koffi` around it, which is for types here, costs 10 ms more. It is
+ * loaded by the first call, and not by who makes none: the help, the completion.
  */
-import koffi from 'koffi';
-import { ERRNO, SysError } from '../errors.js';
+import { createRequire } from 'node:module';
+import type koffi from 'koffi';
+import { ERRNO, ImageError, SysError } from '../errors.js';
 
-const lib = koffi.load(null);
-
+type Koffi = typeof koffi;
 type Call = (...args: (number | string | Uint8Array | null)[]) => number;
 
-function declare(signature: string): Call {
-  return lib.func(signature) as unknown as Call;
+const NATIVE = `@koromix/koffi-linux-${process.arch}`;
+
+let native: Koffi | undefined;
+let library: ReturnType<Koffi['load']>;
+
+function load(): Koffi {
+  if (native !== undefined) return native;
+  try {
+    native = createRequire(import.meta.url)(NATIVE) as Koffi;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
+    const message = `${NATIVE} (optional) cannot be loaded: ${reason}`;
+    const limit = `Node.js 20 or later is needed; this is ${process.version}, linux-${process.arch}`;
+    throw new ImageError('missing', 'ENOSYS', message, { limit }, error);
+  }
+  library = native.load(null);
+  return native;
 }
 
-/** Raw calls: they answer -1 and leave the errno in `lastErrno()`. */
-export const libc = {
-  read: declare('long read(int fd, uintptr_t buf, size_t count)'),
-  write: declare('long write(int fd, uintptr_t buf, size_t count)'),
-  pread: declare('long pread64(int fd, uintptr_t buf, size_t count, int64_t offset)'),
-  pwrite: declare('long pwrite64(int fd, uintptr_t buf, size_t count, int64_t offset)'),
-  fdatasync: declare('int fdatasync(int fd)'),
-  ftruncate: declare('int ftruncate64(int fd, int64_t length)'),
-  fallocate: declare('int fallocate64(int fd, int mode, int64_t offset, int64_t length)'),
-  lseek: declare('int64_t lseek64(int fd, int64_t offset, int whence)'),
-  mount: declare('int mount(str source, str target, str type, ulong flags, str data)'),
-  umount2: declare('int umount2(str target, int flags)'),
-  socketpair: declare('int socketpair(int domain, int type, int protocol, uintptr_t sv)'),
-  recvmsg: declare('long recvmsg(int fd, uintptr_t msg, int flags)'),
-  close: declare('int close(int fd)'),
-  poll: declare('int poll(uintptr_t fds, ulong count, int timeout)'),
-  fcntl: declare('int fcntl(int fd, int cmd, uintptr_t arg)'),
-  ioctl: declare('int ioctl(int fd, ulong request, uintptr_t arg)'),
-  getxattr: declare('long getxattr(str path, str name, uintptr_t value, size_t size)'),
-  setxattr: declare('int setxattr(str path, str name, uintptr_t value, size_t size, int flags)'),
-  exit: declare('void _exit(int status)'),
-  signal: declare('uintptr_t signal(int number, uintptr_t handler)'),
-  raise: declare('int raise(int number)'),
-  dup2: declare('int dup2(int from, int to)'),
-  socket: declare('int socket(int domain, int type, int protocol)'),
-  sendto: declare(
+/** Whether anything has been called yet. */
+export function isLoaded(): boolean {
+  return native !== undefined;
+}
+
+function declare<F>(signature: string): F {
+  load();
+  return library.func(signature) as unknown as F;
+}
+
+const SIGNATURES = {
+  read: 'long read(int fd, uintptr_t buf, size_t count)',
+  write: 'long write(int fd, uintptr_t buf, size_t count)',
+  pread: 'long pread64(int fd, uintptr_t buf, size_t count, int64_t offset)',
+  pwrite: 'long pwrite64(int fd, uintptr_t buf, size_t count, int64_t offset)',
+  fdatasync: 'int fdatasync(int fd)',
+  ftruncate: 'int ftruncate64(int fd, int64_t length)',
+  fallocate: 'int fallocate64(int fd, int mode, int64_t offset, int64_t length)',
+  lseek: 'int64_t lseek64(int fd, int64_t offset, int whence)',
+  mount: 'int mount(str source, str target, str type, ulong flags, str data)',
+  umount2: 'int umount2(str target, int flags)',
+  socketpair: 'int socketpair(int domain, int type, int protocol, uintptr_t sv)',
+  recvmsg: 'long recvmsg(int fd, uintptr_t msg, int flags)',
+  close: 'int close(int fd)',
+  poll: 'int poll(uintptr_t fds, ulong count, int timeout)',
+  fcntl: 'int fcntl(int fd, int cmd, uintptr_t arg)',
+  ioctl: 'int ioctl(int fd, ulong request, uintptr_t arg)',
+  getxattr: 'long getxattr(str path, str name, uintptr_t value, size_t size)',
+  setxattr: 'int setxattr(str path, str name, uintptr_t value, size_t size, int flags)',
+  exit: 'void _exit(int status)',
+  signal: 'uintptr_t signal(int number, uintptr_t handler)',
+  raise: 'int raise(int number)',
+  dup2: 'int dup2(int from, int to)',
+  socket: 'int socket(int domain, int type, int protocol)',
+  sendto:
     'long sendto(int fd, uintptr_t buf, size_t count, int flags, uintptr_t addr, uint32_t length)',
-  ),
-  tcgetattr: declare('int tcgetattr(int fd, uintptr_t termios)'),
-  tcsetattr: declare('int tcsetattr(int fd, int when, uintptr_t termios)'),
-  strdup: declare('uintptr_t strdup(str s)'),
-  openlog: declare('void openlog(uintptr_t ident, int option, int facility)'),
+  tcgetattr: 'int tcgetattr(int fd, uintptr_t termios)',
+  tcsetattr: 'int tcsetattr(int fd, int when, uintptr_t termios)',
+  strdup: 'uintptr_t strdup(str s)',
+  openlog: 'void openlog(uintptr_t ident, int option, int facility)',
 };
 
+type CallName = keyof typeof SIGNATURES;
+
+/** Raw calls: they answer -1 and leave the errno in `lastErrno()`. Each is declared when it is first made. */
+export const libc = Object.fromEntries(
+  (Object.keys(SIGNATURES) as CallName[]).map((name) => [
+    name,
+    (...args: Parameters<Call>) => {
+      libc[name] = declare(SIGNATURES[name]);
+      return libc[name](...args);
+    },
+  ]),
+) as Record<CallName, Call>;
+
+type Syslog = (priority: number, format: string, type: 'str', message: string) => void;
+let putSyslog: Syslog | undefined;
+
 /** syslog(3) with the format "%s": the message is never taken for a format. */
-export const syslog = lib.func('void syslog(int priority, const char *format, ...)') as unknown as (
-  priority: number,
-  format: string,
-  type: 'str',
-  message: string,
-) => void;
+export function syslog(priority: number, message: string): void {
+  putSyslog ??= declare<Syslog>('void syslog(int priority, const char *format, ...)');
+  putSyslog(priority, '%s', 'str', message);
+}
+
+let errorText: ((errno: number) => string) | undefined;
 
 /** What the C library says of an errno, in words. */
-export const strerror = lib.func('str strerror(int errnum)') as unknown as (
-  errno: number,
-) => string;
+export function strerror(errno: number): string {
+  errorText ??= declare<(errno: number) => string>('str strerror(int errnum)');
+  return errorText(errno);
+}
+
+let memcpy: Call | undefined;
 
 /** The address of a buffer's first byte. The buffer must outlive every use of the number. */
-const memcpy = lib.func('uintptr_t memcpy(_Inout_ uint8_t *dest, uint8_t *src, size_t n)');
 export function addressOf(bytes: Uint8Array): number {
+  memcpy ??= declare<Call>('uintptr_t memcpy(_Inout_ uint8_t *dest, uint8_t *src, size_t n)');
   return Number(memcpy(bytes, bytes, 0));
 }
 
+/** What the last call of this thread left. */
 export function lastErrno(): number {
-  return koffi.errno();
+  return native!.errno();
 }
 
 /** Throws what the last call left in errno. */

@@ -26,11 +26,13 @@ const FLOCK = struct('flock', 'little', {
   padding2: u32,
 });
 
-const flock = new IoBuffer(FLOCK.size);
+/** Made by the first lock: an address needs the C library. */
+let scratch: IoBuffer | undefined;
 
 function call(fd: number, command: number, type: number, byte: number): number {
-  FLOCK.write(flock.view, 0, { type, start: byte, len: 1 });
-  return libc.fcntl(fd, command, flock.address);
+  scratch ??= new IoBuffer(FLOCK.size);
+  FLOCK.write(scratch.view, 0, { type, start: byte, len: 1 });
+  return libc.fcntl(fd, command, scratch.address);
 }
 
 /** Takes a shared lock on one byte; false where another holds it exclusively. */
@@ -48,7 +50,7 @@ export function unlockByte(fd: number, byte: number): void {
 /** Whether somebody else holds any lock on the byte. */
 export function isLockedByOthers(fd: number, byte: number): boolean {
   if (call(fd, F_OFD_GETLK, F_WRLCK, byte) < 0) fail('fcntl', `test of byte ${byte}`);
-  return FLOCK.get(flock.view, 0, 'type') !== F_UNLCK;
+  return FLOCK.get(scratch!.view, 0, 'type') !== F_UNLCK;
 }
 
 /** What stat(2) tells a file by. */

@@ -91,5 +91,5 @@ function toStderr(_level: LogLevel, message: string): void {
 function openSyslog(): Sink {
   // openlog keeps the pointer for ever: the name is copied to where nobody frees it.
   libc.openlog(libc.strdup(PROGRAM), LOG_PID, LOG_DAEMON);
-  return (level, message) => syslog(PRIORITY[level], '%s', 'str', message);
+  return (level, message) => syslog(PRIORITY[level], message);
 }

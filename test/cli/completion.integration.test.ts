@@ -12,7 +12,7 @@ import { useTempFolder } from '../helpers/temp.js';
 const LINES: readonly (readonly [line: string, offered: readonly string[]])[] = [
   ['qcow2fs conv', ['convert']],
   ['qcow2fs convert --target', ['--target-image-opts', '--target-is-zero']],
-  ['qcow2fs convert -O ', ['qcow2', 'qed', 'raw']],
+  ['qcow2fs convert -O ', ['qcow', 'qcow2', 'qed', 'raw']],
   ['qcow2fs check -r ', ['all', 'leaks']],
   ['qcow2fs check --output=', ['human', 'json']],
   ['qcow2fs a b -o ca', ['cache-size=', 'cache=']],

@@ -135,12 +135,19 @@ describe('qcow2fs doctor', () => {
 describe('a program whose native library is missing', () => {
   it('says so, and what it needs', () => {
     const hook =
-      'export async function resolve(name, context, next) {' +
-      'if (name === "koffi") throw new Error("no koffi here"); return next(name, context); }';
-    const register = `import { register } from 'node:module'; register('data:text/javascript,${encodeURIComponent(hook)}');`;
-    const loader = `data:text/javascript,${encodeURIComponent(register)}`;
-    const { status, stderr } = run(process.execPath, ['--import', loader, CLI, 'doctor']);
+      "import Module from 'node:module'; const load = Module._load; Module._load = function (name, ...more) {" +
+      "if (name.startsWith('@koromix/')) throw new Error('no koffi here'); return load.call(this, name, ...more); };";
+    const words = ['--import', `data:text/javascript,${encodeURIComponent(hook)}`, CLI];
+    const examined = run(process.execPath, [...words, 'doctor']);
+    expect(examined.status).to.equal(1);
+    expect(examined.stdout).to.match(/^missing +program .*cannot be loaded: no koffi here/m);
+    expect(examined.stdout).to.include('npm install --include=optional');
+    const { status, stderr } = run(process.execPath, [...words, 'info', CLI]);
     expect(status).to.equal(1);
-    expect(stderr).to.match(/^qcow2fs: cannot be loaded: no koffi here\n.*Node\.js 20 or later/);
+    expect(stderr).to.match(
+      /^qcow2fs: .*@koromix.* cannot be loaded: no koffi here .*Node\.js 20 or later/,
+    );
+    // Nothing else is asked of it than words.
+    expect(run(process.execPath, [...words, '--version']).status).to.equal(0);
   });
 });

@@ -6,6 +6,7 @@ import { ERRNO, ImageError } from '#src/errors.js';
 import type { FileNode, Node } from '#src/mount/node.js';
 import { Operations } from '#src/mount/operations.js';
 import type { Tree } from '#src/mount/tree.js';
+import { allocateImageCounters, ImageCounters } from '#src/shared/image-counters.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 
 const CODE = Object.fromEntries(OPCODES.map(({ name, code }) => [name, code]));
@@ -57,6 +58,7 @@ const TREE = {
   xattrs: (id: number) => new Map(id === 1 ? [['user.qcow2.format', 'qcow2']] : []),
   disk: { size: CONTENT.length },
   rootFiles: 1,
+  counters: new ImageCounters(allocateImageCounters(1), 1),
 } as unknown as Tree;
 
 function harness(options: { onlyUser?: number; trace?: boolean; now?: () => number } = {}) {

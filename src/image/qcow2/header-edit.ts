@@ -20,7 +20,10 @@ export interface FeatureMasks {
   readonly autoclear?: bigint;
 }
 
-const scratch = new IoBuffer(HEADER.size + HEADER_V3.size);
+/** Room for the fields of fixed length. */
+function makeRoom(): IoBuffer {
+  return new IoBuffer(HEADER.size + HEADER_V3.size);
+}
 
 /**
  * Writes feature masks, bytes 72-95. Only version 3 has them: in a version 2 image other things lie
@@ -38,11 +41,12 @@ export function setFeatures(storage: HeaderStorage, masks: FeatureMasks): void {
 
 /** The header's fields as they are in the file. Version 3 alone. */
 function readFixed(storage: HeaderStorage): IoBuffer {
-  const { view, length } = scratch;
-  if (storage.read(scratch, 0, length, 0) < length) throw cutOff(storage);
+  const header = makeRoom();
+  const { view, length } = header;
+  if (storage.read(header, 0, length, 0) < length) throw cutOff(storage);
   const version = HEADER.get(view, 0, 'version');
   if (version < 3) throw new RangeError(`features of a version ${version} image`);
-  return scratch;
+  return header;
 }
 
 function cutOff({ name }: HeaderStorage): ImageError {
@@ -67,8 +71,9 @@ export function setActiveDisk(
   storage: HeaderStorage,
   { size, l1Size, l1TableOffset }: Pick<Qcow2Header, 'size' | 'l1Size' | 'l1TableOffset'>,
 ): void {
-  if (storage.read(scratch, 0, HEADER.size, 0) < HEADER.size) throw cutOff(storage);
-  const cryptMethod = HEADER.get(scratch.view, 0, 'cryptMethod');
+  const header = makeRoom();
+  if (storage.read(header, 0, HEADER.size, 0) < HEADER.size) throw cutOff(storage);
+  const cryptMethod = HEADER.get(header.view, 0, 'cryptMethod');
   writeFields(storage, HEADER, 0, { size, cryptMethod, l1Size, l1TableOffset });
 }
 
@@ -91,14 +96,15 @@ export function setRefcounts(
     readonly refcountOrder: number;
   },
 ): void {
-  const { view } = readFixed(storage);
+  const header = readFixed(storage);
+  const { view } = header;
   const { refcountTableOffset, refcountTableClusters, refcountOrder } = refcounts;
   HEADER.set(view, 0, 'refcountTableOffset', refcountTableOffset);
   HEADER.set(view, 0, 'refcountTableClusters', refcountTableClusters);
   HEADER_V3.set(view, HEADER.size, 'refcountOrder', refcountOrder);
   const from = HEADER.offsets.refcountTableOffset;
   const to = HEADER.size + HEADER_V3.offsets.refcountOrder + HEADER_V3.fields.refcountOrder.size;
-  storage.write(scratch, from, to - from, from);
+  storage.write(header, from, to - from, from);
 }
 
 /** Switches to another refcount table and another snapshot table, bytes 48-71 in one write. */
@@ -134,6 +140,7 @@ function writeFields<T extends FieldTable>(
   const to = Math.max(...keys.map((key) => table.offsets[key] + table.fields[key]!.size));
   const size = keys.reduce((sum, key) => sum + table.fields[key]!.size, 0);
   if (size !== to - from) throw new RangeError(`${table.name}: fields that are not adjacent`);
-  table.write(scratch.view, 0, values);
-  storage.write(scratch, from, size, start + from);
+  const room = makeRoom();
+  table.write(room.view, 0, values);
+  storage.write(room, from, size, start + from);
 }
