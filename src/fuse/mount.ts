@@ -1,6 +1,7 @@
 /** Mounting an image: from its path to workers that serve it, and to the end of the mount. */
-import { closeSync } from 'node:fs';
+import { accessSync, closeSync, constants } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { ImageError } from '../errors.js';
 import { prepareToAttach } from '../image/attach.js';
 import { closeImage } from '../image/open.js';
@@ -9,13 +10,15 @@ import { allocateStatus } from '../mount/status.js';
 import { MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { log } from '../sys/log.js';
+import { becomeUser, type User } from '../sys/privileges.js';
 import { mountDevice } from './device.js';
 import { Flusher, type FlusherOptions } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
 import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
 import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
-import { WorkerPool } from './pool.js';
+import { WORKER_URL, WorkerPool } from './pool.js';
+import { startUnmounter } from './unmounter.js';
 import type { WorkerInput } from './worker.js';
 
 export const DEFAULT_CACHE_SIZE = 32 << 20;
@@ -71,7 +74,7 @@ interface Served extends Pick<FlusherOptions, 'images' | 'stop' | 'state'> {
 
 async function serveMount(input: KernelMountInput, served: Served): Promise<LiveMount> {
   const { target, rootIsFile, source, workers, trace } = input;
-  const options = { ...input.device, maxRead: MAX_READ };
+  const options = { ...input.device, owner: input.user, maxRead: MAX_READ };
   const fd = mountDevice({ source, target, rootIsFile, options });
   const mount = new OwnMount(target);
   const pool = new WorkerPool({
@@ -94,6 +97,8 @@ async function serveMount(input: KernelMountInput, served: Served): Promise<Live
   let started = false;
   try {
     handshake(fd, trace ? log : undefined);
+    mount.readAhead(READ_AHEAD_KIB);
+    if (input.user !== undefined) dropPrivileges(mount, input.user);
     started = true;
     await pool.start();
   } catch (error) {
@@ -104,7 +109,6 @@ async function serveMount(input: KernelMountInput, served: Served): Promise<Live
     else pool.closed.then(() => closeSync(fd)).catch(() => {});
     throw error;
   }
-  mount.readAhead(READ_AHEAD_KIB);
   const closed = pool.closed.then(
     () => {
       const clean = finish();
@@ -121,4 +125,18 @@ async function serveMount(input: KernelMountInput, served: Served): Promise<Live
   // Who waits sees it; nobody has to.
   closed.catch(() => {});
   return { closed, unmount: (lazy) => mount.unmount(lazy) };
+}
+
+/** From here on nothing is opened by name but the program's own files, which workers read. */
+function dropPrivileges(mount: OwnMount, user: User): void {
+  mount.handOver(startUnmounter(mount));
+  becomeUser(user);
+  const program = fileURLToPath(WORKER_URL);
+  try {
+    accessSync(program, constants.R_OK);
+  } catch (error) {
+    const message = `user '${user.name}' cannot read '${program}'`;
+    const limit = 'the program must lie where that user can read it';
+    throw new ImageError('policy', 'EACCES', message, { limit }, error);
+  }
 }
