@@ -1,6 +1,7 @@
 /** Mounting an image: from its path to workers that serve it, and to the end of the mount. */
-import { closeSync } from 'node:fs';
+import { accessSync, closeSync, constants } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { ImageError } from '../errors.js';
 import { AttachedImage, prepareToAttach } from '../image/attach.js';
 import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
@@ -11,13 +12,15 @@ import { allocateStatus } from '../mount/status.js';
 import { allocateMountState, MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { log } from '../sys/log.js';
+import { becomeUser, type User } from '../sys/privileges.js';
 import { mountDevice } from './device.js';
 import { Flusher } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
 import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
 import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
-import { WorkerPool } from './pool.js';
+import { WORKER_URL, WorkerPool } from './pool.js';
+import { startUnmounter } from './unmounter.js';
 
 export const DEFAULT_CACHE_SIZE = 32 << 20;
 
@@ -52,7 +55,7 @@ export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
     write: input.write,
   });
   const state = allocateMountState();
-  const options = { ...input.device, maxRead: MAX_READ };
+  const options = { ...input.device, owner: input.user, maxRead: MAX_READ };
   // Before there is a mount: nothing of it may fail behind.
   const writer = await attachWriter(input, memory);
   const fd = mountDevice({ source, target, rootIsFile, options });
@@ -88,6 +91,8 @@ export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
   let started = false;
   try {
     handshake(fd, input.trace ? log : undefined);
+    mount.readAhead(READ_AHEAD_KIB);
+    if (input.user !== undefined) dropPrivileges(mount, input.user);
     started = true;
     await pool.start();
   } catch (error) {
@@ -98,7 +103,6 @@ export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
     else pool.closed.then(() => closeSync(fd)).catch(() => {});
     throw error;
   }
-  mount.readAhead(READ_AHEAD_KIB);
   const closed = pool.closed.then(
     () => {
       const clean = finish();
@@ -126,4 +130,18 @@ async function attachWriter(
   await prepareToAttach(description);
   const options = { patienceMs: FLUSH_PATIENCE_MS };
   return new AttachedImage(description, memory, workers + 1, options).writer;
+}
+
+/** From here on nothing is opened by name but the program's own files, which workers read. */
+function dropPrivileges(mount: OwnMount, user: User): void {
+  mount.handOver(startUnmounter(mount));
+  becomeUser(user);
+  const program = fileURLToPath(WORKER_URL);
+  try {
+    accessSync(program, constants.R_OK);
+  } catch (error) {
+    const message = `user '${user.name}' cannot read '${program}'`;
+    const limit = 'the program must lie where that user can read it';
+    throw new ImageError('policy', 'EACCES', message, { limit }, error);
+  }
 }

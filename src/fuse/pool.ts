@@ -15,6 +15,9 @@ import type { DispatchLog } from './dispatch.js';
 import { type Progress, type RestartOptions, Restarts } from './restarts.js';
 import type { WorkerInput, WorkerWord } from './worker.js';
 
+/** The module that workers run. */
+export const WORKER_URL = new URL('./worker-main.js', import.meta.url);
+
 export interface PoolOptions {
   readonly workers: number;
   /** What each worker is given, but for its index. */
@@ -45,7 +48,7 @@ export class WorkerPool {
 
   constructor(options: PoolOptions) {
     this.#options = options;
-    this.#url = options.workerUrl ?? new URL('./worker-main.js', import.meta.url);
+    this.#url = options.workerUrl ?? WORKER_URL;
     this.#restarts = Array.from({ length: options.workers }, () => new Restarts(options.restarts));
     this.closed = new Promise((resolve, reject) => {
       this.#close = resolve;
