@@ -105,6 +105,8 @@ export interface FormatTarget {
   readonly lock: ImageLock;
   readonly options: WriteOptions;
   readonly disk: Disk;
+  /** See `metadata-map.ts`. */
+  readonly metadata: SharedArrayBuffer;
 }
 
 /** How the entries of a format's tables lie in the file. */
