@@ -203,5 +203,12 @@ export const OPTIONS = {
     valued({ long: 'vmstate' }, 'FILE', 'with -c: keep the bytes of FILE as its VM state', 'file'),
     ...[FORCE_SHARE, IMAGE_OPTS, OBJECT, QUIET],
   ],
+  status: [
+    OUTPUT,
+    {
+      ...{ long: 'watch', value: 'optional', called: 'SECONDS' },
+      help: 'go on telling, every 2 seconds or so many; rates are of that time',
+    },
+  ],
   umount: [{ short: 'l', long: 'lazy', help: 'although it is in use' }],
 } satisfies Readonly<Record<string, readonly CommandOption[]>>;

@@ -93,6 +93,24 @@ export const libc = Object.fromEntries(
   ]),
 ) as Record<CallName, Call>;
 
+interface AsideCall {
+  async(...args: [...Parameters<Call>, (error: Error | null, answer: number) => void]): void;
+}
+
+/** The same call on one of Node's other threads, with what it left in errno. */
+export function callAside(
+  name: CallName,
+  ...args: Parameters<Call>
+): Promise<{ readonly length: number; readonly errno: number }> {
+  const call = declare<AsideCall>(SIGNATURES[name]);
+  return new Promise((resolve, reject) => {
+    call.async(...args, (error, length) => {
+      if (error === null) resolve({ length, errno: lastErrno() });
+      else reject(error);
+    });
+  });
+}
+
 type Syslog = (priority: number, format: string, type: 'str', message: string) => void;
 let putSyslog: Syslog | undefined;
 
