@@ -119,8 +119,16 @@ function formatText(finding: Finding | FormatFinding): string | null {
       const end = `points after end of file (${fileSize}). Image has probably been truncated.`;
       return `${programName()}: VHDX BAT entry ${entry} ${place} ${end}`;
     }
+    case 'vhdx-overlap':
+      return `${programName()}: ${finding.text}`;
     case 'grain-unknown':
       return `ERROR: could not get cluster_offset for sector ${finding.sector}`;
+    case 'parallels-in-use':
+      return 'ERROR image was not closed correctly';
+    case 'parallels-outside':
+      return `ERROR cluster ${finding.block} is outside image`;
+    case 'parallels-lost':
+      return `ERROR space leaked at the end of the image ${finding.length}`;
     case 'grain-outside':
       return `ERROR: cluster offset for sector ${finding.sector} points after EOF`;
     default:

@@ -15,7 +15,7 @@ import {
 } from '../image/spec.js';
 import { faultyName, type FaultyName, takeFaults, takeLimits } from './fault-options.js';
 import type { FaultPlan } from '../storage/faults.js';
-import { takeQcow2, takeRaw } from './format-options.js';
+import { takeQcow2, takeRaw, takeVpc } from './format-options.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
 import { INVALID_VALUE, Options, takeCommon } from './node-options.js';
@@ -125,6 +125,7 @@ function formatNode(options: Options, driver: string | undefined, filename: stri
 
 function takeKnown(options: Options, driver: string | undefined): Partial<ImageSpec> {
   if (driver === 'raw') return takeRaw(options);
+  if (driver === 'vpc') return takeVpc(options);
   // A probed one has what qcow2 has.
   if (driver === undefined || driver === 'qcow2') {
     return { ...takeQcow2(options), ...others(options) };

@@ -3,7 +3,7 @@
  * Whatever fails on the way, it ends, and takes its own mount out of the tree where it can.
  */
 import { describeError, ERRNO, errnoOf } from '../errors.js';
-import type { ServedMount } from '../fuse/mount.js';
+import type { ServedMount } from '../fuse/mounting.js';
 import { log } from '../sys/log.js';
 import { sdNotify } from '../sys/process.js';
 import type { Outcome } from './outcome.js';

@@ -25,6 +25,8 @@ export interface MountOptions {
   readonly allowOther: boolean;
   /** The kernel checks modes and owners. */
   readonly defaultPermissions: boolean;
+  /** Whose mount it is, where root mounts for another. */
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
   /** Bytes of the largest READ. */
   readonly maxRead: number;
   /** mount(8)'s names of mount(2)'s flags, in order: a later one wins. */
@@ -152,11 +154,12 @@ function fuseOptions({ maxRead, allowOther, defaultPermissions }: MountOptions):
 function mountAsRoot({ source, target, rootIsFile, options }: MountRequest): number {
   const flags = kernelFlags(options);
   const fd = openDevice();
+  const { owner } = options;
   const data = [
     `fd=${fd}`,
     `rootmode=${rootIsFile ? '100000' : '40000'}`,
-    `user_id=${process.geteuid!()}`,
-    `group_id=${process.getegid!()}`,
+    `user_id=${owner?.uid ?? process.geteuid!()}`,
+    `group_id=${owner?.gid ?? process.getegid!()}`,
     ...fuseOptions(options),
   ].join(',');
   try {

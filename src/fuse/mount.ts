@@ -1,23 +1,25 @@
 /** Mounting an image: from its path to workers that serve it, and to the end of the mount. */
-import { closeSync } from 'node:fs';
+import { accessSync, closeSync, constants } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, extname } from 'node:path';
-import { describeError, ImageError } from '../errors.js';
-import { AttachedImage, prepareToAttach } from '../image/attach.js';
-import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
-import type { WriteOptions } from '../image/write-options.js';
-import { closeImage, type OpenedImage } from '../image/open.js';
-import type { ImageWriter } from '../image/writer.js';
-import { gatherFacts, type MountFacts, type Ownership } from '../mount/facts.js';
-import { allocateOpenFiles } from '../mount/open-files.js';
-import { allocateMountState, MountState } from '../shared/mount-state.js';
+import { fileURLToPath } from 'node:url';
+import { ImageError } from '../errors.js';
+import { prepareToAttach } from '../image/attach.js';
+import { closeImage } from '../image/open.js';
+import { flushedImage, recoverServed, serveImage } from '../mount/served-image.js';
+import { allocateStatus } from '../mount/status.js';
+import { MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
-import { type LogDescription, log } from '../sys/log.js';
-import { type MountOptions, mountDevice } from './device.js';
-import { Flusher } from './flusher.js';
+import { log } from '../sys/log.js';
+import { becomeUser, type User } from '../sys/privileges.js';
+import { mountDevice } from './device.js';
+import { Flusher, type FlusherOptions } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
+import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
+import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
-import { WorkerPool } from './pool.js';
+import { WORKER_URL, WorkerPool } from './pool.js';
+import { startUnmounter } from './unmounter.js';
+import type { WorkerInput } from './worker.js';
 
 export const DEFAULT_CACHE_SIZE = 32 << 20;
 
@@ -27,114 +29,76 @@ export const DEFAULT_CACHE_SIZE = 32 << 20;
  */
 const READ_AHEAD_KIB = 2048;
 
-/** How long the main thread waits for workers that hold the image, before it looks whether they live. */
-const FLUSH_PATIENCE_MS = 500;
-
 /** One more than the cores: one worker may wait for the disk while the others work. */
 export function defaultWorkers(): number {
   return Math.min(availableParallelism() + 1, 16);
 }
 
-export interface MountInput {
-  readonly image: OpenedImage;
-  /** Absolute. */
-  readonly target: string;
-  readonly rootIsFile: boolean;
-  /** The first layer is an overlay that the mount has put over the image. */
-  readonly overlaid?: boolean;
-  /** How an image that is open for writing is written to. */
-  readonly write: WriteOptions;
-  /** Index of the snapshot to mount as the disk. */
-  readonly snapshot: number | null;
-  /** Text of the tree's `info.json`. */
-  readonly info: string;
-  /** The image as the user named it. */
-  readonly imageName: string;
-  /** What `findmnt` shows as the source: the image's path. */
-  readonly source: string;
-  readonly ownership: Ownership;
-  readonly device: Omit<MountOptions, 'maxRead'>;
-  /** Only root and the mounting user may, though others can reach the mount. */
-  readonly onlyUser?: number | undefined;
-  readonly cacheSize: number;
+export interface KernelMountInput extends MountInput {
   readonly workers: number;
-  readonly log: LogDescription;
-  readonly trace: boolean;
-  /** Told of the mount as soon as there is one, before it answers. */
-  readonly onMounted?: (mount: ServedMount) => void;
   /** The module that workers run; tests have others. */
   readonly workerUrl?: URL;
 }
 
-export interface LiveMount {
-  /**
-   * Settles when the mount has ended, by whomever, and the image is released; rejects where nothing
-   * can serve it any more, or what was written could not be made durable.
-   */
-  readonly closed: Promise<void>;
-  /**
-   * Takes the mount out of the tree. Files that are open in it stay usable where `lazy`. False where
-   * it does not lie topmost on its path any more.
-   */
-  unmount(lazy: boolean): boolean;
-}
-
-/** A mount as far as it has come. */
-export interface ServedMount extends Pick<OwnMount, 'target' | 'unmount'> {
-  /**
-   * Ends serving and makes durable what was written, before the process ends although the mount may
-   * not have. False where that failed; the log tells why.
-   */
-  finish(): boolean;
-}
-
 /** Mounts and serves. When it settles, the mount answers. */
-export async function mountImage(input: MountInput): Promise<LiveMount> {
-  const { target, rootIsFile, source } = input;
-  const { description } = input.image;
-  const facts = factsOf(input);
-  const memory = allocateImageMemory(description, {
-    cacheSize: input.cacheSize,
-    owners: input.workers + 1,
-    write: input.write,
-  });
-  const state = allocateMountState();
-  const options = { ...input.device, maxRead: MAX_READ };
+export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
+  const { workers, image, cacheSize, write } = input;
+  const { description } = image;
+  const owners = workers + 1;
+  const facts = factsOf(input, allocateStatus(workers, OPCODE_NAMES));
+  const served = serveImage(description, facts, { cacheSize, owners, write });
   // Before there is a mount: nothing of it may fail behind.
-  const writer = await attachWriter(input, memory);
+  if (description.writable) await prepareToAttach(description);
+  const flushed = flushedImage(served, owners, log);
+  const state = new MountState(served.state, owners);
+  return serveMount(input, {
+    writable: flushed !== null,
+    input: { image: served, state: served.state, requests: facts.status.requests },
+    images: () => (flushed === null ? [] : [flushed]),
+    state,
+    stop: () => state.stop(),
+    recover: (owner) => recoverServed(served, owner),
+    release: () => closeImage(description),
+  });
+}
+
+/** What a mount serves, as far as mounting and its end ask. */
+interface Served extends Pick<FlusherOptions, 'images' | 'stop' | 'state'> {
+  readonly writable: boolean;
+  readonly input: Pick<WorkerInput, 'image' | 'state' | 'requests'>;
+  /** Frees what a worker held that has died. */
+  readonly recover: (owner: number) => void;
+  /** Lets go of all images: no thread uses them any more. */
+  readonly release: () => void;
+}
+
+async function serveMount(input: KernelMountInput, served: Served): Promise<LiveMount> {
+  const { target, rootIsFile, source, workers, trace } = input;
+  const options = { ...input.device, owner: input.user, maxRead: MAX_READ };
   const fd = mountDevice({ source, target, rootIsFile, options });
   const mount = new OwnMount(target);
   const pool = new WorkerPool({
-    workers: input.workers,
+    workers,
     log,
     input: {
+      ...served.input,
       fd,
-      image: description,
-      memory,
-      files: allocateOpenFiles(),
-      state,
-      status: allocateWorkerStatus(input.workers),
-      facts,
+      status: allocateWorkerStatus(workers),
       log: input.log,
-      trace: input.trace,
+      trace,
       onlyUser: input.onlyUser,
     },
+    recover: served.recover,
     ...(input.workerUrl === undefined ? {} : { workerUrl: input.workerUrl }),
   });
-  const flusher =
-    writer === null
-      ? null
-      : new Flusher({
-          writer,
-          state: new MountState(state, input.workers + 1),
-          log,
-          busy: () => pool.busy,
-        });
+  const flusher = served.writable ? new Flusher({ ...served, busy: () => pool.busy }) : null;
   const finish = (): boolean => flusher === null || flusher.finish();
   input.onMounted?.({ target, unmount: (lazy) => mount.unmount(lazy), finish });
   let started = false;
   try {
-    handshake(fd, input.trace ? log : undefined);
+    handshake(fd, trace ? log : undefined);
+    mount.readAhead(READ_AHEAD_KIB);
+    if (input.user !== undefined) dropPrivileges(mount, input.user);
     started = true;
     await pool.start();
   } catch (error) {
@@ -145,12 +109,11 @@ export async function mountImage(input: MountInput): Promise<LiveMount> {
     else pool.closed.then(() => closeSync(fd)).catch(() => {});
     throw error;
   }
-  mount.readAhead(READ_AHEAD_KIB);
   const closed = pool.closed.then(
     () => {
       const clean = finish();
       closeSync(fd);
-      closeImage(description);
+      served.release();
       if (!clean) throw new ImageError('corrupt', 'EIO', 'what was written may be lost');
     },
     (error: unknown) => {
@@ -164,34 +127,16 @@ export async function mountImage(input: MountInput): Promise<LiveMount> {
   return { closed, unmount: (lazy) => mount.unmount(lazy) };
 }
 
-function factsOf({ image, ownership, source, ...input }: MountInput): MountFacts {
-  const rest = {
-    info: input.info,
-    imageName: input.imageName,
-    pid: process.pid,
-    snapshot: input.snapshot,
-    rootIsFile: input.rootIsFile,
-    stem: basename(source, extname(source)),
-  };
-  return gatherFacts(image.description, ownership, rest, input.overlaid);
-}
-
-/** The main thread's own way to the image, for flushing; null where it is read-only. */
-async function attachWriter(
-  { image: { description }, workers }: MountInput,
-  memory: ImageMemory,
-): Promise<ImageWriter | null> {
-  if (!description.writable) return null;
-  await prepareToAttach(description);
-  const options = { patienceMs: FLUSH_PATIENCE_MS };
-  return new AttachedImage(description, memory, workers + 1, options).writer;
-}
-
-/** Takes a mount down that nobody serves. Never throws: the reason for it is what counts. */
-function abandon(mount: OwnMount): void {
+/** From here on nothing is opened by name but the program's own files, which workers read. */
+function dropPrivileges(mount: OwnMount, user: User): void {
+  mount.handOver(startUnmounter(mount));
+  becomeUser(user);
+  const program = fileURLToPath(WORKER_URL);
   try {
-    mount.unmount(true);
+    accessSync(program, constants.R_OK);
   } catch (error) {
-    log.warning(`'${mount.target}' stays mounted: ${describeError(error)}`);
+    const message = `user '${user.name}' cannot read '${program}'`;
+    const limit = 'the program must lie where that user can read it';
+    throw new ImageError('policy', 'EACCES', message, { limit }, error);
   }
 }

@@ -1,4 +1,5 @@
 /** A log that cannot be flooded: at most some lines in a while, and then how many were left out. */
+import { describeError, ERRNO, errnoOf, isExpected } from '../errors.js';
 
 const LINES = 20;
 const WINDOW_MS = 10_000;
@@ -46,4 +47,15 @@ export class LineThrottle {
     if (this.#hidden > 0) this.#put(`${this.#hidden} more errors not shown`);
     this.#hidden = 0;
   }
+}
+
+/**
+ * What the log says of a request that failed: I/O errors and our own bugs. Null where the caller did
+ * something wrong, which is the caller's to know.
+ */
+export function textForLog(error: unknown): string | null {
+  if (!isExpected(error)) {
+    return `internal error: ${error instanceof Error ? error.stack : String(error)}`;
+  }
+  return errnoOf(error) === ERRNO.EIO ? describeError(error) : null;
 }

@@ -34,9 +34,15 @@ export type FormatFinding =
       readonly offset: number;
       readonly fileSize: number;
     }
+  /** VHDX: a block lies over headers, the log or a region. */
+  | { readonly kind: 'vhdx-overlap'; readonly text: string }
   /** VMDK: of the grain at a sector, the entry means nothing, or leads past the end of its file. */
   | { readonly kind: 'grain-unknown'; readonly sector: number }
-  | { readonly kind: 'grain-outside'; readonly sector: number };
+  | { readonly kind: 'grain-outside'; readonly sector: number }
+  /** Parallels: it was not closed; a block lies past the end of the file; bytes behind the last one are nobody's. */
+  | { readonly kind: 'parallels-in-use' }
+  | { readonly kind: 'parallels-outside'; readonly block: number }
+  | { readonly kind: 'parallels-lost'; readonly length: number };
 
 export type ReportFormat = (finding: FormatFinding) => void;
 

@@ -11,11 +11,22 @@ import type { CheckResult, ReportFormat } from './check-result.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import type { Disk } from './disk.js';
 import type { Mapping } from './extent.js';
+import type { VhdSize } from './spec.js';
 import type { WriteOptions } from './write-options.js';
 import type { ImageWriter } from './writer.js';
 
 /** As QEMU calls them. */
-export const OTHER_FORMATS = ['qed', 'qcow', 'vdi', 'vpc', 'vmdk', 'vhdx'] as const;
+export const OTHER_FORMATS = [
+  'qed',
+  'qcow',
+  'vdi',
+  'vpc',
+  'vmdk',
+  'vhdx',
+  'parallels',
+  'bochs',
+  'cloop',
+] as const;
 export type OtherFormat = (typeof OTHER_FORMATS)[number];
 
 /** A backing file as a header names it. */
@@ -37,6 +48,8 @@ export interface FormatFacts {
   readonly encrypted: boolean;
   /** Its data lies in the file as on the disk, holes too. */
   readonly hasHostHoles?: boolean;
+  /** QEMU has no word on whether images of the format were closed cleanly. */
+  readonly dirtyUntold?: boolean;
 }
 
 /** A fact of one format alone. One that is undefined is not told. */
@@ -59,6 +72,7 @@ export interface OpenHow {
   readonly key: () => ImageKey | null;
   /** The image has no magic yet: it is being filled. */
   readonly unfinished: boolean;
+  readonly sizeFrom: VhdSize | undefined;
   /** Opens a file that the image names, under the policy: its number among these, the same for the same name. */
   readonly openExtent: (name: string) => { readonly file: number; readonly storage: Storage };
 }
@@ -91,6 +105,8 @@ export interface FormatTarget {
   readonly lock: ImageLock;
   readonly options: WriteOptions;
   readonly disk: Disk;
+  /** See `metadata-map.ts`. */
+  readonly metadata: SharedArrayBuffer;
 }
 
 /** How the entries of a format's tables lie in the file. */
