@@ -18,6 +18,7 @@ export interface CommandOption extends Option {
 
 export const FORMATS = ['qcow2', 'raw', 'qed', 'qcow', 'vdi', 'vpc', 'vmdk', 'vhdx'] as const;
 const MADE_FORMATS = ['qcow', 'qcow2', 'qed', 'raw'];
+export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
 export const CACHES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
 
 /** An option with a value of that name. */

@@ -13,17 +13,11 @@ import { log } from '../sys/log.js';
 import { mountDevice } from './device.js';
 import { Flusher } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
-import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
+import { abandon, factsOf, type LiveMount, type MountInput, READ_AHEAD_KIB } from './mounting.js';
 import { OwnMount } from './own-mount.js';
 import { WorkerPool } from './pool.js';
 
 export const DEFAULT_CACHE_SIZE = 32 << 20;
-
-/**
- * Read-ahead of the mount, KiB: two of the largest requests. Buffered reads of a cold image go half
- * as fast with the kernel's 128.
- */
-const READ_AHEAD_KIB = 2048;
 
 /** How long the main thread waits for workers that hold the image, before it looks whether they live. */
 const FLUSH_PATIENCE_MS = 500;
