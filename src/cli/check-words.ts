@@ -121,6 +121,12 @@ function formatText(finding: Finding | FormatFinding): string | null {
     }
     case 'grain-unknown':
       return `ERROR: could not get cluster_offset for sector ${finding.sector}`;
+    case 'parallels-in-use':
+      return 'ERROR image was not closed correctly';
+    case 'parallels-outside':
+      return `ERROR cluster ${finding.block} is outside image`;
+    case 'parallels-lost':
+      return `ERROR space leaked at the end of the image ${finding.length}`;
     case 'grain-outside':
       return `ERROR: cluster offset for sector ${finding.sector} points after EOF`;
     default:

@@ -2,6 +2,7 @@
  * The options of each command: how they are written, what they mean, and what their values can be. Parsing, help,
  * completion and the manual pages go by this table. Mount options, of `-o`, have their own (`options.ts`).
  */
+import { OTHER_FORMATS } from '../image/format.js';
 import type { Option } from './getopt.js';
 
 /** What the completion of a value offers: words, names of files, folders or mount points; else nothing. */
@@ -16,7 +17,7 @@ export interface CommandOption extends Option {
   readonly ours?: true;
 }
 
-export const FORMATS = ['qcow2', 'raw', 'qed', 'qcow', 'vdi', 'vpc', 'vmdk', 'vhdx'] as const;
+export const FORMATS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 const MADE_FORMATS = ['qcow', 'qcow2', 'qed', 'raw'];
 export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
 export const CACHES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
@@ -202,6 +203,13 @@ export const OPTIONS = {
     { short: 'l', help: 'list them' },
     valued({ long: 'vmstate' }, 'FILE', 'with -c: keep the bytes of FILE as its VM state', 'file'),
     ...[FORCE_SHARE, IMAGE_OPTS, OBJECT, QUIET],
+  ],
+  status: [
+    OUTPUT,
+    {
+      ...{ long: 'watch', value: 'optional', called: 'SECONDS' },
+      help: 'go on telling, every 2 seconds or so many; rates are of that time',
+    },
   ],
   umount: [{ short: 'l', long: 'lazy', help: 'although it is in use' }],
 } satisfies Readonly<Record<string, readonly CommandOption[]>>;

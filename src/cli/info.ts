@@ -99,7 +99,7 @@ function humanInfo(info: ImageInfo): string {
   ];
   if (info.encrypted) lines.push('encrypted: yes');
   if (info.clusterSize !== null) lines.push(`cluster_size: ${info.clusterSize}`);
-  if (info.dirty) lines.push('cleanly shut down: no');
+  if (info.dirty === true) lines.push('cleanly shut down: no');
   if (backing !== null) {
     const actual = backing.fullName === backing.name ? '' : ` (actual path: ${backing.fullName})`;
     lines.push(`backing file: ${backing.name}${actual}`);

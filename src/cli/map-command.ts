@@ -52,9 +52,10 @@ function* explained(runs: Iterable<BlockStatus>): Generator<BlockStatus> {
 async function print(text: Iterable<string>): Promise<void> {
   let piece = '';
   let isRead = true;
-  process.stdout.once('error', () => {
+  const unread = () => {
     isRead = false;
-  });
+  };
+  process.stdout.once('error', unread);
   try {
     for (const part of text) {
       piece += part;
@@ -66,5 +67,6 @@ async function print(text: Iterable<string>): Promise<void> {
     }
   } finally {
     process.stdout.write(piece);
+    process.stdout.off('error', unread);
   }
 }

@@ -29,6 +29,7 @@ import {
 } from './options.js';
 import type { Outcome } from './outcome.js';
 import { askBeforehand, mountKeyRing, mountKeys } from './mount-keys.js';
+import { forbidPrivileges, mountUser } from './mount-user.js';
 import { takeObjects } from './objects.js';
 import { openOverlaid } from './overlay.js';
 import { problemText } from './program.js';
@@ -50,9 +51,12 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
   const command = parseMountCommand(words, usage);
   const channel = daemonChannel();
   const foreground = command.settings.has('foreground') || command.settings.has('debug');
-  if (channel === undefined && !foreground) {
+  if (channel === undefined) {
     // Bad numbers are told by the process that was called, without starting another.
-    checkSettings(command.settings);
+    const { user } = checkSettings(command.settings);
+    if (user !== undefined) forbidPrivileges(foreground);
+  }
+  if (channel === undefined && !foreground) {
     const asked = askBeforehand(keySources(command), openPolicy(command.settings), command.image);
     return { status: await spawnDaemon(process.argv.slice(1), asked) };
   }
@@ -116,6 +120,7 @@ function checkSettings(settings: MountSettings) {
     cacheSize: sizeOption(settings, 'cache-size', MIN_CACHE_SIZE, 2 ** 32) ?? DEFAULT_CACHE_SIZE,
     workers: integerOption(settings, 'workers', 1, 64) ?? defaultWorkers(),
     transport: chooseTransport(settings),
+    user: mountUser(settings),
     logFile: logFile === undefined ? undefined : resolve(logFile),
   };
 }
@@ -171,7 +176,8 @@ async function serveMount(
   shutdown: Shutdown,
 ): Promise<Outcome> {
   const { image: imagePath, target: targetPath, settings } = command;
-  const { ownership, cacheSize, workers, transport, logFile, write } = checkSettings(settings);
+  const checked = checkSettings(settings);
+  const { ownership, cacheSize, workers, transport, logFile, write, user } = checked;
   const path = resolve(imagePath);
   const overlaid = settings.has('overlay');
   const image = openAs(settings, path, mountKeyRing(keySources(command), channel?.passphrases));
@@ -185,7 +191,9 @@ async function serveMount(
     process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
     if (logging.target !== 'stderr') log.warning(warning);
   }
-  const allowRoot = settings.has('allow_root');
+  // Another user's mount stays open to root, who made it.
+  const allowRoot =
+    settings.has('allow_root') || (user !== undefined && !settings.has('allow_other'));
   const allowOther = settings.has('allow_other') || allowRoot;
   const mount = native?.mountNative ?? mountImage;
   const live = await mount({
@@ -206,7 +214,8 @@ async function serveMount(
       defaultPermissions: allowOther || settings.has('default_permissions'),
       kernelFlags: [...settings.keys()].filter(isKernelFlag),
     },
-    onlyUser: allowRoot ? process.getuid!() : undefined,
+    onlyUser: allowRoot ? (user?.uid ?? process.getuid!()) : undefined,
+    user,
     cacheSize,
     workers,
     log: logging,

@@ -107,6 +107,11 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   },
   { name: 'uid', value: 'N', help: "owner of the files, instead of the image's" },
   { name: 'umask', value: 'OCTAL', help: 'modes of the files: read for all, less these bits' },
+  {
+    name: 'user',
+    value: 'NAME',
+    help: 'once mounted, root gives up its rights and is that user (name or number)',
+  },
   { name: 'workers', value: 'N', help: 'threads that serve requests (cores + 1)' },
 ];
 
@@ -129,6 +134,8 @@ export function setOption(
   name: string,
   value: string | undefined,
 ): void {
+  // `user` alone is fstab's: who may mount.
+  if (value === undefined && isMeaningless(name)) return;
   const record = MOUNT_OPTIONS.find((candidate) => candidate.name === name);
   if (record === undefined && !isKernelFlag(name)) {
     if (isMeaningless(name)) return;

@@ -25,6 +25,8 @@ export interface MountOptions {
   readonly allowOther: boolean;
   /** The kernel checks modes and owners. */
   readonly defaultPermissions: boolean;
+  /** Whose mount it is, where root mounts for another. */
+  readonly owner?: { readonly uid: number; readonly gid: number } | undefined;
   /** Bytes of the largest READ. */
   readonly maxRead: number;
   /** mount(8)'s names of mount(2)'s flags, in order: a later one wins. */
@@ -163,11 +165,12 @@ export function flagWords(options: Pick<MountOptions, 'readOnly' | 'kernelFlags'
 function mountAsRoot({ source, target, rootIsFile, options }: MountRequest): number {
   const flags = kernelFlags(options);
   const fd = openDevice();
+  const { owner } = options;
   const data = [
     `fd=${fd}`,
     `rootmode=${rootIsFile ? '100000' : '40000'}`,
-    `user_id=${process.geteuid!()}`,
-    `group_id=${process.getegid!()}`,
+    `user_id=${owner?.uid ?? process.geteuid!()}`,
+    `group_id=${owner?.gid ?? process.getegid!()}`,
     ...fuseOptions(options),
   ].join(',');
   try {
@@ -214,9 +217,9 @@ function mountAsUser({ source, target, options }: MountRequest): number {
   const [ours, theirs] = socketPair();
   try {
     const { status, words } = runHelper(['-o', list, '--', resolve(target)], [HELPER], theirs);
-    if (status !== 0) throw refused(target, words);
+    if (status !== 0) throw refusedBy(target, words);
     const fd = receiveDescriptor(ours);
-    if (fd === undefined) throw refused(target, `${HELPER} sent no descriptor of ${DEVICE}`);
+    if (fd === undefined) throw refusedBy(target, `${HELPER} sent no descriptor of ${DEVICE}`);
     return fd;
   } finally {
     closeSync(ours);
@@ -236,7 +239,8 @@ function flagNames(flags: number): string[] {
   return [(flags & MS.RDONLY) !== 0 ? 'ro' : 'rw', ...names];
 }
 
-function refused(target: string, words: string): ImageError {
+/** Why there is no mount, of what the helper said. */
+export function refusedBy(target: string, words: string): ImageError {
   if (/user_allow_other/.test(words)) {
     return new ImageError('policy', 'EPERM', 'allow_other is not open to ordinary users here', {
       limit: "root must put 'user_allow_other' into /etc/fuse.conf",

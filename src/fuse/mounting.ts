@@ -4,7 +4,9 @@ import { describeError } from '../errors.js';
 import type { OpenedImage } from '../image/open.js';
 import type { WriteOptions } from '../image/write-options.js';
 import { gatherFacts, type MountFacts, type Ownership } from '../mount/facts.js';
+import type { StatusFacts } from '../mount/status.js';
 import { type LogDescription, log } from '../sys/log.js';
+import type { User } from '../sys/privileges.js';
 import type { MountOptions } from './device.js';
 import type { OwnMount } from './own-mount.js';
 
@@ -35,6 +37,8 @@ export interface MountInput {
   readonly device: Omit<MountOptions, 'maxRead'>;
   /** Only root and the mounting user may, though others can reach the mount. */
   readonly onlyUser?: number | undefined;
+  /** Root's daemon becomes this user as soon as it has mounted. */
+  readonly user?: User | undefined;
   readonly cacheSize: number;
   readonly log: LogDescription;
   readonly trace: boolean;
@@ -64,11 +68,14 @@ export interface ServedMount extends Pick<OwnMount, 'target' | 'unmount'> {
   finish(): boolean;
 }
 
-export function factsOf({ image, ownership, source, ...input }: MountInput): MountFacts {
+export function factsOf(
+  { image, ownership, source, ...input }: MountInput,
+  status: StatusFacts,
+): MountFacts {
   const rest = {
     info: input.info,
     imageName: input.imageName,
-    pid: process.pid,
+    status,
     snapshot: input.snapshot,
     rootIsFile: input.rootIsFile,
     stem: basename(source, extname(source)),

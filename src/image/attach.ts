@@ -3,8 +3,9 @@ import { LRUCache } from 'lru-cache';
 import { alignUp } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import { ChangeMap } from '../shared/change-map.js';
+import { ImageCounters, type ImageTotals, imageTotals } from '../shared/image-counters.js';
 import { ImageLock } from '../shared/image-lock.js';
-import { ImageState } from '../shared/image-state.js';
+import { ImageState, type WriteTotals } from '../shared/image-state.js';
 import {
   allocateSliceCache,
   type LoadSlice,
@@ -75,6 +76,9 @@ export class AttachedImage {
   readonly disk: Disk;
   /** Null where the image is read-only. */
   readonly writer: ImageWriter | null;
+  /** Where this thread counts what it reads and writes. */
+  readonly counters: ImageCounters;
+  readonly #countersMemory: SharedArrayBuffer;
   readonly #state: ImageState | null;
   readonly #lock: ImageLock | null;
   readonly #backing: Disk | null;
@@ -100,7 +104,9 @@ export class AttachedImage {
     const top: MutableStorage = options.storage ?? files[0]!;
     const storages: Storage[] = [top, ...files.slice(1)];
     const { files: tables, extents } = tableFiles(storages, description.layers);
-    const cache = new SliceCache(memory.cache, owner, sliceLoader(tables));
+    this.counters = new ImageCounters(memory.counters, owner);
+    this.#countersMemory = memory.counters;
+    const cache = new SliceCache(memory.cache, owner, sliceLoader(tables), this.counters);
     this.#state = memory.write === null ? null : new ImageState(memory.write.state);
     const data = description.layers.map((layer) =>
       layer.format === 'qcow2' && layer.dataFile !== null ? storageOf(layer.dataFile) : null,
@@ -153,6 +159,12 @@ export class AttachedImage {
   /** Grows whenever the maps of its disks may have changed, by any thread. */
   get edits(): number {
     return this.#state?.edits ?? 0;
+  }
+
+  /** What all threads have done with it since it was opened. */
+  totals(): ImageTotals & WriteTotals {
+    const written = this.#state?.totals ?? { flushes: 0, flushMilliseconds: 0, allocated: 0 };
+    return { ...imageTotals(this.#countersMemory), ...written };
   }
 
   /** The snapshots as they are now, in the table's order: the same object while nothing changes. */
@@ -263,8 +275,8 @@ export class AttachedImage {
       return new RawWriter(storage, state, lock, memory.options, top.probed === true);
     }
     if (top.format !== 'qcow2') {
-      const { options } = memory;
-      const target = { storage, cache, state, lock, options, disk };
+      const { options, metadata } = memory;
+      const target = { storage, cache, state, lock, options, disk, metadata };
       return formatDriver(top.format)!.writing!.writer(top, target);
     }
     const { header, bitmaps } = top;

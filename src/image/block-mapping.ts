@@ -14,7 +14,7 @@ export class FoundBlock {
   hostOffset = 0;
   /** COMPRESSED: its bytes at most. */
   hostLength = 0;
-  /** UNALLOCATED, ZERO: how many blocks from this one on are so, as far as one entry tells. */
+  /** How many blocks from this one on are so, as far as one entry tells; of DATA they lie one behind the other. */
   run = 1;
 }
 

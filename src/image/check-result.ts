@@ -36,7 +36,11 @@ export type FormatFinding =
     }
   /** VMDK: of the grain at a sector, the entry means nothing, or leads past the end of its file. */
   | { readonly kind: 'grain-unknown'; readonly sector: number }
-  | { readonly kind: 'grain-outside'; readonly sector: number };
+  | { readonly kind: 'grain-outside'; readonly sector: number }
+  /** Parallels: it was not closed; a block lies past the end of the file; bytes behind the last one are nobody's. */
+  | { readonly kind: 'parallels-in-use' }
+  | { readonly kind: 'parallels-outside'; readonly block: number }
+  | { readonly kind: 'parallels-lost'; readonly length: number };
 
 export type ReportFormat = (finding: FormatFinding) => void;
 

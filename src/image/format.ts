@@ -15,7 +15,17 @@ import type { WriteOptions } from './write-options.js';
 import type { ImageWriter } from './writer.js';
 
 /** As QEMU calls them. */
-export const OTHER_FORMATS = ['qed', 'qcow', 'vdi', 'vpc', 'vmdk', 'vhdx'] as const;
+export const OTHER_FORMATS = [
+  'qed',
+  'qcow',
+  'vdi',
+  'vpc',
+  'vmdk',
+  'vhdx',
+  'parallels',
+  'bochs',
+  'cloop',
+] as const;
 export type OtherFormat = (typeof OTHER_FORMATS)[number];
 
 /** A backing file as a header names it. */
@@ -37,6 +47,8 @@ export interface FormatFacts {
   readonly encrypted: boolean;
   /** Its data lies in the file as on the disk, holes too. */
   readonly hasHostHoles?: boolean;
+  /** QEMU has no word on whether images of the format were closed cleanly. */
+  readonly dirtyUntold?: boolean;
 }
 
 /** A fact of one format alone. One that is undefined is not told. */
@@ -91,6 +103,8 @@ export interface FormatTarget {
   readonly lock: ImageLock;
   readonly options: WriteOptions;
   readonly disk: Disk;
+  /** See `metadata-map.ts`. */
+  readonly metadata: SharedArrayBuffer;
 }
 
 /** How the entries of a format's tables lie in the file. */

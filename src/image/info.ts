@@ -62,7 +62,8 @@ export interface ImageInfo {
   readonly virtualSize: number;
   /** What the file takes on the host; neither backing nor data file counts. */
   readonly actualSize: number;
-  readonly dirty: boolean;
+  /** Null where QEMU does not tell it. */
+  readonly dirty: boolean | null;
   readonly encrypted: boolean;
   readonly clusterSize: number | null;
   readonly backing: BackingFacts | null;
@@ -86,7 +87,7 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
     backing: backingFacts(layer, filename),
   };
   if (layer.format !== 'qcow2') {
-    const encrypted = layer.format !== 'raw' && layer.facts.encrypted;
+    const facts = layer.format === 'raw' ? undefined : layer.facts;
     const specific = layer.format === 'raw' ? undefined : formatDriver(layer.format)?.specific;
     const own =
       layer.format === 'raw'
@@ -96,11 +97,11 @@ export function collectInfo(layer: LayerDescription, filename: string): ImageInf
             filename,
             layer.extents.map(({ path }) => path),
           );
-    // QEMU tells it of qcow2 alone.
+    // QEMU tells of qcow2 alone that it was not closed.
     return {
       ...common,
-      dirty: false,
-      encrypted,
+      dirty: facts?.dirtyUntold === true ? null : false,
+      encrypted: facts?.encrypted === true,
       snapshots: [],
       qcow2: null,
       specific: own ?? null,

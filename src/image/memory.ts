@@ -2,15 +2,16 @@
 import { fstatSync } from 'node:fs';
 import { ERRNO } from '../errors.js';
 import { allocateChangeMap, type ChangeMapMemory } from '../shared/change-map.js';
+import { allocateImageCounters } from '../shared/image-counters.js';
 import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
 import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
 import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
 import type { Storage } from '../storage/storage.js';
 import { type ImageDescription, layerClusterSize, type LayerDescription } from './description.js';
 import { storageOf } from './file-storage.js';
+import { allocateMetadataMap } from './metadata-map.js';
 import { hasBit } from './qcow2/features.js';
 import { INCOMPATIBLE } from './qcow2/layout.js';
-import { allocateMetadataMap } from './qcow2/overlap.js';
 import { snapshotTableSize } from './qcow2/snapshots.js';
 import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from './write-options.js';
 
@@ -19,7 +20,7 @@ export interface WriteMemory {
   readonly options: WriteOptions;
   readonly lock: SharedArrayBuffer;
   readonly state: ImageStateMemory;
-  /** The bitmap of the overlap guard. */
+  /** What the guards against writing over tables know (`metadata-map.ts`). */
   readonly metadata: SharedArrayBuffer;
   /** Clusters that the file can have: Infinity but for block devices. */
   readonly clusterLimit: number;
@@ -29,6 +30,8 @@ export interface WriteMemory {
 
 export interface ImageMemory {
   readonly cache: SliceCacheMemory;
+  /** Of `ImageCounters`, for each owner. */
+  readonly counters: SharedArrayBuffer;
   /** Null where the image is read-only. */
   readonly write: WriteMemory | null;
 }
@@ -47,7 +50,8 @@ export function allocateImageMemory(
   { cacheSize, owners, write = DEFAULT_WRITE_OPTIONS, storage }: MemoryOptions,
 ): ImageMemory {
   const cache = allocateSliceCache(cacheSize);
-  if (!description.writable) return { cache, write: null };
+  const counters = allocateImageCounters(owners);
+  if (!description.writable) return { cache, counters, write: null };
   const top = description.layers[0];
   const { fd } = top.file;
   const size = (storage ?? storageOf(top.file)).size();
@@ -55,6 +59,7 @@ export function allocateImageMemory(
   const clusterSize = layerClusterSize(top) ?? 1;
   return {
     cache,
+    counters,
     write: {
       options: write,
       lock: allocateImageLock(owners),

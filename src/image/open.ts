@@ -275,7 +275,7 @@ class Opening {
     if (probed === 'qcow2') return this.#openQcow2(spec, file, storage, place);
     const other = formatDriver(probed);
     if (other !== undefined) return this.#openOther(other, spec, file, storage, place);
-    throw unknownFormat(probed);
+    throw unknownFormat(probed, format === undefined);
   }
 
   #openOther(
@@ -577,11 +577,11 @@ function driverOf({ format, nullDisk }: ImageSpec): string | undefined {
 }
 
 /** Formats of QEMU's that are none here, and what are none at all. */
-function unknownFormat(format: string): ImageError {
+function unknownFormat(format: string, isProbed: boolean): ImageError {
   if (!FOREIGN_FORMATS.includes(format)) {
     return new ImageError('invalid', 'EINVAL', `Unknown driver '${format}'`);
   }
-  return new ImageError('unsupported', 'ENOTSUP', `Format '${format}' is not supported`, {
-    limit: `supported: qcow2, raw, ${OTHER_FORMATS.join(', ')}`,
-  });
+  const supported = `supported: qcow2, raw, ${OTHER_FORMATS.join(', ')}`;
+  const limit = isProbed ? `${supported}; format=raw takes its bytes as they are` : supported;
+  return new ImageError('unsupported', 'ENOTSUP', `Format '${format}' is not supported`, { limit });
 }

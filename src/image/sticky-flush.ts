@@ -33,8 +33,10 @@ export class StickyFlush implements MutableStorage {
 
   flush(): void {
     if (this.#unsafe) return;
+    const started = performance.now();
     try {
       this.#storage.flush();
+      this.#state.countFlush(performance.now() - started);
     } catch (error) {
       this.#state.fail(errnoOf(error));
       throw error;

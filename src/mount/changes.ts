@@ -82,6 +82,7 @@ export class Changes {
     } finally {
       this.#state.markChanged();
     }
+    this.#tree.counters.wrote(present);
     if (durable) this.#writer.flush();
     return present;
   }

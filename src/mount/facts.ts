@@ -5,6 +5,7 @@
 import { type BigIntStats, fstatSync } from 'node:fs';
 import { filesOf, type ImageDescription } from '../image/description.js';
 import type { Timestamp } from './node.js';
+import type { StatusFacts } from './status.js';
 import { allocateTold } from './warn-once.js';
 
 const NS_PER_SEC = 1_000_000_000n;
@@ -38,8 +39,8 @@ export interface MountFacts {
   readonly info: string;
   /** The image as the user named it. */
   readonly imageName: string;
-  /** The process that serves the mount. */
-  readonly pid: number;
+  /** What is told of the mount itself. */
+  readonly status: StatusFacts;
   /** Index of the snapshot that is mounted as the disk, if one is. */
   readonly snapshot: number | null;
   /** Whether the mount point is a regular file: the disk itself. */
@@ -52,7 +53,7 @@ export interface MountFacts {
 
 type GivenFacts = Pick<
   MountFacts,
-  'info' | 'imageName' | 'pid' | 'snapshot' | 'rootIsFile' | 'stem'
+  'info' | 'imageName' | 'status' | 'snapshot' | 'rootIsFile' | 'stem'
 >;
 
 /**

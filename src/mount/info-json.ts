@@ -37,7 +37,7 @@ export function infoObject(info: ImageInfo): JsonObject {
     format: info.format,
     'virtual-size': info.virtualSize,
     'actual-size': info.actualSize,
-    'dirty-flag': info.dirty,
+    'dirty-flag': info.dirty ?? undefined,
     'cluster-size': info.clusterSize ?? undefined,
     encrypted: info.encrypted ? true : undefined,
     'backing-filename': backing?.name,

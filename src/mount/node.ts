@@ -60,16 +60,23 @@ export const SLOT = {
   INFO: 2,
   SNAPSHOTS: 3,
   BITMAPS: 4,
+  /** The folder about the mount itself. */
+  OWN: 5,
   RAW: 8,
   VMSTATE: 9,
   PARTITIONS: 10,
   /** Of a snapshot: what changed since. */
   CHANGED: 11,
+  /** File n of that folder, from 0 on, has slot OWN_FILE + n. */
+  OWN_FILE: 0x100,
   /** Partition n has slot PARTITION + n. */
   PARTITION: 0x1000,
   /** Bitmap n, from 1 on, has slot BITMAP + n, of view 0. */
   BITMAP: 0x8000,
 } as const;
+
+/** Files of the mount's own folder that have a slot. */
+export const LAST_OWN_FILE = 0xff;
 
 /** Bitmaps that have a slot. */
 export const LAST_BITMAP = 0x7fff;
@@ -95,7 +102,12 @@ export function partitionOf(id: number): number {
 
 /** Whether the file's bytes and size are found out when it is read, each time: until then 0 is told. */
 export function isMadeOnReading(id: number): boolean {
-  return slotOf(id) === SLOT.CHANGED;
+  return slotOf(id) === SLOT.CHANGED || isOwnFile(id);
+}
+
+/** Whether it is a file of the folder about the mount itself. */
+export function isOwnFile(id: number): boolean {
+  return id >= SLOT.OWN_FILE && id <= SLOT.OWN_FILE + LAST_OWN_FILE;
 }
 
 export function isPartition(slot: number): boolean {

@@ -8,16 +8,16 @@ import type { IoBuffer } from '../sys/io-buffer.js';
 import type { Changes } from './changes.js';
 import { type Content, WindowContent } from './content.js';
 import type { Entry } from './entry.js';
+import type { FileTree } from './file-tree.js';
 import {
   type DirectoryNode,
   type FileNode,
+  isOwnFile,
   type Node,
   partitionOf,
   viewOf,
-  isMadeOnReading,
 } from './node.js';
-import type { Tree } from './tree.js';
-import { CONTROL_FAILURE, XATTR_PREFIX } from './xattrs.js';
+import { CONTROL_FAILURE, STATUS, XATTR_PREFIX } from './xattrs.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -45,9 +45,9 @@ export interface OpenedFile {
 export class Operations {
   /** What writes; null in a read-only mount. */
   readonly changes: Changes | null;
-  readonly #tree: Tree;
+  readonly #tree: FileTree;
 
-  constructor(tree: Tree, changes: Changes | null = null) {
+  constructor(tree: FileTree, changes: Changes | null = null) {
     this.#tree = tree;
     this.changes = changes;
   }
@@ -91,10 +91,11 @@ export class Operations {
   open(id: number, flags: number): OpenedFile {
     const forWriting = (flags & FOR_WRITING) !== 0;
     const { changes } = this;
+    if (isOwnFile(id)) return this.#openOwn(id, forWriting);
     if (changes === null) {
       this.within(() => this.#file(id));
       if (forWriting) readOnly();
-      return { handle: 0, lasting: !isMadeOnReading(id) };
+      return { handle: 0, lasting: this.lasts(id) };
     }
     const view = viewOf(id);
     const counted = this.#tree.isOfView(id);
@@ -109,11 +110,25 @@ export class Operations {
       const handle = isPartition
         ? changes.files.partitionHandle(partitionOf(id), content, forWriting)
         : changes.files.handle(forWriting);
-      return { handle, lasting: view !== 0 && !isMadeOnReading(id) };
+      return { handle, lasting: view !== 0 && this.lasts(id) };
     } catch (error) {
       if (counted) changes.files.close(view);
       throw error;
     }
+  }
+
+  /** Whether what a node shows stays what it is while nothing is written. */
+  lasts(id: number): boolean {
+    return this.#tree.lasts(id);
+  }
+
+  #openOwn(id: number, forWriting: boolean): OpenedFile {
+    const handle = this.within(() => {
+      this.#file(id);
+      return this.#tree.own.open(id);
+    });
+    if (forWriting) throw new ImageError('policy', 'EACCES', 'the file is read-only');
+    return { handle, lasting: false };
   }
 
   /** A file is closed for the last time. */
@@ -133,10 +148,12 @@ export class Operations {
     at: number,
     handle = 0,
   ): number {
-    const content = this.#content(id, handle);
+    const isOwn = isOwnFile(id);
+    const content = isOwn ? this.#ownContent(id, handle, offset) : this.#content(id, handle);
     const present = Math.min(length, content.size - offset);
     if (present <= 0) return 0;
     content.read(offset, present, target, at);
+    if (!isOwn) this.#tree.counters.read(present);
     return present;
   }
 
@@ -169,6 +186,7 @@ export class Operations {
   }
 
   #xattr(id: number, name: string): string | undefined {
+    if (name === STATUS && id === this.#tree.rootId) return this.#tree.status();
     if (name === CONTROL_FAILURE) return this.changes?.failure(id);
     return this.#xattrs(id).get(name);
   }
@@ -215,6 +233,11 @@ export class Operations {
   #content(id: number, handle: number): Content {
     const window = handle === 0 ? undefined : this.changes?.files.window(handle);
     return window ?? this.#tree.content(id) ?? this.#file(id).content;
+  }
+
+  #ownContent(id: number, handle: number, offset: number): Content {
+    this.#file(id);
+    return this.#tree.own.content(id, handle, offset);
   }
 
   #file(id: number): FileNode {

@@ -1,7 +1,7 @@
 /**
  * The mounted tree over one image: nodes made on demand, the same in every thread.
  *
- *   disk.raw  disk.partitions/N.raw  disk.info.json  disk.bitmaps/NAME.json
+ *   disk.raw  disk.partitions/N.raw  disk.info.json  disk.bitmaps/NAME.json  .qcow2fs/
  *   disk.snapshots/NAME.raw  NAME.vmstate  NAME.changed.json  NAME.partitions/N.raw
  *
  * An image can have 65,536 snapshots. So a name is found without reading any disk, a folder is
@@ -13,18 +13,32 @@ import { LRUCache } from 'lru-cache';
 import type { AttachedImage, SnapshotView } from '../image/attach.js';
 import type { Disk } from '../image/disk.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
+import type { ImageCounters } from '../shared/image-counters.js';
 import { BitmapFolder } from './bitmap-folder.js';
 import { ChangedExtents } from './changed-extents.js';
 import { BytesContent, type Content, type Origin, WindowContent } from './content.js';
 import { directoryEntry, type Entry, fileEntry } from './entry.js';
 import type { MountFacts } from './facts.js';
+import type { FileTree } from './file-tree.js';
 import { liveInfo } from './info-json.js';
-import { isPartition, type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
+import { metricsText } from './metrics.js';
+import {
+  isMadeOnReading,
+  isPartition,
+  type Node,
+  nodeId,
+  ROOT_ID,
+  SLOT,
+  slotOf,
+  viewOf,
+} from './node.js';
 import { NodeMaker } from './node-maker.js';
+import { OWN_FOLDER, OwnFolder } from './own-folder.js';
 import { PartitionTables } from './partition-tables.js';
 import type { Partition } from './partitions/table.js';
 import type { OpenWindows } from '../shared/open-windows.js';
 import { SnapshotFolder } from './snapshot-folder.js';
+import { imageStatus, mountStatus } from './status.js';
 import { warnOnce } from './warn-once.js';
 
 /** Nodes that a thread keeps. */
@@ -40,11 +54,17 @@ const ROOT_SLOTS: ReadonlyMap<string, number> = new Map([
   ['.info.json', SLOT.INFO],
   ['.bitmaps', SLOT.BITMAPS],
 ]);
+/** What is not there before somebody asks for it. */
+const NOTHING = new BytesContent(Buffer.alloc(0));
 const PARTITION_FILE = /^([1-9]\d*)\.raw$/;
 
-export class Tree {
+export class Tree implements FileTree {
   readonly #image: AttachedImage;
   readonly #facts: MountFacts;
+  /** The files about the mount itself. */
+  readonly own: OwnFolder;
+  /** Where this thread counts what is read and written. */
+  readonly counters: ImageCounters;
   readonly #bitmaps: BitmapFolder;
   readonly #changed: ChangedExtents;
   readonly #maker: NodeMaker;
@@ -64,6 +84,11 @@ export class Tree {
     this.#image = image;
     this.#facts = facts;
     this.#windows = windows;
+    this.counters = image.counters;
+    this.own = new OwnFolder(facts.status.texts, [
+      { name: 'metrics', make: () => metricsText(this.#status()) },
+      { name: 'status.json', make: () => this.status() },
+    ]);
     this.#bitmaps = new BitmapFolder(image);
     this.#changed = new ChangedExtents(image);
     this.#maker = new NodeMaker(image.description, facts);
@@ -148,6 +173,10 @@ export class Tree {
     return viewOf(id) > 0 && (slot === SLOT.RAW || slot === SLOT.VMSTATE);
   }
 
+  lasts(id: number): boolean {
+    return !isMadeOnReading(id);
+  }
+
   /** The view of the snapshot that a user means: by its name, its id, or its files' name. */
   findSnapshot(wanted: string, first: 'id' | 'name'): number | undefined {
     return this.#folder.meant(wanted, first);
@@ -159,6 +188,15 @@ export class Tree {
     return this.#maker.xattrs(id, this.#origin(id) ?? {}, live);
   }
 
+  /** What the mount has done so far, as JSON. */
+  status(): string {
+    return `${JSON.stringify(this.#status())}\n`;
+  }
+
+  #status() {
+    return mountStatus(this.#facts.status, [imageStatus(this.#image)]);
+  }
+
   /** The number that a node called `name` in a directory has; there need not be one. */
   lookup(directory: number, name: string): number | undefined {
     switch (slotOf(directory)) {
@@ -168,6 +206,8 @@ export class Tree {
         return this.#folder.find(name);
       case SLOT.BITMAPS:
         return this.#bitmaps.find(name);
+      case SLOT.OWN:
+        return this.own.find(name);
       default: {
         const number = PARTITION_FILE.exec(name)?.[1];
         if (number === undefined) return undefined;
@@ -185,6 +225,8 @@ export class Tree {
         return this.#folder.list(from, (view) => this.#showsPartitions(view));
       case SLOT.BITMAPS:
         return this.#bitmaps.list(from);
+      case SLOT.OWN:
+        return this.own.list(from);
       default:
         return this.#listPartitions(viewOf(directory), from);
     }
@@ -201,6 +243,7 @@ export class Tree {
   }
 
   #lookupRoot(name: string): number | undefined {
+    if (name === OWN_FOLDER) return nodeId(0, SLOT.OWN);
     // The image's own name works for `disk`, unlisted: `vm.raw` for vm.qcow2.
     for (const start of [DISK, this.#facts.stem]) {
       const slot = name.startsWith(start) ? ROOT_SLOTS.get(name.slice(start.length)) : undefined;
@@ -281,6 +324,8 @@ export class Tree {
     if (bitmap !== undefined) return { bitmap };
     const there =
       slot === SLOT.INFO ||
+      slot === SLOT.OWN ||
+      this.own.has(id) ||
       (slot === SLOT.SNAPSHOTS && this.hasSnapshots) ||
       (slot === SLOT.BITMAPS && this.#hasBitmaps);
     return there ? {} : undefined;
@@ -310,6 +355,7 @@ export class Tree {
       return this.#maker.file(id, nodeId(view, SLOT.PARTITIONS), content, origin);
     }
     if (disk !== undefined) return this.#maker.file(id, folder, disk, origin);
+    if (this.own.has(id)) return this.#maker.file(id, SLOT.OWN, NOTHING, origin);
     switch (slotOf(id)) {
       case SLOT.VMSTATE:
         return this.#maker.file(id, folder, this.#image.vmState(view), origin);
@@ -326,7 +372,7 @@ export class Tree {
 
   /** How many folders a folder holds; undefined where finding out is not cheap, or failed. */
   #subfolders(slot: number): number | undefined {
-    if (slot === SLOT.PARTITIONS || slot === SLOT.BITMAPS) return 0;
+    if (slot === SLOT.PARTITIONS || slot === SLOT.BITMAPS || slot === SLOT.OWN) return 0;
     if (slot === SLOT.SNAPSHOTS) return this.#folder.isEmpty ? 0 : undefined;
     if (this.#tables.tryGet(0) === undefined) return undefined;
     return this.#rootEntries().filter((entry) => entry.directory).length;

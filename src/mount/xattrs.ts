@@ -10,6 +10,9 @@ export const XATTR_PREFIX = 'user.qcow2.';
 /** Which process serves the mount: `qcow2fs umount` waits for it. On the root only. */
 export const DAEMON_PID = `${XATTR_PREFIX}daemon-pid`;
 
+/** What `.qcow2fs/status.json` holds, where that is no folder. On the root only, and not listed. */
+export const STATUS = `${XATTR_PREFIX}status`;
+
 /** The image's path, of the overlay where there is one. */
 export const IMAGE_PATH = `${XATTR_PREFIX}image`;
 
@@ -72,7 +75,7 @@ export function xattrsOf(
   for (const [name, value] of Object.entries(values)) {
     if (value !== null && value !== undefined) xattrs.set(`${XATTR_PREFIX}${name}`, String(value));
   }
-  if (root) xattrs.set(DAEMON_PID, String(facts.pid));
+  if (root) xattrs.set(DAEMON_PID, String(facts.status.pid));
   return xattrs;
 }
 

@@ -18,6 +18,9 @@ const NEXT_VIEW = 9;
 const SNAPSHOT_TABLE_SIZE = 10;
 const PENDING_SIZE = 11;
 const COMPRESSED_TAIL = 12;
+const FLUSHES = 13;
+const FLUSH_MILLISECONDS = 14;
+const ALLOCATED = 15;
 const NUMBERS = 16;
 
 // Flags, as 32-bit integers.
@@ -30,6 +33,7 @@ const COPIED_OWED = 5;
 const GATHERED = 6;
 const COMPRESSED_EPOCH = 7;
 const EDITS = 8;
+const END_KNOWN = 9;
 const FLAGS = 16;
 
 /** Runs of freed clusters that may wait at once for the flush that lets them go. */
@@ -56,6 +60,15 @@ export interface InitialState {
   /** Index of the first cluster behind the file's end; Infinity where there is none. */
   readonly virginFrom: number;
   readonly dirty: boolean;
+}
+
+/** What writing has cost since the image was opened. */
+export interface WriteTotals {
+  /** Flushes of its files, and how long they took. */
+  readonly flushes: number;
+  readonly flushMilliseconds: number;
+  /** Bytes of host clusters that were allocated. */
+  readonly allocated: number;
 }
 
 export function allocateImageState(initial: InitialState): ImageStateMemory {
@@ -239,6 +252,30 @@ export class ImageState {
   }
   set gathered(value: boolean) {
     Atomics.store(this.#flags, GATHERED, value ? 1 : 0);
+  }
+
+  /** Whether it is known that no table names anything behind the file's end. */
+  get endKnown(): boolean {
+    return Atomics.load(this.#flags, END_KNOWN) !== 0;
+  }
+  set endKnown(value: boolean) {
+    Atomics.store(this.#flags, END_KNOWN, value ? 1 : 0);
+  }
+
+  /** A flush of one of its files took so long. */
+  countFlush(milliseconds: number): void {
+    this.#numbers[FLUSHES]!++;
+    this.#numbers[FLUSH_MILLISECONDS]! += milliseconds;
+  }
+
+  countAllocated(bytes: number): void {
+    this.#numbers[ALLOCATED]! += bytes;
+  }
+
+  get totals(): WriteTotals {
+    const numbers = this.#numbers;
+    const [flushes, flushMilliseconds] = [numbers[FLUSHES]!, numbers[FLUSH_MILLISECONDS]!];
+    return { flushes, flushMilliseconds, allocated: numbers[ALLOCATED]! };
   }
 
   get freedRuns(): number {

@@ -9,6 +9,7 @@
  */
 import { TWO_32 } from '../codec/bits.js';
 import { isHeldBy, lock, unlock } from './futex.js';
+import { allocateImageCounters, ImageCounters } from './image-counters.js';
 
 /** Bytes of a slice at most; tables of smaller clusters use the front of their slot. */
 export const SLICE_SIZE = 4096;
@@ -101,9 +102,15 @@ export class SliceCache {
   readonly #setMask: number;
   readonly #owner: number;
   readonly #load: LoadSlice;
+  readonly #counters: ImageCounters;
 
-  /** `owner`: this thread's number, from 1. */
-  constructor(memory: SliceCacheMemory, owner: number, load: LoadSlice) {
+  /** `owner`: this thread's number, from 1. `counters`: this thread's, where somebody looks at them. */
+  constructor(
+    memory: SliceCacheMemory,
+    owner: number,
+    load: LoadSlice,
+    counters: ImageCounters = new ImageCounters(allocateImageCounters(1), 1),
+  ) {
     this.words = new Uint32Array(memory.slices);
     this.halves = new Uint16Array(memory.slices);
     this.#slots = new Int32Array(memory.slots);
@@ -114,6 +121,7 @@ export class SliceCache {
     this.#setMask = this.#locks.length - 1;
     this.#owner = owner;
     this.#load = load;
+    this.#counters = counters;
   }
 
   /**
@@ -126,7 +134,9 @@ export class SliceCache {
     const high = keyHigh(file, offset);
     const set = this.#setOf(low, high);
     const slot = this.#lookUp(set, low, high);
-    return (slot >= 0 ? slot : this.#fill(set, low, high, file, offset)) * SLICE_WORDS;
+    if (slot < 0) return this.#fill(set, low, high, file, offset) * SLICE_WORDS;
+    this.#counters.hit();
+    return slot * SLICE_WORDS;
   }
 
   /** Whether the slice at `index` is still the one that the last `find` answered. */
@@ -271,6 +281,7 @@ export class SliceCache {
 
   /** With the set's lock: loads the slice into the slot that can be spared best. */
   #fillVictim(set: number, low: number, high: number, file: number, offset: number): number {
+    this.#counters.miss();
     const slot = this.#victim(set);
     Atomics.add(this.#slots, slot * SLOT_WORDS + SEQUENCE, 1);
     const slice = this.bytes.subarray(slot * SLICE_SIZE, (slot + 1) * SLICE_SIZE);

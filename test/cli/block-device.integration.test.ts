@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { lacking, noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
 import { MIB, noise } from '../helpers/mount-images.js';
 import { contentOf, put } from '../helpers/mount-write.js';
-import { qemuImg, qemuRead } from '../helpers/qemu.js';
+import { qemuImg, qemuIo, qemuRead } from '../helpers/qemu.js';
 
 const DEVICE_SIZE = 4 * MIB;
 const DISK_SIZE = 16 * MIB;
@@ -77,5 +77,19 @@ describe('an image on a block device', () => {
     const { status, stderr } = await sandbox().cli(words);
     expect(status).to.equal(1);
     expect(stderr).to.match(/no free cluster \(the device has 4194304 bytes\)/);
+  });
+
+  it('is compacted: its end moves, and the device keeps its size', async () => {
+    const device = await makeDevice();
+    qemuImg('create', '-q', '-f', 'qcow2', device, `${DISK_SIZE}`);
+    qemuIo(device, 'write -P 1 0 1M', 'write -P 2 1M 1M', 'discard 0 1M');
+    const before = qemuRead(device);
+    expect(await run('compact', '-n', device)).to.match(/^Image would end at .* of the device,/);
+    expect(await run('compact', device)).to.match(/^Image moved to end at .* keeps its size\.\n$/);
+    expect(await run('compact', device)).to.equal('Image is compact.\n');
+    expect(qemuRead(device).equals(before)).to.equal(true);
+    const check = JSON.parse(qemuImg('check', '--output=json', device));
+    const { after, saved } = JSON.parse(await run('compact', '--output=json', device));
+    expect([after, saved]).to.deep.equal([check['image-end-offset'], 0]);
   });
 });

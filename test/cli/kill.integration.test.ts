@@ -1,5 +1,6 @@
-/** The daemon is killed while it is written to. QCOW2FS_KILL_RUNS: how often. */
+/** The daemon is killed while it is written to, and commands in their middle. QCOW2FS_KILL_RUNS: how often. */
 import { expect } from 'chai';
+import { killCompact } from '../helpers/kill-compact.js';
 import { killOnce, noWriting } from '../helpers/kill-run.js';
 import { noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
 import { printSeed, SEED } from '../helpers/random.js';
@@ -21,5 +22,15 @@ describe('a daemon that is killed while it is written to', function () {
       flushes += result.flushes;
     }
     expect(flushes).to.be.above(RUNS);
+  });
+});
+
+describe('a command that is killed while it compacts an image', () => {
+  printSeed();
+  const box = useSandbox();
+
+  it('leaves all that is read, and no corruption', async () => {
+    const { fault, image, writes, of } = await killCompact(box(), SEED, 1);
+    expect(fault, `seed ${SEED}, ${image}, write ${writes} of ${of}`).to.equal(null);
   });
 });

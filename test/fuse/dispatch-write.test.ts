@@ -26,16 +26,19 @@ import {
   WRITE_IN,
 } from '#src/fuse/abi-write.js';
 import { Dispatcher } from '#src/fuse/dispatch.js';
-import { OPCODES } from '#src/fuse/opcodes.js';
+import { OPCODE_NAMES, OPCODES } from '#src/fuse/opcodes.js';
+import { SoleSession } from '#src/fuse/sessions.js';
 import type { AttachedImage } from '#src/image/attach.js';
 import { Changes } from '#src/mount/changes.js';
 import type { MountFacts } from '#src/mount/facts.js';
 import { nodeId, SLOT } from '#src/mount/node.js';
 import { allocateOpenFiles, OpenFiles } from '#src/mount/open-files.js';
 import { Operations } from '#src/mount/operations.js';
+import { allocateStatus } from '#src/mount/status.js';
 import { Tree } from '#src/mount/tree.js';
 import { allocateMountState, MountState } from '#src/shared/mount-state.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
+import { parseMetrics } from '../helpers/prometheus.js';
 import { FakeImage, KIB, snapshotNamed, START } from '../helpers/fake-image.js';
 
 const CODE = Object.fromEntries(OPCODES.map(({ name, code }) => [name, code]));
@@ -50,7 +53,14 @@ const TIME = { sec: 1, nsec: 2 };
 const FACTS = {
   ...{ uid: 3, gid: 4, fileMode: 0o444, directoryMode: 0o555, diskMode: 0o644 },
   ...{ atime: TIME, mtime: TIME, ctime: TIME, btime: TIME, imageBlocks: 0 },
-  ...{ info: '{}', imageName: 'vm', pid: 1, snapshot: null, rootIsFile: false, stem: 'vm' },
+  ...{
+    info: '{}',
+    imageName: 'vm',
+    status: allocateStatus(1, OPCODE_NAMES),
+    snapshot: null,
+    rootIsFile: false,
+    stem: 'vm',
+  },
   told: new Uint8Array(16),
 } satisfies MountFacts;
 
@@ -73,7 +83,12 @@ function harness(image = new FakeImage()) {
   const changes = new Changes({ tree, disk: image.disk, writer: image.writer, files, state });
   const lines: string[] = [];
   const log = { error: (line: string) => lines.push(line), debug: () => {} };
-  const dispatcher = new Dispatcher(new Operations(tree, changes), request, reply, { log });
+  const dispatcher = new Dispatcher(
+    new SoleSession(new Operations(tree, changes)),
+    request,
+    reply,
+    { log },
+  );
   const send = (opcode: string, nodeid: number, payload: Uint8Array = Buffer.alloc(0)) => {
     const len = IN_HEADER.size + payload.length;
     IN_HEADER.write(request.view, 0, { len, opcode: CODE[opcode]!, unique: 6, nodeid });
@@ -405,6 +420,36 @@ describe('Dispatcher in a mount that can be written to', () => {
     }
     const rest = ['a%2Fb.raw', 'a%2Fb.changed.json', 'a%2Fb.partitions'];
     expect(names).to.deep.equal(['.', '..', 'one.raw', ...rest]);
+  });
+
+  it('shows files about the mount in a folder that is not listed, each opening with a text of its own', () => {
+    const { send, open, write, release } = harness();
+    const find = (parent: number, name: string) => {
+      const { error, payload } = send('LOOKUP', parent, Buffer.from(`${name}\0`));
+      expect(error, name).to.equal(0);
+      return ENTRY_OUT.read(viewOf(payload), 0).nodeid;
+    };
+    expect(
+      send('READDIR', ROOT, fields(READ_IN, { size: 4096 })).payload.includes('qcow2fs'),
+    ).to.equal(false);
+    const own = find(ROOT, '.qcow2fs');
+    const metrics = find(own, 'metrics');
+    const listed = send('READDIR', own, fields(READ_IN, { size: 4096 })).payload;
+    expect(['metrics', 'status.json'].every((name) => listed.includes(name))).to.equal(true);
+    const read = (fh: number, offset: number, size: number) =>
+      send('READ', metrics, fields(READ_IN, { fh, offset, size })).payload.toString();
+    const { fh } = open(metrics, 0);
+    const start = read(fh, 0, 100);
+    const whole = start + read(fh, 100, 100 * KIB);
+    const disk = open(RAW);
+    write(RAW, disk.fh, 0, Buffer.alloc(512));
+    expect(read(open(metrics, 0).fh, 0, 100 * KIB)).to.match(/^qcow2fs_image_writes_total.* 1$/m);
+    // In the middle it goes on with what it began with; from the start on it is as it is now.
+    expect(read(fh, 100, 100 * KIB)).to.equal(whole.slice(100));
+    parseMetrics(whole);
+    expect(read(fh, 0, 100 * KIB)).to.match(/^qcow2fs_image_written_bytes_total.* 512$/m);
+    expect(open(metrics).error).to.equal(ERRNO.EACCES);
+    expect(release(metrics, fh)).to.equal(0);
   });
 
   it('refuses every request once the mount has stopped, but answers none that needs none', () => {

@@ -2,10 +2,12 @@ import { expect } from 'chai';
 import { IN_HEADER, LSEEK_IN, OPEN_IN, OUT_HEADER, READ_IN } from '#src/fuse/abi.js';
 import { Dispatcher } from '#src/fuse/dispatch.js';
 import { OPCODES } from '#src/fuse/opcodes.js';
+import { SoleSession } from '#src/fuse/sessions.js';
 import { ERRNO, ImageError } from '#src/errors.js';
 import type { FileNode, Node } from '#src/mount/node.js';
 import { Operations } from '#src/mount/operations.js';
 import type { Tree } from '#src/mount/tree.js';
+import { allocateImageCounters, ImageCounters } from '#src/shared/image-counters.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 
 const CODE = Object.fromEntries(OPCODES.map(({ name, code }) => [name, code]));
@@ -49,6 +51,7 @@ const TREE = {
   enter() {},
   leave() {},
   isOfView: (id: number) => id === 8,
+  lasts: () => true,
   node: (id: number) => [ROOT, FILE].find((node) => node.id === id),
   content: (id: number) => (id === 8 ? FILE.content : undefined),
   lookup: (_directory: number, name: string) => (name === 'disk.raw' ? 8 : undefined),
@@ -57,6 +60,7 @@ const TREE = {
   xattrs: (id: number) => new Map(id === 1 ? [['user.qcow2.format', 'qcow2']] : []),
   disk: { size: CONTENT.length },
   rootFiles: 1,
+  counters: new ImageCounters(allocateImageCounters(1), 1),
 } as unknown as Tree;
 
 function harness(options: { onlyUser?: number; trace?: boolean; now?: () => number } = {}) {
@@ -67,7 +71,10 @@ function harness(options: { onlyUser?: number; trace?: boolean; now?: () => numb
     error: (line: string) => lines.push(line),
     debug: (line: string) => lines.push(line),
   };
-  const dispatcher = new Dispatcher(new Operations(TREE), request, reply, { log, ...options });
+  const dispatcher = new Dispatcher(new SoleSession(new Operations(TREE)), request, reply, {
+    log,
+    ...options,
+  });
   const send = (opcode: number, nodeid: number, payload: Uint8Array = Buffer.alloc(0), uid = 0) => {
     const len = IN_HEADER.size + payload.length;
     IN_HEADER.write(request.view, 0, { len, opcode, unique: 2 ** 40 + 6, nodeid, uid });

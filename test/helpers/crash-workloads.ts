@@ -563,6 +563,15 @@ const FAMILIES: readonly Family[] = [
     run: fragmented(editBitmaps),
   },
   {
+    name: 'compact-luks',
+    versions: ['v3'],
+    clusters: ['4k'],
+    size: MIB / 2,
+    content: 'filled',
+    options: [luksOptions('encrypt.iter-time=0,encrypt.cipher-alg=aes-128')],
+    run: fragmented(write, snapshot, deleteSnapshot),
+  },
+  {
     name: 'compact-data-file',
     versions: ['v3'],
     clusters: ['512'],

@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import type { Disk } from '#src/image/disk.js';
 import type { Snapshot } from '#src/image/qcow2/snapshots.js';
 import type { ImageWriter } from '#src/image/writer.js';
+import { allocateImageCounters, ImageCounters, imageTotals } from '#src/shared/image-counters.js';
 import type { IoBuffer } from '#src/sys/io-buffer.js';
 
 export const KIB = 1024;
@@ -17,6 +18,8 @@ export class FakeImage {
   generation = 0;
   entered = 0;
   readonly calls: Call[] = [];
+  readonly #counters = allocateImageCounters(1);
+  readonly counters = new ImageCounters(this.#counters, 1);
   views = [
     { view: 1, snapshot: snapshotNamed('1', 'one') },
     { view: 2, snapshot: snapshotNamed('2', 'a/b') },
@@ -51,6 +54,10 @@ export class FakeImage {
   snapshots = () => this.views;
   snapshotDisk = () => this.disk;
   vmState = () => this.disk;
+  totals = () => ({
+    ...imageTotals(this.#counters),
+    ...{ flushes: 0, flushMilliseconds: 0, allocated: 0 },
+  });
 }
 
 function fakeDisk(image: FakeImage): Disk {

@@ -258,6 +258,13 @@ export function lacking(...programs: string[]): string | null {
   return missing.length === 0 ? null : `not installed: ${missing.join(', ')}`;
 }
 
+/** Why ordinary users cannot run the build, or null. */
+export function unreadableBuild(): string | null {
+  const words = ['--reuid=65534', '--clear-groups', '--', process.execPath, CLI, '--version'];
+  const { status } = spawnSync('setpriv', words);
+  return status === 0 ? null : 'ordinary users cannot run the build here';
+}
+
 /** Asks until it is true; for what another process does in its own time. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
   const end = Date.now() + HANG_MS;

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } fro
 import { expect } from 'chai';
 import { openImage } from '#src/image/open.js';
 import { expectImageError } from '../helpers/errors.js';
+import { cowd, seSparse, vmdkDescriptor } from '../helpers/foreign-images.js';
 import { runInProcess } from '../helpers/in-process.js';
 import { qemuImg, qemuRead, tryQemuImg, tryQemuIo } from '../helpers/qemu.js';
 import { pattern } from '../helpers/random.js';
@@ -11,44 +12,6 @@ import { useTempFolder } from '../helpers/temp.js';
 
 const SECTOR = 512;
 const GIB = 2 ** 30;
-
-/** The same descriptor as VMware's, of these extents. */
-function descriptor(createType: string, extents: readonly string[], more = ''): string {
-  const head = `version=1\nCID=12345678\nparentCID=ffffffff\ncreateType="${createType}"\n`;
-  return `# Disk DescriptorFile\n${head}${more}\n# Extents\n${extents.join('\n')}\n`;
-}
-
-/** A sparse extent of ESX: grains of 4 KiB, the second one allocated. */
-function cowd(sectors: number, grain: Buffer): Buffer {
-  const file = Buffer.alloc(40 * SECTOR + grain.length);
-  file.write('COWD');
-  for (const [index, value] of [1, 3, sectors, 8, 4, 1, 0].entries()) {
-    file.writeUInt32LE(value, 4 + index * 4);
-  }
-  file.write('CID=1\nparentCID=ffffffff\n', SECTOR);
-  file.writeUInt32LE(5, 4 * SECTOR);
-  file.writeUInt32LE(40, 5 * SECTOR + 4);
-  grain.copy(file, 40 * SECTOR);
-  return file;
-}
-
-/** One of ESXi: its first grain is zeroes, its second unmapped, its third allocated. */
-function seSparse(sectors: number, grain: Buffer): Buffer {
-  const file = Buffer.alloc(200 * SECTOR + grain.length);
-  const fields = [0xcafebabe, 0x200000001, sectors, 8, 64, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0];
-  const places = [2, 1, 16, 128, 0, 0, 0, 0, 192, 16];
-  for (const [index, value] of [...fields, ...places].entries()) {
-    file.writeBigUInt64LE(BigInt(value), index * 8);
-  }
-  file.writeBigUInt64LE(0xcafecafen, SECTOR);
-  file.writeBigUInt64LE(0x1000_0000_0000_0001n, 2 * SECTOR);
-  const table = (16 + 64) * SECTOR;
-  file.writeBigUInt64LE(0x2000_0000_0000_0000n, table);
-  file.writeBigUInt64LE(0x1000_0000_0000_0000n, table + 8);
-  file.writeBigUInt64LE(0x3001_0000_0000_0000n, table + 16);
-  grain.copy(file, 200 * SECTOR);
-  return file;
-}
 
 describe('VMDK images', () => {
   const temp = useTempFolder();
@@ -150,15 +113,15 @@ describe('VMDK images', () => {
     temp.write('esx.vmdk', cowd(4096, grain));
     temp.write('se.vmdk', seSparse(8192, grain));
     temp.write('flat.bin', pattern(3, 128 * SECTOR));
-    temp.write('a.vmdk', descriptor('vmfsSparse', ['RW 4096 VMFSSPARSE "esx.vmdk"']));
-    temp.write('b.vmdk', descriptor('seSparse', ['RW 8192 SESPARSE "se.vmdk"']));
-    temp.write('c.vmdk', descriptor('vmfs', ['RW 128 VMFS "flat.bin"']));
+    temp.write('a.vmdk', vmdkDescriptor('vmfsSparse', ['RW 4096 VMFSSPARSE "esx.vmdk"']));
+    temp.write('b.vmdk', vmdkDescriptor('seSparse', ['RW 8192 SESPARSE "se.vmdk"']));
+    temp.write('c.vmdk', vmdkDescriptor('vmfs', ['RW 128 VMFS "flat.bin"']));
     const both = [
       'RW 64 FLAT "flat.bin" 64\r',
       ' RW 4096 SPARSE  "esx.vmdk"',
       'RW 32 FLAT "flat.bin" 0',
     ];
-    temp.write('d.vmdk', descriptor('monolithicFlat', both));
+    temp.write('d.vmdk', vmdkDescriptor('monolithicFlat', both));
     for (const name of ['a.vmdk', 'b.vmdk', 'c.vmdk', 'esx.vmdk']) await sameEverything(name);
     await same('map', 'd.vmdk');
     const read = readImage(temp.at('d.vmdk'));
@@ -183,7 +146,7 @@ describe('VMDK images', () => {
     temp.write('flat.bin', pattern(1, 8 * SECTOR));
     const policy = { backingRoot: temp.at('in') };
     const open = (name: string, more = {}) => {
-      writeFileSync(path, descriptor('vmfs', [`RW 8 VMFS "${name}"`]));
+      writeFileSync(path, vmdkDescriptor('vmfs', [`RW 8 VMFS "${name}"`]));
       return openImage(path, more);
     };
     const refused = (name: string, code: 'EPERM' | 'ENOTSUP' | 'ELOOP' | 'EINVAL', text: RegExp) =>
@@ -202,7 +165,7 @@ describe('VMDK images', () => {
     const saved = process.cwd();
     process.chdir(temp.at('in'));
     try {
-      writeFileSync(path, descriptor('vmfs', ['RW 8 VMFS "nbd:localhost:1"']));
+      writeFileSync(path, vmdkDescriptor('vmfs', ['RW 8 VMFS "nbd:localhost:1"']));
       expectImageError('ENOTSUP', /protocol 'nbd:' is not supported/, () => openImage('d.vmdk'));
     } finally {
       process.chdir(saved);
@@ -213,22 +176,34 @@ describe('VMDK images', () => {
     const path = temp.at('d.vmdk');
     temp.write('flat.bin', pattern(1, 8 * SECTOR));
     const cases: [string, 'EINVAL' | 'ENOTSUP' | 'EFBIG' | 'EIO', RegExp][] = [
-      [descriptor('custom', []), 'ENOTSUP', /Unsupported image type 'custom' .*twoGbMaxExtentFlat/],
-      [descriptor('vmfs', []), 'EINVAL', /names no extent/],
-      ['version=1\n', 'EINVAL', /invalid VMDK image descriptor/],
-      [descriptor('vmfs', ['RW 8 FLAT "flat.bin"']), 'EINVAL', /Invalid extent line: RW 8 FLAT/],
-      [descriptor('vmfs', ['RW 8 VMFS "flat.bin" 8']), 'EINVAL', /Invalid extent line/],
-      [descriptor('vmfs', ['RW 8 FLAT "flat.bin" -1']), 'EINVAL', /Invalid extent line/],
-      [descriptor('vmfs', ['RW 0 VMFS "flat.bin"']), 'EINVAL', /Invalid extent line/],
-      [descriptor('vmfs', [`RW ${2 ** 60} VMFS "flat.bin"`]), 'EINVAL', /Invalid extent line/],
-      [descriptor('vmfs', ['RW 8 ZERO']), 'ENOTSUP', /type ZERO are not supported/],
-      [descriptor('vmfs', ['RW 8 VMFSRDM "x"']), 'ENOTSUP', /type VMFSRDM .*supported: FLAT/],
-      [descriptor('vmfs', ['RDONLY 8 VMFS "flat.bin"']), 'ENOTSUP', /access RDONLY/],
-      [descriptor('vmfs', ['RW 8 SPARSE "flat.bin"']), 'EINVAL', /Image not in VMDK format/],
-      [descriptor('vmfs', ['RW 8 SESPARSE "flat.bin"']), 'EINVAL', /Bad const header magic/],
-      [descriptor('vmfs', Array(3000).fill('RW 8 VMFS "flat.bin"')), 'EFBIG', /at most 2048/],
       [
-        descriptor('vmfs', ['RW 8 VMFS "flat.bin"'], `parentFileNameHint="${'x'.repeat(1024)}"\n`),
+        vmdkDescriptor('custom', []),
+        'ENOTSUP',
+        /Unsupported image type 'custom' .*twoGbMaxExtentFlat/,
+      ],
+      [vmdkDescriptor('vmfs', []), 'EINVAL', /names no extent/],
+      ['version=1\n', 'EINVAL', /invalid VMDK image descriptor/],
+      [
+        vmdkDescriptor('vmfs', ['RW 8 FLAT "flat.bin"']),
+        'EINVAL',
+        /Invalid extent line: RW 8 FLAT/,
+      ],
+      [vmdkDescriptor('vmfs', ['RW 8 VMFS "flat.bin" 8']), 'EINVAL', /Invalid extent line/],
+      [vmdkDescriptor('vmfs', ['RW 8 FLAT "flat.bin" -1']), 'EINVAL', /Invalid extent line/],
+      [vmdkDescriptor('vmfs', ['RW 0 VMFS "flat.bin"']), 'EINVAL', /Invalid extent line/],
+      [vmdkDescriptor('vmfs', [`RW ${2 ** 60} VMFS "flat.bin"`]), 'EINVAL', /Invalid extent line/],
+      [vmdkDescriptor('vmfs', ['RW 8 ZERO']), 'ENOTSUP', /type ZERO are not supported/],
+      [vmdkDescriptor('vmfs', ['RW 8 VMFSRDM "x"']), 'ENOTSUP', /type VMFSRDM .*supported: FLAT/],
+      [vmdkDescriptor('vmfs', ['RDONLY 8 VMFS "flat.bin"']), 'ENOTSUP', /access RDONLY/],
+      [vmdkDescriptor('vmfs', ['RW 8 SPARSE "flat.bin"']), 'EINVAL', /Image not in VMDK format/],
+      [vmdkDescriptor('vmfs', ['RW 8 SESPARSE "flat.bin"']), 'EINVAL', /Bad const header magic/],
+      [vmdkDescriptor('vmfs', Array(3000).fill('RW 8 VMFS "flat.bin"')), 'EFBIG', /at most 2048/],
+      [
+        vmdkDescriptor(
+          'vmfs',
+          ['RW 8 VMFS "flat.bin"'],
+          `parentFileNameHint="${'x'.repeat(1024)}"\n`,
+        ),
         'EINVAL',
         /longer than 1023/,
       ],

@@ -7,6 +7,7 @@ import { allocateImageMemory } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { gatherFacts, type MountFacts } from '#src/mount/facts.js';
 import { Operations } from '#src/mount/operations.js';
+import { allocateStatus } from '#src/mount/status.js';
 import { Tree } from '#src/mount/tree.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
 import { expectImageError } from '../helpers/errors.js';
@@ -44,7 +45,7 @@ describe('Tree', () => {
     const { description } = openImage(path, {});
     opened.push(description);
     const of = { info: '{}', imageName: path, stem: 'vm' };
-    const rest = { ...of, pid: 1, snapshot: null, rootIsFile: false };
+    const rest = { ...of, status: allocateStatus(1, new Map()), snapshot: null, rootIsFile: false };
     const facts = { ...gatherFacts(description, {}, { ...rest, ...change }), ...change };
     const memory = allocateImageMemory(description, { cacheSize: MIN_CACHE_SIZE, owners: 1 });
     const image = new AttachedImage(description, memory, 1);

@@ -4,7 +4,9 @@
  */
 import { ERRNO, errnoName, errnoOf } from '../../errors.js';
 import type { MountState } from '../../shared/mount-state.js';
+import type { RequestCounters } from '../../shared/request-counters.js';
 import type { DispatchLog } from '../dispatch.js';
+import { OPCODES } from '../opcodes.js';
 import { LineThrottle, textForLog } from '../throttle.js';
 import type { Answer, Handlers } from './binding.js';
 import type { PathFiles } from './path-files.js';
@@ -14,12 +16,16 @@ const PATIENCE_MS = 200;
 const AGAIN_MS = 5;
 const MS_DIGITS = 3;
 
+/** The kernel's request behind a handler, where it is not called the same. */
+const SETATTR = ['chmod', 'chown', 'ftruncate', 'truncate', 'utimens'];
+
 /** Requests that are refused while a file is open, and are tried again so long. */
 const PATIENT: readonly string[] = ['setxattr', 'unlink'];
 
 export interface HandlerOptions {
   readonly files: PathFiles;
   readonly state: MountState;
+  readonly counters: RequestCounters;
   readonly log: DispatchLog;
   /** Trace each request. */
   readonly trace: boolean;
@@ -35,7 +41,8 @@ export interface ServedHandlers {
 type Outcome = readonly [result: number, ...values: unknown[]];
 type Serve = (...args: never[]) => Outcome;
 
-export function makeHandlers({ files, state, log, trace }: HandlerOptions): ServedHandlers {
+export function makeHandlers(options: HandlerOptions): ServedHandlers {
+  const { files, state, counters, log, trace } = options;
   const errors = new LineThrottle((line) => log.error(line));
   const attempt = (name: string, serve: Serve, args: readonly unknown[]): Outcome => {
     if (state.stopped) return [-ERRNO.ENOTCONN];
@@ -43,24 +50,27 @@ export function makeHandlers({ files, state, log, trace }: HandlerOptions): Serv
       return serve(...(args as never[]));
     } catch (error) {
       const text = textForLog(error);
-      if (text !== null) errors.put(`${name.toUpperCase()} '${args[0]}': ${text}`);
+      if (text !== null) errors.put(`${name} '${args[0]}': ${text}`);
       return [-errnoOf(error)];
     }
   };
   const handler = (name: string, serve: Serve) => {
     const patience = PATIENT.includes(name) ? PATIENCE_MS : 0;
+    const opcode = SETATTR.includes(name) ? 'SETATTR' : name.toUpperCase();
+    const { code } = OPCODES.find((known) => known.name === opcode)!;
     return (...words: unknown[]): void => {
       const answer = words.pop() as Answer;
       const started = performance.now();
       const go = (): void => {
-        const outcome = attempt(name, serve, words);
+        const outcome = attempt(opcode, serve, words);
         const ms = performance.now() - started;
         if (outcome[0] === -ERRNO.EBUSY && ms < patience) {
           // Others are served meanwhile.
           setTimeout(go, AGAIN_MS);
           return;
         }
-        if (trace) log.debug(traceLine(name, words, outcome[0], ms));
+        counters.count(code, ms, outcome[0] < 0);
+        if (trace) log.debug(traceLine(opcode, words, outcome[0], ms));
         errors.tick();
         answer(...outcome);
       };
@@ -142,5 +152,5 @@ function traceLine(name: string, args: readonly unknown[], result: number, ms: n
     .filter((arg) => typeof arg !== 'object')
     .map((arg) => (typeof arg === 'string' ? JSON.stringify(arg) : String(arg)));
   const outcome = result < 0 ? errnoName(-result) : String(result);
-  return `${[name.toUpperCase(), ...words].join(' ')} -> ${outcome}, ${ms.toFixed(MS_DIGITS)} ms`;
+  return `${[name, ...words].join(' ')} -> ${outcome}, ${ms.toFixed(MS_DIGITS)} ms`;
 }

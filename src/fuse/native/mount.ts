@@ -4,23 +4,22 @@
  */
 import { delimiter } from 'node:path';
 import { describeError, ImageError } from '../../errors.js';
-import { AttachedImage, prepareToAttach } from '../../image/attach.js';
-import { allocateImageMemory } from '../../image/memory.js';
+import { prepareToAttach } from '../../image/attach.js';
 import { closeImage } from '../../image/open.js';
-import { Changes } from '../../mount/changes.js';
-import { allocateOpenFiles, OpenFiles } from '../../mount/open-files.js';
-import { Operations } from '../../mount/operations.js';
-import { Tree } from '../../mount/tree.js';
-import { allocateMountState, MountState } from '../../shared/mount-state.js';
+import { flushedImage, operationsOf, serveImage } from '../../mount/served-image.js';
+import { allocateStatus } from '../../mount/status.js';
+import { MountState } from '../../shared/mount-state.js';
+import { RequestCounters } from '../../shared/request-counters.js';
 import { log } from '../../sys/log.js';
-import { HELPER_PATH, MOUNT_TYPE } from '../device.js';
+import { HELPER_PATH, MOUNT_TYPE, refusedBy } from '../device.js';
 import { Flusher } from '../flusher.js';
 import { findMount } from '../mountinfo.js';
 import { abandon, factsOf, type LiveMount, type MountInput, READ_AHEAD_KIB } from '../mounting.js';
+import { OPCODE_NAMES } from '../opcodes.js';
 import { OwnMount } from '../own-mount.js';
-import { loadFuseNative, type NativeFuse, type NativeMount } from './binding.js';
+import { type Handlers, loadFuseNative, type NativeFuse, type NativeMount } from './binding.js';
 import { Connection } from './connection.js';
-import { makeHandlers, type ServedHandlers } from './handlers.js';
+import { makeHandlers } from './handlers.js';
 import { nativeOptions } from './options.js';
 import { PathFiles } from './path-files.js';
 import { hearing } from './words.js';
@@ -29,8 +28,9 @@ import { hearing } from './words.js';
 export const LIMITS =
   'transport fuse-native: holes cannot be punched or found, requests have 128 KiB, one thread serves them';
 
-/** The only thread's number as an owner of locks. */
-const OWNER = 1;
+/** Numbers of owners of locks: the only thread is two, by turns. */
+const SERVER = 1;
+const FLUSHER = 2;
 
 /** Mounts and serves, as `mountImage` does. Nothing that this thread does may wait for the mount's files. */
 export async function mountNative(input: MountInput): Promise<LiveMount> {
@@ -39,19 +39,7 @@ export async function mountNative(input: MountInput): Promise<LiveMount> {
   const options = nativeOptions(input);
   const fuse = loadFuseNative();
   await prepareToAttach(description);
-  const state = new MountState(allocateMountState(), OWNER);
-  const { operations, flusher } = attach(input, state);
-  const served = makeHandlers({
-    files: new PathFiles(operations),
-    state,
-    log,
-    trace: input.trace,
-  });
-  const finish = (): boolean => {
-    const clean = flusher === null || flusher.finish();
-    served.end();
-    return clean;
-  };
+  const { handlers, finish } = serving(input);
   const before = findMount(target)?.mountId;
   let own: OwnMount | undefined;
   /** Undefined as long as there is none. */
@@ -64,7 +52,7 @@ export async function mountNative(input: MountInput): Promise<LiveMount> {
   const connection = new Connection();
   input.onMounted?.({ target, unmount, finish });
   try {
-    await establish(makeMount(fuse, target, served, options), connection, target);
+    await establish(makeMount(fuse, target, handlers, options), connection, target);
   } catch (error) {
     const made = mount();
     if (made !== undefined) abandon(made);
@@ -84,32 +72,32 @@ export async function mountNative(input: MountInput): Promise<LiveMount> {
   return { closed, unmount };
 }
 
-function attach(
-  input: MountInput,
-  state: MountState,
-): { operations: Operations; flusher: Flusher | null } {
-  const { description } = input.image;
-  const facts = factsOf(input);
-  const memory = allocateImageMemory(description, {
-    cacheSize: input.cacheSize,
-    owners: 1,
-    write: input.write,
-  });
-  const image = new AttachedImage(description, memory, OWNER);
-  const { writer, disk } = image;
-  if (writer === null) return { operations: new Operations(new Tree(image, facts)), flusher: null };
-  // Files are closed by requests that this thread serves, too: it does not wait for them here.
-  const files = new OpenFiles(allocateOpenFiles(), disk, OWNER, 0);
-  const tree = new Tree(image, facts, files.windows);
-  const changes = new Changes({ tree, disk, writer, files, state });
-  const flusher = new Flusher({ writer, state, log, busy: () => false });
-  return { operations: new Operations(tree, changes), flusher };
+/** What serves the requests, and ends that. */
+function serving(input: MountInput): { handlers: Handlers; finish: () => boolean } {
+  const { cacheSize, write, trace } = input;
+  const facts = factsOf(input, allocateStatus(1, OPCODE_NAMES));
+  const image = serveImage(input.image.description, facts, { cacheSize, owners: 2, write });
+  const state = new MountState(image.state, FLUSHER);
+  const flushed = flushedImage(image, FLUSHER, log);
+  const images = flushed === null ? [] : [flushed];
+  const stop = (): void => state.stop();
+  const flusher = new Flusher({ images: () => images, stop, state, busy: () => false });
+  // Files are closed by requests that this thread serves, too: it does not wait for them in others.
+  const files = new PathFiles(operationsOf(image, SERVER, 0));
+  const counters = new RequestCounters(facts.status.requests, 0);
+  const { handlers, end } = makeHandlers({ files, state, counters, log, trace });
+  const finish = (): boolean => {
+    const clean = flusher.finish();
+    end();
+    return clean;
+  };
+  return { handlers, finish };
 }
 
 function makeMount(
   Fuse: NativeFuse,
   target: string,
-  { handlers }: ServedHandlers,
+  handlers: Handlers,
   options: string,
 ): NativeMount {
   // Without a time-out: a request that takes long is answered late, and not twice.
@@ -144,11 +132,12 @@ async function establish(
     await Promise.race([initialised, over]);
   });
   if (error instanceof ImageError) throw error;
-  if (error !== undefined) {
-    const reason = [describeError(error), words].filter(Boolean).join(': ');
-    const message = `cannot mount on '${target}' through fuse-native: ${reason}`;
-    throw new ImageError('policy', 'EPERM', message, {}, error);
+  if (/failed to exec fusermount/.test(words)) {
+    const message =
+      'fusermount is not installed: an ordinary user needs it (package fuse3, or fuse)';
+    throw new ImageError('missing', 'ENOENT', message, {}, error);
   }
+  if (error !== undefined) throw refusedBy(target, words || describeError(error));
   if (words !== '') log.warning(words);
   if (!connection.find()) {
     throw new ImageError('missing', 'ENODEV', "libfuse's /dev/fuse is not to be found");

@@ -6,7 +6,7 @@ import { constants } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { ImageError } from '../../errors.js';
 import type { Changes, NewAttributes } from '../../mount/changes.js';
-import { isMadeOnReading, type Node, ROOT_ID, type Timestamp } from '../../mount/node.js';
+import { type Node, ROOT_ID, type Timestamp } from '../../mount/node.js';
 import { type FileSystemFacts, type Operations, readOnly } from '../../mount/operations.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 
@@ -49,6 +49,8 @@ interface OpenFile {
   readonly path: string;
   /** Opened with O_DSYNC or O_SYNC. */
   readonly durable: boolean;
+  /** All of a file that is made when it is read, where the page cache asks for its size before. */
+  readonly text?: Buffer | undefined;
 }
 
 export class PathFiles {
@@ -95,9 +97,12 @@ export class PathFiles {
   /** Answers the open file's number. */
   open(path: string, flags: number): number {
     const { id } = this.#operations.within(() => this.#node(path));
-    const { handle } = this.#operations.open(id, flags);
-    // O_SYNC holds it, too. That of a file that is open already is not heard of.
-    return this.#opened({ id, handle, path, durable: (flags & constants.O_DSYNC) !== 0 });
+    const { handle, lasting } = this.#operations.open(id, flags);
+    // O_SYNC holds it, too. Whether that is set later is not heard of.
+    const durable = (flags & constants.O_DSYNC) !== 0;
+    const isCached = this.#operations.changes === null;
+    const text = isCached && !lasting ? this.#textOf(id, handle) : undefined;
+    return this.#opened({ id, handle, path, durable, text });
   }
 
   create(path: string): number {
@@ -113,7 +118,8 @@ export class PathFiles {
 
   /** Answers how many bytes there were. */
   read(file: number, target: Uint8Array, length: number, offset: number): number {
-    const { id, handle } = this.#file(file);
+    const { id, handle, text } = this.#file(file);
+    if (text !== undefined) return text.copy(target, 0, offset, offset + length);
     const buffer = this.#bufferFor(length);
     const count = this.#operations.within(() =>
       this.#operations.read(id, offset, length, buffer, 0, handle),
@@ -271,17 +277,24 @@ export class PathFiles {
     return { ino, mode, nlink, uid, gid, size, blksize, blocks, atime, mtime, ctime };
   }
 
-  /**
-   * The page cache shows no more of a file than its size. What is made when it is read has one while it is open:
-   * the kernel asks again before it says that a file ends.
-   */
+  /** The page cache shows no more of a file than its size, and asks for that again where a file seems to end. */
   #sizeOf(node: Node): number {
-    const isCached = this.#operations.changes === null;
-    if (!isCached || node.kind === 'directory' || !isMadeOnReading(node.id)) {
-      return node.attributes.size;
+    let { size } = node.attributes;
+    for (const { id, text } of this.#open.values()) if (id === node.id) size = text?.length ?? size;
+    return size;
+  }
+
+  #textOf(id: number, handle: number): Buffer {
+    const pieces: Buffer[] = [];
+    for (let offset = 0; ; ) {
+      const buffer = this.#bufferFor(REQUEST_SIZE);
+      const count = this.#operations.within(() =>
+        this.#operations.read(id, offset, REQUEST_SIZE, buffer, 0, handle),
+      );
+      if (count === 0) return Buffer.concat(pieces);
+      pieces.push(Buffer.from(buffer.bytes.subarray(0, count)));
+      offset += count;
     }
-    const isOpen = [...this.#open.values()].some(({ id }) => id === node.id);
-    return isOpen ? node.content.size : node.attributes.size;
   }
 }
 

@@ -38,6 +38,7 @@ export class Allocator {
     // First the hint: counting may flush, and what that frees lowers it.
     this.#state.freeHint = run.first + run.count;
     this.#refcounts.add(run.first, run.count, 1);
+    this.#state.countAllocated(run.count * this.#clusterSize);
     return run;
   }
 
@@ -58,6 +59,7 @@ export class Allocator {
     this.#guard.claim(first, count);
     if (count === 1) this.#state.freeHint = first + 1;
     this.#refcounts.add(first, count, 1);
+    this.#state.countAllocated(count * this.#clusterSize);
     return first * this.#clusterSize;
   }
 

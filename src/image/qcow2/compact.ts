@@ -60,9 +60,9 @@ export interface CompactOptions {
 }
 
 export interface CompactResult {
-  /** Bytes of the file before. */
+  /** Bytes of the file before. Of a device, which keeps its size: what of it the image took. */
   readonly before: number;
-  /** And after: where it is a device, what of it the image takes. */
+  /** The same, after. */
   readonly after: number;
   /** Bytes that were moved. */
   readonly moved: number;
@@ -101,8 +101,9 @@ class Compaction {
     this.#state = state;
     this.#copier = new ClusterCopier(state, this.#options.cipher ?? null);
     const { clusterSize } = state.geometry;
-    const before = this.#storage.size();
     const start = endOf(state);
+    const isDevice = Number.isFinite(state.limit);
+    const before = isDevice ? start * clusterSize : this.#storage.size();
     const least = leastEnd(state);
     const total = Math.max(1, start - least);
     for (let end = start, last = Number.POSITIVE_INFINITY; end > least && end < last; ) {
@@ -114,8 +115,8 @@ class Compaction {
     }
     if (!this.#dry) this.#finish();
     const end = endOf(state) * clusterSize;
-    const isDevice = Number.isFinite(state.limit);
-    return { before, after: isDevice ? end : Math.min(before, end), moved: this.#moved };
+    if (isDevice && !this.#dry && end < before) this.#storage.punch(end, before - end);
+    return { before, after: Math.min(before, end), moved: this.#moved };
   }
 
   /** One round: tables, then everything else until nothing can move. */
