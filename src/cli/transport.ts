@@ -22,7 +22,10 @@ const MEANS: Means = {
 };
 
 /** Options that only the kernel transport takes, with what to say of each. */
-const KERNEL_ONLY = [['workers', 'one thread serves requests']] as const;
+const KERNEL_ONLY = [
+  ['user', 'libfuse 2 serves who mounts'],
+  ['workers', 'one thread serves requests'],
+] as const;
 
 /**
  * The transport that is asked for, or that works: `kernel`, unless an ordinary user lacks the helper that it takes
