@@ -102,7 +102,7 @@ describeTransports('the attributes of a mount', ({ transport, itByKernel }) => {
     expect(absent.stderr).to.include('No such attribute');
   });
 
-  it("of a snapshot mounted as the disk are the snapshot's", async () => {
+  itByKernel("of a snapshot mounted as the disk are the snapshot's", async () => {
     const sandbox = box();
     const image = await createImage(sandbox, 'vm.qcow2', 5 * MIB);
     craftSnapshots(image, [{ id: '1', name: 'old', diskSize: 3 * MIB, dateSec: 1_500_000_000 }]);
@@ -124,7 +124,7 @@ describeTransports('the attributes of a mount', ({ transport, itByKernel }) => {
     expect(shown).to.match(/\n\s*5120\s+0\s+100%\s+fuse\.qcow2fs/);
   });
 
-  it('show what info --output=json prints', async () => {
+  itByKernel('show what info --output=json prints', async () => {
     const image = await createImage(box(), 'vm.qcow2', 5 * MIB);
     const mnt = await box().mount(image);
     const info = JSON.parse(readFileSync(`${mnt}/disk.info.json`, 'utf8'));

@@ -39,20 +39,23 @@ describeTransports('the end of a mount that was written to', ({ transport, itByK
   });
 
   for (const signals of [1, 2]) {
-    it(`flushes after ${signals} × SIGTERM with a file open`, async () => {
-      const { image, mnt, daemon } = await serve();
-      const fd = openSync(`${mnt}/disk.raw`, 'r+');
-      writeSync(fd, bytes, 0, bytes.length, 100);
-      for (let n = 0; n < signals; n++) process.kill(daemon.pid, 'SIGTERM');
-      expect(await daemon.ended()).to.include({ status: 0 });
-      expect(() => closeSync(fd)).to.throw();
-      expect(
-        contentOf(image)
-          .subarray(100, 100 + bytes.length)
-          .equals(bytes),
-      ).to.equal(true);
-      expect(qemuImg('info', image)).to.not.match(/cleanly shut down: no/);
-    });
+    (signals === 1 ? it : itByKernel)(
+      `flushes after ${signals} × SIGTERM with a file open`,
+      async () => {
+        const { image, mnt, daemon } = await serve();
+        const fd = openSync(`${mnt}/disk.raw`, 'r+');
+        writeSync(fd, bytes, 0, bytes.length, 100);
+        for (let n = 0; n < signals; n++) process.kill(daemon.pid, 'SIGTERM');
+        expect(await daemon.ended()).to.include({ status: 0 });
+        expect(() => closeSync(fd)).to.throw();
+        expect(
+          contentOf(image)
+            .subarray(100, 100 + bytes.length)
+            .equals(bytes),
+        ).to.equal(true);
+        expect(qemuImg('info', image)).to.not.match(/cleanly shut down: no/);
+      },
+    );
   }
 
   itByKernel('leaves the image clean a few seconds after the last write', async () => {

@@ -190,7 +190,7 @@ describeTransports('a mount that can be written to', ({ transport, itByKernel })
     ).to.equal(true);
   });
 
-  it('lists, creates, applies and deletes snapshots by command', async () => {
+  itByKernel('lists, creates, applies and deletes snapshots by command', async () => {
     const { image, mnt } = await mount();
     const snapshot = (...words: string[]) => box().cli(['snapshot', ...words, mnt]);
     put(`${mnt}/disk.raw`, 0, noise(1, MIB));
