@@ -13,7 +13,7 @@ import { type Progress, type RestartOptions, Restarts } from './restarts.js';
 import type { WorkerInput, WorkerWord } from './worker.js';
 
 /** The module that workers run. */
-export const WORKER_URL = new URL('./worker-main.js', import.meta.url);
+export const WORKER_URL = new URL('../fuse/worker-main.js', import.meta.url);
 
 export interface PoolOptions {
   readonly workers: number;
