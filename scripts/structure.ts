@@ -13,7 +13,7 @@ const MAX_LINES = 600;
 const LEVELS = ['cli', 'fuse', 'mount', 'tools', 'image', 'storage', 'sys'];
 const LEAVES = ['codec', 'errors.ts', 'shared'];
 /** Where everything starts: the executable, the worker threads, the library. */
-const ENTRIES = ['cli/main.ts', 'fuse/worker-main.ts', 'index.ts'];
+const ENTRIES = ['cli/main.ts', 'fuse/unmounter-main.ts', 'fuse/worker-main.ts', 'index.ts'];
 /** Used by tests alone. */
 const FOR_TESTS = ['storage/memory.ts'];
 

@@ -29,10 +29,12 @@ import {
 } from './options.js';
 import type { Outcome } from './outcome.js';
 import { askBeforehand, mountKeyRing, mountKeys } from './mount-keys.js';
+import { forbidPrivileges, mountUser } from './mount-user.js';
 import { takeObjects } from './objects.js';
 import { openOverlaid } from './overlay.js';
 import { problemText } from './program.js';
 import { type Shutdown, watchForEnd } from './shutdown.js';
+import { chooseTransport } from './transport.js';
 import { parseWords } from './words.js';
 
 const MAX_ID = 2 ** 32 - 2;
@@ -49,9 +51,12 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
   const command = parseMountCommand(words, usage);
   const channel = daemonChannel();
   const foreground = command.settings.has('foreground') || command.settings.has('debug');
-  if (channel === undefined && !foreground) {
+  if (channel === undefined) {
     // Bad numbers are told by the process that was called, without starting another.
-    checkSettings(command.settings);
+    const { user } = checkSettings(command.settings);
+    if (user !== undefined) forbidPrivileges(foreground);
+  }
+  if (channel === undefined && !foreground) {
     const asked = askBeforehand(keySources(command), openPolicy(command.settings), command.image);
     return { status: await spawnDaemon(process.argv.slice(1), asked) };
   }
@@ -64,6 +69,11 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
     // Some workers may have started, and wait in the kernel.
     return { status: 1, atOnce: true };
   }
+}
+
+/** Throws what is wrong with the words of a mount, as far as that is seen without its image. */
+export function checkMount(words: string[]): void {
+  checkSettings(parseMountCommand(words, '').settings);
 }
 
 function parseMountCommand(words: string[], usage: string): MountCommand {
@@ -114,6 +124,8 @@ function checkSettings(settings: MountSettings) {
     },
     cacheSize: sizeOption(settings, 'cache-size', MIN_CACHE_SIZE, 2 ** 32) ?? DEFAULT_CACHE_SIZE,
     workers: integerOption(settings, 'workers', 1, 64) ?? defaultWorkers(),
+    transport: chooseTransport(settings),
+    user: mountUser(settings),
     logFile: logFile === undefined ? undefined : resolve(logFile),
   };
 }
@@ -169,7 +181,8 @@ async function serveMount(
   shutdown: Shutdown,
 ): Promise<Outcome> {
   const { image: imagePath, target: targetPath, settings } = command;
-  const { ownership, cacheSize, workers, logFile, write } = checkSettings(settings);
+  const checked = checkSettings(settings);
+  const { ownership, cacheSize, workers, transport, logFile, write, user } = checked;
   const path = resolve(imagePath);
   const overlaid = settings.has('overlay');
   const image = openAs(settings, path, mountKeyRing(keySources(command), channel?.passphrases));
@@ -178,13 +191,17 @@ async function serveMount(
   const trace = settings.has('debug');
   const logging = logOptions(logFile, channel !== undefined, trace);
   openLog(logging);
-  for (const warning of image.warnings) {
+  const native = transport === 'kernel' ? undefined : await import('../fuse/native/mount.js');
+  for (const warning of [...image.warnings, ...(native === undefined ? [] : [native.LIMITS])]) {
     process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
     if (logging.target !== 'stderr') log.warning(warning);
   }
-  const allowRoot = settings.has('allow_root');
+  // Another user's mount stays open to root, who made it.
+  const allowRoot =
+    settings.has('allow_root') || (user !== undefined && !settings.has('allow_other'));
   const allowOther = settings.has('allow_other') || allowRoot;
-  const live = await mountImage({
+  const mount = native?.mountNative ?? mountImage;
+  const live = await mount({
     image,
     target,
     rootIsFile: isFile,
@@ -202,7 +219,8 @@ async function serveMount(
       defaultPermissions: allowOther || settings.has('default_permissions'),
       kernelFlags: [...settings.keys()].filter(isKernelFlag),
     },
-    onlyUser: allowRoot ? process.getuid!() : undefined,
+    onlyUser: allowRoot ? (user?.uid ?? process.getuid!()) : undefined,
+    user,
     cacheSize,
     workers,
     log: logging,
@@ -216,7 +234,8 @@ async function serveMount(
   sdNotify(`READY=1\nSTATUS=${printable(`${path} is served on ${target}`)}`);
   try {
     await live.closed;
-    return { status: 0 };
+    // What libfuse leaves behind would keep the process.
+    return { status: 0, atOnce: native !== undefined };
   } catch (error) {
     log.error(describeError(error));
     return { status: 1, atOnce: true };

@@ -4,7 +4,7 @@
  */
 import { ImageError } from '../errors.js';
 import { isKernelFlag } from '../fuse/device.js';
-import { CACHES, FORMATS, type Takes } from './command-options.js';
+import { CACHES, FORMATS, type Takes, TRANSPORTS } from './command-options.js';
 
 /**
  * What mount(8) and fstab may say in -o without meaning anything here: it is for others, or for who
@@ -99,10 +99,24 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'ro', help: 'read-only (the default)' },
   { name: 'rw', help: 'the image can be written to' },
   { name: 'snapshot', value: 'NAME', help: 'mount this snapshot (name or id) as the disk' },
+  {
+    name: 'transport',
+    value: 'NAME',
+    help: 'how to speak with the kernel: auto (default), kernel, fuse-native',
+    takes: TRANSPORTS,
+  },
   { name: 'uid', value: 'N', help: "owner of the files, instead of the image's" },
   { name: 'umask', value: 'OCTAL', help: 'modes of the files: read for all, less these bits' },
+  {
+    name: 'user',
+    value: 'NAME',
+    help: 'once mounted, root gives up its rights and is that user (name or number)',
+  },
   { name: 'workers', value: 'N', help: 'threads that serve requests (cores + 1)' },
 ];
+
+/** Between commas; `\\,` is part of a word. */
+const WORDS = /(?:\\.|[^,\\])+/g;
 
 export type MountSettings = ReadonlyMap<string, string | true>;
 
@@ -117,12 +131,23 @@ export function parseMountOptions(words: readonly string[]): Map<string, string 
   return settings;
 }
 
+/** The words of one `-o`, without the options that are not known. */
+export function withoutUnknown(list: string): string {
+  const isKnown = (word: string): boolean => {
+    const name = word.replace(/\\(.)/g, '$1').replace(/=.*/s, '');
+    return MOUNT_OPTIONS.some((record) => record.name === name) || isKernelFlag(name);
+  };
+  return (list.match(WORDS) ?? []).filter(isKnown).join(',');
+}
+
 /** Adds one option, checked. */
 export function setOption(
   settings: Map<string, string | true>,
   name: string,
   value: string | undefined,
 ): void {
+  // `user` alone is fstab's: who may mount.
+  if (value === undefined && isMeaningless(name)) return;
   const record = MOUNT_OPTIONS.find((candidate) => candidate.name === name);
   if (record === undefined && !isKernelFlag(name)) {
     if (isMeaningless(name)) return;
@@ -198,7 +223,7 @@ export function textOption(settings: MountSettings, name: string): string | unde
 }
 
 function splitCommas(text: string): string[] {
-  const words = text.match(/(?:\\.|[^,\\])+/g) ?? [];
+  const words = text.match(WORDS) ?? [];
   return words.map((word) => word.replace(/\\(.)/g, '$1'));
 }
 

@@ -23,6 +23,9 @@ export interface Mount {
   readonly superOptions: string;
 }
 
+/** What tells a mount from any other. */
+export type MountDevice = Pick<Mount, 'major' | 'minor'>;
+
 /** As many symbolic links as the kernel follows. */
 const MAX_LINKS = 40;
 

@@ -6,8 +6,15 @@ import type { WriteOptions } from '../image/write-options.js';
 import { gatherFacts, type MountFacts, type Ownership } from '../mount/facts.js';
 import type { StatusFacts } from '../mount/status.js';
 import { type LogDescription, log } from '../sys/log.js';
+import type { User } from '../sys/privileges.js';
 import type { MountOptions } from './device.js';
 import type { OwnMount } from './own-mount.js';
+
+/**
+ * Read-ahead of the mount, KiB: two of the largest requests. Buffered reads of a cold image go half
+ * as fast with the kernel's 128.
+ */
+export const READ_AHEAD_KIB = 2048;
 
 export interface MountInput {
   readonly image: OpenedImage;
@@ -30,6 +37,8 @@ export interface MountInput {
   readonly device: Omit<MountOptions, 'maxRead'>;
   /** Only root and the mounting user may, though others can reach the mount. */
   readonly onlyUser?: number | undefined;
+  /** Root's daemon becomes this user as soon as it has mounted. */
+  readonly user?: User | undefined;
   readonly cacheSize: number;
   readonly log: LogDescription;
   readonly trace: boolean;

@@ -3,18 +3,25 @@
  * one by now, which is not ours to unmount.
  */
 import { MOUNT_TYPE, unmountDevice } from './device.js';
-import { findMount, type Mount, setReadAhead } from './mountinfo.js';
+import { findMount, type MountDevice, setReadAhead } from './mountinfo.js';
 
 export class OwnMount {
   /** Absolute. */
   readonly target: string;
-  readonly #device: Pick<Mount, 'major' | 'minor'> | undefined;
+  /** Undefined where the kernel did not show the mount. */
+  readonly device: MountDevice | undefined;
+  /** Who does it where this process may not. */
+  #unmounter: ((lazy: boolean) => boolean) | undefined;
 
-  /** To be made right after mounting on `target`. */
-  constructor(target: string) {
+  /** To be made right after mounting on `target`, or with the mount's device. */
+  constructor(target: string, device = deviceAt(target)) {
     this.target = target;
-    const mount = findMount(target);
-    if (mount?.type === MOUNT_TYPE) this.#device = mount;
+    this.device = device;
+  }
+
+  /** Lets somebody else unmount from now on, as `unmount` does: this process is about to lose the right to. */
+  handOver(unmounter: (lazy: boolean) => boolean): void {
+    this.#unmounter = unmounter;
   }
 
   /**
@@ -22,6 +29,7 @@ export class OwnMount {
    * topmost on its path (any more), and nothing is done. Throws as `unmountDevice` does.
    */
   unmount(lazy: boolean): boolean {
+    if (this.#unmounter !== undefined) return this.#unmounter(lazy);
     if (!this.#isTopmost()) return false;
     unmountDevice(this.target, { lazy });
     return true;
@@ -29,13 +37,19 @@ export class OwnMount {
 
   /** Only root may; for others reading is a little slower. */
   readAhead(kib: number): void {
-    if (this.#device !== undefined) setReadAhead(this.#device.major, this.#device.minor, kib);
+    if (this.device !== undefined) setReadAhead(this.device.major, this.device.minor, kib);
   }
 
   #isTopmost(): boolean {
     // Where the kernel did not show the mount, the path is all that is known of it.
-    if (this.#device === undefined) return true;
+    if (this.device === undefined) return true;
     const top = findMount(this.target);
-    return top?.major === this.#device.major && top.minor === this.#device.minor;
+    return top?.major === this.device.major && top.minor === this.device.minor;
   }
+}
+
+function deviceAt(target: string): MountDevice | undefined {
+  const mount = findMount(target);
+  if (mount?.type !== MOUNT_TYPE) return undefined;
+  return { major: mount.major, minor: mount.minor };
 }

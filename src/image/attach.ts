@@ -275,8 +275,8 @@ export class AttachedImage {
       return new RawWriter(storage, state, lock, memory.options, top.probed === true);
     }
     if (top.format !== 'qcow2') {
-      const { options } = memory;
-      const target = { storage, cache, state, lock, options, disk };
+      const { options, metadata } = memory;
+      const target = { storage, cache, state, lock, options, disk, metadata };
       return formatDriver(top.format)!.writing!.writer(top, target);
     }
     const { header, bitmaps } = top;

@@ -5,34 +5,23 @@
  * go of is never used again.
  */
 import { alignUp, TWO_32 } from '../codec/bits.js';
-import { ImageError } from '../errors.js';
 import type { ImageState } from '../shared/image-state.js';
 import { NO_ROOM, RANK, type Rank, type SliceCache, SLICE_SIZE } from '../shared/slice-cache.js';
 import type { MutableStorage } from '../storage/storage.js';
 import { IoBuffer } from '../sys/io-buffer.js';
+import { ENTRY_SIZE, TableGuard, type TwoLevels } from './table-guard.js';
 import { sliceAt, TableSlices } from './table-slices.js';
 
-const ENTRY_SIZE = 8;
 /** The image's own number in its chain. */
 const TOP = 0;
-
-/** Sizes and offsets are bytes. */
-export interface TwoLevels {
-  readonly clusterSize: number;
-  /** Of each L2 table. */
-  readonly l2Bytes: number;
-  readonly l1TableOffset: number;
-  readonly l1Bytes: number;
-  /** No cluster lies before it. */
-  readonly headerBytes: number;
-  readonly order: 'big' | 'little';
-}
 
 export interface EntryTableParts {
   readonly levels: TwoLevels;
   readonly storage: MutableStorage;
   readonly cache: SliceCache;
   readonly state: ImageState;
+  /** See `metadata-map.ts`. */
+  readonly metadata: SharedArrayBuffer;
   /** Called before the file grows, or an entry changes. */
   readonly beforeChange: () => void;
 }
@@ -45,21 +34,24 @@ export class EntryTables {
   readonly #state: ImageState;
   readonly #beforeChange: () => void;
   readonly #tables: TableSlices;
+  readonly #guard: TableGuard;
   readonly #scratch = new IoBuffer(SLICE_SIZE);
 
-  constructor({ levels, storage, cache, state, beforeChange }: EntryTableParts) {
+  constructor({ levels, storage, cache, state, metadata, beforeChange }: EntryTableParts) {
     this.#levels = levels;
     this.#storage = storage;
     this.#cache = cache;
     this.#state = state;
     this.#beforeChange = beforeChange;
     this.#tables = new TableSlices(cache, TOP);
+    this.#guard = new TableGuard({ levels, storage, tables: this.#tables, state, metadata });
   }
 
   /** Whole clusters at the file's end, which read as zeroes. */
   append(length: number): number {
     const { clusterSize } = this.#levels;
     const state = this.#state;
+    this.#guard.checkGrowth();
     this.#beforeChange();
     const offset = state.virginFrom * clusterSize;
     // A cluster that the file lacks in part is none to QEMU.
@@ -74,6 +66,7 @@ export class EntryTables {
   appendBytes(length: number): number {
     const { clusterSize } = this.#levels;
     const state = this.#state;
+    this.#guard.checkGrowth();
     this.#beforeChange();
     const offset = state.compressedTail || state.virginFrom * clusterSize;
     const end = offset + length;
@@ -101,6 +94,7 @@ export class EntryTables {
     const cluster = start / clusterSize;
     const l1Index = Math.floor(cluster / entries);
     const l1Position = l1TableOffset + l1Index * ENTRY_SIZE;
+    this.#guard.checkGrowth();
     this.#beforeChange();
     this.#tables.look64(l1Position, l1TableOffset);
     let table = this.#tables.high * TWO_32 + this.#tables.low;
@@ -109,25 +103,15 @@ export class EntryTables {
       this.#cache.forget(TOP, table, l2Bytes, SLICE_SIZE);
       const at = sliceAt(l1TableOffset, l1Position);
       this.#setEntry(at, l1Position, table % TWO_32, Math.floor(table / TWO_32), RANK.L1);
-    } else this.check(table, l2Bytes, 'L2 table');
+      this.#guard.note(table);
+    } else this.#guard.checkTable(table);
     const position = table + (cluster - l1Index * entries) * ENTRY_SIZE;
     this.#setEntry(sliceAt(table, position), position, low, high, RANK.L2);
   }
 
-  /** Throws EIO where what an entry names cannot be written to: it lies over the header or the L1 table, or is cut off. */
-  check(offset: number, length: number, what: string): void {
-    const { clusterSize, headerBytes, l1TableOffset, l1Bytes } = this.#levels;
-    const end = offset + length;
-    const isOwn =
-      offset >= headerBytes && (end <= l1TableOffset || offset >= l1TableOffset + l1Bytes);
-    // An offset that is 2^53 and above is none.
-    if (isOwn && end <= this.#state.virginFrom * clusterSize) {
-      if (what === 'data' || offset % clusterSize === 0) return;
-    }
-    const { name } = this.#storage;
-    const place = `0x${offset.toString(16)}`;
-    const message = `${name}: ${what} at offset ${place} cannot be written to`;
-    throw new ImageError('corrupt', 'EIO', message, { path: name, offset });
+  /** Throws EIO where data cannot be written to a place that an entry names (`table-guard.ts`). */
+  checkData(offset: number, length: number): void {
+    this.#guard.checkData(offset, length);
   }
 
   /** Makes all durable, each before what refers to it. */

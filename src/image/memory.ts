@@ -9,9 +9,9 @@ import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared
 import type { Storage } from '../storage/storage.js';
 import { type ImageDescription, layerClusterSize, type LayerDescription } from './description.js';
 import { storageOf } from './file-storage.js';
+import { allocateMetadataMap } from './metadata-map.js';
 import { hasBit } from './qcow2/features.js';
 import { INCOMPATIBLE } from './qcow2/layout.js';
-import { allocateMetadataMap } from './qcow2/overlap.js';
 import { snapshotTableSize } from './qcow2/snapshots.js';
 import { DEFAULT_WRITE_OPTIONS, type WriteOptions } from './write-options.js';
 
@@ -20,7 +20,7 @@ export interface WriteMemory {
   readonly options: WriteOptions;
   readonly lock: SharedArrayBuffer;
   readonly state: ImageStateMemory;
-  /** The bitmap of the overlap guard. */
+  /** What the guards against writing over tables know (`metadata-map.ts`). */
   readonly metadata: SharedArrayBuffer;
   /** Clusters that the file can have: Infinity but for block devices. */
   readonly clusterLimit: number;

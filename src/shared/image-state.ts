@@ -33,6 +33,7 @@ const COPIED_OWED = 5;
 const GATHERED = 6;
 const COMPRESSED_EPOCH = 7;
 const EDITS = 8;
+const END_KNOWN = 9;
 const FLAGS = 16;
 
 /** Runs of freed clusters that may wait at once for the flush that lets them go. */
@@ -251,6 +252,14 @@ export class ImageState {
   }
   set gathered(value: boolean) {
     Atomics.store(this.#flags, GATHERED, value ? 1 : 0);
+  }
+
+  /** Whether it is known that no table names anything behind the file's end. */
+  get endKnown(): boolean {
+    return Atomics.load(this.#flags, END_KNOWN) !== 0;
+  }
+  set endKnown(value: boolean) {
+    Atomics.store(this.#flags, END_KNOWN, value ? 1 : 0);
   }
 
   /** A flush of one of its files took so long. */

@@ -16,6 +16,8 @@ const NATIVE = `@koromix/koffi-linux-${process.arch}`;
 
 let native: Koffi | undefined;
 let library: ReturnType<Koffi['load']>;
+/** Those that stay loaded. */
+const libraries: ReturnType<Koffi['load']>[] = [];
 
 function load(): Koffi {
   if (native !== undefined) return native;
@@ -29,6 +31,11 @@ function load(): Koffi {
   }
   library = native.load(null);
   return native;
+}
+
+/** Loads a library for good. What is loaded later and names it by its soname gets this one. */
+export function loadLibrary(path: string): void {
+  libraries.push(load().load(path));
 }
 
 /** Whether anything has been called yet. */
@@ -60,6 +67,13 @@ const SIGNATURES = {
   ioctl: 'int ioctl(int fd, ulong request, uintptr_t arg)',
   getxattr: 'long getxattr(str path, str name, uintptr_t value, size_t size)',
   setxattr: 'int setxattr(str path, str name, uintptr_t value, size_t size, int flags)',
+  prctl: 'int prctl(int option, ulong a, ulong b, ulong c, ulong d)',
+  execve: 'int execve(str path, uintptr_t argv, uintptr_t envp)',
+  getpwnam:
+    'int getpwnam_r(str name, uintptr_t entry, uintptr_t buf, size_t size, uintptr_t found)',
+  getpwuid:
+    'int getpwuid_r(uint32_t uid, uintptr_t entry, uintptr_t buf, size_t size, uintptr_t found)',
+  initgroups: 'int initgroups(str user, uint32_t group)',
   exit: 'void _exit(int status)',
   signal: 'uintptr_t signal(int number, uintptr_t handler)',
   raise: 'int raise(int number)',
@@ -85,6 +99,24 @@ export const libc = Object.fromEntries(
     },
   ]),
 ) as Record<CallName, Call>;
+
+interface AsideCall {
+  async(...args: [...Parameters<Call>, (error: Error | null, answer: number) => void]): void;
+}
+
+/** The same call on one of Node's other threads, with what it left in errno. */
+export function callAside(
+  name: CallName,
+  ...args: Parameters<Call>
+): Promise<{ readonly length: number; readonly errno: number }> {
+  const call = declare<AsideCall>(SIGNATURES[name]);
+  return new Promise((resolve, reject) => {
+    call.async(...args, (error, length) => {
+      if (error === null) resolve({ length, errno: lastErrno() });
+      else reject(error);
+    });
+  });
+}
 
 type Syslog = (priority: number, format: string, type: 'str', message: string) => void;
 let putSyslog: Syslog | undefined;

@@ -1,5 +1,4 @@
 /** Mounts of ordinary users: through fusermount3, for themselves alone or for others too. */
-import { spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, readlinkSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { processIds } from '#src/sys/process.js';
@@ -11,6 +10,7 @@ import {
   type Running,
   type Sandbox,
   skipSuite,
+  unreadableBuild,
   until,
   useSandbox,
 } from '../helpers/mount.js';
@@ -93,7 +93,7 @@ function namespaceOf(pid: number): string | undefined {
 const TOOLS = ['fusermount3', 'unshare', 'nsenter', 'setpriv'];
 
 describe("an ordinary user's mount", () => {
-  skipSuite(() => noMounts() ?? lacking(...TOOLS) ?? unreadable());
+  skipSuite(() => noMounts() ?? lacking(...TOOLS) ?? unreadableBuild());
   const box = useSandbox();
   let space: UserSpace | undefined;
   let image: string;
@@ -232,11 +232,4 @@ function bound(space: UserSpace) {
     run: space.run.bind(space),
     start: space.start.bind(space),
   };
-}
-
-/** Why ordinary users cannot run the build, or null. */
-function unreadable(): string | null {
-  const words = [`--reuid=${ALICE}`, '--clear-groups', '--', process.execPath, CLI, '--version'];
-  const { status } = spawnSync('setpriv', words);
-  return status === 0 ? null : 'ordinary users cannot run the build here';
 }

@@ -1,11 +1,12 @@
 /**
  * A process that mounts as the command does, but with the faulty worker:
  * `node mount-host.js IMAGE MOUNTPOINT WORKERS [WORKER-MODULE]`. Messages go to stderr, with
- * a trace where QCOW2FS_TEST_TRACE is set; SIGTERM unmounts.
+ * a trace where QCOW2FS_TEST_TRACE is set; SIGTERM unmounts. As user QCOW2FS_TEST_USER where that is set.
  */
 import { mountImage } from '#src/fuse/mount.js';
 import { openImage } from '#src/image/open.js';
 import { openLog } from '#src/sys/log.js';
+import { findUser } from '#src/sys/privileges.js';
 
 const [path, target, workers, module = './faulty-worker.js'] = process.argv.slice(2) as [
   ...[string, string, string],
@@ -24,6 +25,7 @@ const live = await mountImage({
   source: path,
   ownership: {},
   device: { readOnly: true, allowOther: false, defaultPermissions: false, kernelFlags: [] },
+  user: findUser(process.env.QCOW2FS_TEST_USER ?? ''),
   cacheSize: 256 << 10,
   workers: Number(workers),
   log,

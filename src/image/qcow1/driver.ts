@@ -11,12 +11,13 @@ import { COMPRESSION_TYPE } from '../qcow2/layout.js';
 import { TableSlices } from '../table-slices.js';
 import {
   COMPRESSED,
+  compressedLength,
+  compressedOffset,
   ENTRY_SIZE,
   l1BytesOf,
   MAGIC,
   type Qcow1Header,
   readHeader,
-  sizeFactor,
 } from './header.js';
 import { Qcow1Writer } from './writer.js';
 
@@ -63,7 +64,7 @@ export const QCOW1 = defineFormat<Layout>({
 });
 
 function finder(header: Qcow1Header, { storage, cache, file }: FormatSource): FindBlock {
-  const { l1TableOffset, l2Entries, clusterBits, clusterSize } = header;
+  const { l1TableOffset, l2Entries } = header;
   const tables = new TableSlices(cache, file);
   const check = (offset: number, what: string, position: number, unit = 1): void => {
     if (offset <= Number.MAX_SAFE_INTEGER && offset % unit === 0) return;
@@ -92,12 +93,9 @@ function finder(header: Qcow1Header, { storage, cache, file }: FormatSource): Fi
       check(found.hostOffset, 'cluster', position);
       return;
     }
-    // The offset in the low bits, the size in as many as a cluster's size has, below the highest.
-    const factor = sizeFactor(clusterBits);
-    const rest = high - COMPRESSED;
     found.kind = EXTENT.COMPRESSED;
-    found.hostOffset = (rest % factor) * TWO_32 + low;
-    found.hostLength = Math.floor(rest / factor) % clusterSize;
+    found.hostOffset = compressedOffset(header, low, high);
+    found.hostLength = compressedLength(header, high);
     check(found.hostOffset, 'cluster', position);
   };
 }

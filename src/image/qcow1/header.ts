@@ -5,6 +5,7 @@ import { ImageError, invalid } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { SECTOR_SIZE } from '../extent.js';
 import { readExactly } from '../read-bytes.js';
+import type { ByteRange } from '../writer.js';
 
 export const HEADER = struct('qcow header', 'big', {
   magic: bytes(4),
@@ -41,6 +42,8 @@ export interface Qcow1Header {
   readonly size: number;
   readonly encrypted: boolean;
   readonly backingName: string | null;
+  /** Of no length where there is none. */
+  readonly backingNamePlace: ByteRange;
 }
 
 /** The highest bit of an entry, in its upper half. */
@@ -49,7 +52,7 @@ export const COMPRESSED = 0x8000_0000;
 const VALUE_BITS = 63;
 
 /** By which the size of compressed data is multiplied in the upper half of an entry. */
-export function sizeFactor(clusterBits: number): number {
+function sizeFactor(clusterBits: number): number {
   return 2 ** (VALUE_BITS - clusterBits - 32);
 }
 
@@ -63,6 +66,16 @@ export function compressedHigh(
   const high = Math.floor(offset / TWO_32);
   if (high < factor) return COMPRESSED + length * factor + high;
   throw new ImageError('invalid', 'EFBIG', 'no place for compressed data', { offset });
+}
+
+/** Where the data of a compressed cluster lies, by the halves of its entry. */
+export function compressedOffset({ clusterBits }: Qcow1Header, low: number, high: number): number {
+  return ((high - COMPRESSED) % sizeFactor(clusterBits)) * TWO_32 + low;
+}
+
+/** Its bytes: the size has as many bits as a cluster's, below the highest. */
+export function compressedLength({ clusterBits, clusterSize }: Qcow1Header, high: number): number {
+  return Math.floor((high - COMPRESSED) / sizeFactor(clusterBits)) % clusterSize;
 }
 
 /** Bytes of an L2 table. */
@@ -113,6 +126,10 @@ export function readHeader(storage: Storage, unfinished: boolean): Qcow1Header {
     size: raw.size - (raw.size % SECTOR_SIZE),
     encrypted: raw.cryptMethod === CRYPT.AES,
     backingName: readName(storage, raw.backingNameOffset, raw.backingNameSize),
+    backingNamePlace: {
+      offset: raw.backingNameOffset,
+      length: raw.backingNameOffset === 0 ? 0 : raw.backingNameSize,
+    },
   };
 }
 

@@ -8,7 +8,16 @@ import { IoBuffer } from '../../sys/io-buffer.js';
 import type { SectorCipher } from '../crypto/cipher-key.js';
 import type { FormatTarget } from '../format.js';
 import { TableWriter, unsupported } from '../table-writer.js';
-import { compressedHigh, HEADER, l1BytesOf, l2BytesOf, type Qcow1Header } from './header.js';
+import {
+  COMPRESSED,
+  compressedHigh,
+  compressedLength,
+  compressedOffset,
+  HEADER,
+  l1BytesOf,
+  l2BytesOf,
+  type Qcow1Header,
+} from './header.js';
 
 export class Qcow1Writer extends TableWriter {
   readonly #header: Qcow1Header;
@@ -17,7 +26,13 @@ export class Qcow1Writer extends TableWriter {
   constructor(header: Qcow1Header, cipher: SectorCipher | null, target: FormatTarget) {
     const { clusterSize, l1TableOffset } = header;
     const tables = { l2Bytes: l2BytesOf(header), l1TableOffset, l1Bytes: l1BytesOf(header) };
-    const levels = { clusterSize, ...tables, headerBytes: HEADER.size, order: 'big' } as const;
+    const headers = [{ offset: 0, length: HEADER.size }, header.backingNamePlace];
+    const endOf = (low: number, high: number): number => {
+      if (high >= COMPRESSED)
+        return compressedOffset(header, low, high) + compressedLength(header, high);
+      return low === 0 && high === 0 ? 0 : high * TWO_32 + low + clusterSize;
+    };
+    const levels = { clusterSize, ...tables, headers, order: 'big', endOf } as const;
     super({ format: 'qcow', levels, zeroEntry: null, cipher }, target);
     this.#header = header;
     this.#encrypts = cipher !== null;

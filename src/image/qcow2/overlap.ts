@@ -4,26 +4,21 @@
  * table and blocks, the snapshot table, the bitmap directory; and the LUKS header. On a hit the image is marked
  * corrupt, and writing ends.
  *
- * A bitmap with a bit for each cluster (in files of 2^23 clusters and more, several share one) answers
- * most questions; where it says yes, the tables themselves are asked.
+ * A bitmap with a bit for each cluster (`metadata-map.ts`) answers most questions; where it says yes, the
+ * tables themselves are asked.
  */
 import type { ImageError } from '../../errors.js';
 import type { ImageState } from '../../shared/image-state.js';
+import { MetadataMap } from '../metadata-map.js';
 import { hostOffsetOf } from './l2.js';
 import type { Place, Tables } from './tables.js';
 
-const BITS = 1 << 23;
 const ENTRY_SIZE = 8;
-
-/** Memory for the bitmap, shared by all threads. */
-export function allocateMetadataMap(): SharedArrayBuffer {
-  return new SharedArrayBuffer(BITS / 8);
-}
 
 export class OverlapGuard {
   readonly #tables: Tables;
   readonly #state: ImageState;
-  readonly #bits: Uint8Array;
+  readonly #map: MetadataMap;
   readonly #clusterSize: number;
   /** Sets the corrupt bit in the file. */
   readonly #mark: () => void;
@@ -41,7 +36,7 @@ export class OverlapGuard {
   ) {
     this.#tables = tables;
     this.#state = tables.state;
-    this.#bits = new Uint8Array(bitmap);
+    this.#map = new MetadataMap(bitmap);
     this.#clusterSize = tables.geometry.clusterSize;
     this.#mark = mark;
     this.#inactiveL1 = inactiveL1;
@@ -77,7 +72,7 @@ export class OverlapGuard {
       if (at > 0 && sorted[at - 1] === cluster) {
         throw this.corrupt('two tables lie over each other', cluster * this.#clusterSize);
       }
-      this.#set(cluster);
+      this.#map.add(cluster);
     }
   }
 
@@ -89,21 +84,21 @@ export class OverlapGuard {
   /** Throws, and ends all writing, where one of the clusters is metadata. */
   check(first: number, count: number): void {
     for (let cluster = first; cluster < first + count; cluster++) {
-      if (this.#has(cluster)) this.#checkTables(cluster);
+      if (this.#map.has(cluster)) this.#checkTables(cluster);
     }
   }
 
   /** Checks clusters that become metadata, and notes them. */
   claim(first: number, count: number): void {
     this.check(first, count);
-    for (let cluster = first; cluster < first + count; cluster++) this.#set(cluster);
+    for (let cluster = first; cluster < first + count; cluster++) this.#map.add(cluster);
   }
 
   /** These clusters are no metadata any more. */
   disclaim(first: number, count: number): void {
+    const clusters = this.#clusters();
     for (let cluster = first; cluster < first + count; cluster++) {
-      // Another one may share the bit where the file is that long; then it stays.
-      if (this.#clusters() <= BITS) this.#bits[cluster >> 3]! &= ~(1 << (cluster & 7));
+      this.#map.delete(cluster, clusters);
     }
   }
 
@@ -162,15 +157,5 @@ export class OverlapGuard {
 
   #within(offset: number, { offset: start, size }: Place): boolean {
     return size > 0 && offset >= start && offset < start + size;
-  }
-
-  #set(cluster: number): void {
-    const bit = cluster % BITS;
-    this.#bits[bit >> 3]! |= 1 << (bit & 7);
-  }
-
-  #has(cluster: number): boolean {
-    const bit = cluster % BITS;
-    return (this.#bits[bit >> 3]! & (1 << (bit & 7))) !== 0;
   }
 }

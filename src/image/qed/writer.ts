@@ -2,6 +2,7 @@
  * Writing to a QED image. The need-check flag is set, durably, before the first change of tables, and cleared
  * when the image is left clean: a crash between the two leaves clusters that nothing refers to, and the flag.
  */
+import { TWO_32 } from '../../codec/bits.js';
 import { ImageError } from '../../errors.js';
 import { SECTOR_SIZE } from '../extent.js';
 import type { FormatTarget } from '../format.js';
@@ -22,7 +23,12 @@ export class QedWriter extends TableWriter {
   constructor(header: QedHeader, target: FormatTarget) {
     const { clusterSize, tableBytes, l1TableOffset, headerBytes } = header;
     const tables = { l2Bytes: tableBytes, l1TableOffset, l1Bytes: tableBytes };
-    const levels = { clusterSize, ...tables, headerBytes, order: 'little' } as const;
+    const headers = [{ offset: 0, length: headerBytes }];
+    const endOf = (low: number, high: number): number => {
+      const offset = high * TWO_32 + low;
+      return offset === ZERO_CLUSTER || offset === 0 ? 0 : offset + clusterSize;
+    };
+    const levels = { clusterSize, ...tables, headers, order: 'little', endOf } as const;
     super({ format: 'QED', levels, zeroEntry: ZERO_CLUSTER, cipher: null }, target);
     this.#header = header;
   }
