@@ -1,6 +1,6 @@
 /**
  * Makes dist/, what the package holds: the program, its threads, its manual pages, the library. Packages of npm's that run
- * anywhere are bundled (and are devDependencies); optionalDependencies stay outside.
+ * anywhere are bundled (and are devDependencies); optional and peer dependencies stay outside.
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ const { metafile } = await build({
   entryPoints: entries.map((name) => ({ in: `src/${name}.ts`, out: name })),
   outdir: 'dist',
   chunkNames: 'chunks/[name]-[hash]',
-  external: Object.keys(manifest.optionalDependencies),
+  external: Object.keys({ ...manifest.optionalDependencies, ...manifest.peerDependencies }),
   bundle: true,
   splitting: true,
   format: 'esm',
