@@ -19,6 +19,7 @@ export interface CommandOption extends Option {
 
 export const FORMATS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 const MADE_FORMATS = ['qcow', 'qcow2', 'qed', 'raw'];
+export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
 export const CACHES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
 
 /** An option with a value of that name. */
@@ -202,6 +203,13 @@ export const OPTIONS = {
     { short: 'l', help: 'list them' },
     valued({ long: 'vmstate' }, 'FILE', 'with -c: keep the bytes of FILE as its VM state', 'file'),
     ...[FORCE_SHARE, IMAGE_OPTS, OBJECT, QUIET],
+  ],
+  status: [
+    OUTPUT,
+    {
+      ...{ long: 'watch', value: 'optional', called: 'SECONDS' },
+      help: 'go on telling, every 2 seconds or so many; rates are of that time',
+    },
   ],
   umount: [{ short: 'l', long: 'lazy', help: 'although it is in use' }],
 } satisfies Readonly<Record<string, readonly CommandOption[]>>;

@@ -220,6 +220,15 @@ export const COMMANDS: readonly Command[] = [
     },
   },
   {
+    name: 'status',
+    usage: 'status [--output=human|json] [--watch[=SECONDS]] [MOUNTPOINT]',
+    summary: 'tell what mounts do: requests, rates, latencies, cache hits',
+    options: OPTIONS.status,
+    operands: 'mount',
+    statuses: { 1: 'a mount does not answer, or there is none on MOUNTPOINT' },
+    run: async (words) => (await import('./status-command.js')).runStatusCommand(words),
+  },
+  {
     name: 'umount',
     usage: 'umount [-l] MOUNTPOINT',
     summary: 'unmount, and wait until the image is released; -l: although it is in use',

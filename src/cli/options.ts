@@ -4,7 +4,7 @@
  */
 import { ImageError } from '../errors.js';
 import { isKernelFlag } from '../fuse/device.js';
-import { CACHES, FORMATS, type Takes } from './command-options.js';
+import { CACHES, FORMATS, type Takes, TRANSPORTS } from './command-options.js';
 
 /**
  * What mount(8) and fstab may say in -o without meaning anything here: it is for others, or for who
@@ -99,6 +99,12 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'ro', help: 'read-only (the default)' },
   { name: 'rw', help: 'the image can be written to' },
   { name: 'snapshot', value: 'NAME', help: 'mount this snapshot (name or id) as the disk' },
+  {
+    name: 'transport',
+    value: 'NAME',
+    help: 'how to speak with the kernel: auto (default), kernel, fuse-native',
+    takes: TRANSPORTS,
+  },
   { name: 'uid', value: 'N', help: "owner of the files, instead of the image's" },
   { name: 'umask', value: 'OCTAL', help: 'modes of the files: read for all, less these bits' },
   {
@@ -108,6 +114,9 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   },
   { name: 'workers', value: 'N', help: 'threads that serve requests (cores + 1)' },
 ];
+
+/** Between commas; `\\,` is part of a word. */
+const WORDS = /(?:\\.|[^,\\])+/g;
 
 export type MountSettings = ReadonlyMap<string, string | true>;
 
@@ -120,6 +129,15 @@ export function parseMountOptions(words: readonly string[]): Map<string, string 
     setOption(settings, name, equals < 0 ? undefined : word.slice(equals + 1));
   }
   return settings;
+}
+
+/** The words of one `-o`, without the options that are not known. */
+export function withoutUnknown(list: string): string {
+  const isKnown = (word: string): boolean => {
+    const name = word.replace(/\\(.)/g, '$1').replace(/=.*/s, '');
+    return MOUNT_OPTIONS.some((record) => record.name === name) || isKernelFlag(name);
+  };
+  return (list.match(WORDS) ?? []).filter(isKnown).join(',');
 }
 
 /** Adds one option, checked. */
@@ -205,7 +223,7 @@ export function textOption(settings: MountSettings, name: string): string | unde
 }
 
 function splitCommas(text: string): string[] {
-  const words = text.match(/(?:\\.|[^,\\])+/g) ?? [];
+  const words = text.match(WORDS) ?? [];
   return words.map((word) => word.replace(/\\(.)/g, '$1'));
 }
 

@@ -16,6 +16,8 @@ const NATIVE = `@koromix/koffi-linux-${process.arch}`;
 
 let native: Koffi | undefined;
 let library: ReturnType<Koffi['load']>;
+/** Those that stay loaded. */
+const libraries: ReturnType<Koffi['load']>[] = [];
 
 function load(): Koffi {
   if (native !== undefined) return native;
@@ -29,6 +31,11 @@ function load(): Koffi {
   }
   library = native.load(null);
   return native;
+}
+
+/** Loads a library for good. What is loaded later and names it by its soname gets this one. */
+export function loadLibrary(path: string): void {
+  libraries.push(load().load(path));
 }
 
 /** Whether anything has been called yet. */
@@ -92,6 +99,24 @@ export const libc = Object.fromEntries(
     },
   ]),
 ) as Record<CallName, Call>;
+
+interface AsideCall {
+  async(...args: [...Parameters<Call>, (error: Error | null, answer: number) => void]): void;
+}
+
+/** The same call on one of Node's other threads, with what it left in errno. */
+export function callAside(
+  name: CallName,
+  ...args: Parameters<Call>
+): Promise<{ readonly length: number; readonly errno: number }> {
+  const call = declare<AsideCall>(SIGNATURES[name]);
+  return new Promise((resolve, reject) => {
+    call.async(...args, (error, length) => {
+      if (error === null) resolve({ length, errno: lastErrno() });
+      else reject(error);
+    });
+  });
+}
 
 type Syslog = (priority: number, format: string, type: 'str', message: string) => void;
 let putSyslog: Syslog | undefined;

@@ -2,7 +2,7 @@
 import { endianness } from 'node:os';
 import { ERRNO, SysError } from '../errors.js';
 import { IoBuffer } from './io-buffer.js';
-import { fail, interrupted, lastErrno, libc } from './libc.js';
+import { callAside, fail, interrupted, lastErrno, libc } from './libc.js';
 
 /** Flags of mount(2), <sys/mount.h>. */
 export const MS = {
@@ -99,6 +99,22 @@ export function getxattr(path: string, name: string, limit = 256): string | unde
   const length = libc.getxattr(path, name, value.address, limit);
   if (length >= 0) return value.bytes.toString('utf8', 0, length);
   const errno = lastErrno();
+  if (errno === ERRNO.ENODATA || errno === ERRNO.EOPNOTSUPP) return undefined;
+  throw new SysError('getxattr', errno, `${name} of '${path}'`);
+}
+
+/**
+ * The same, while this thread goes on: the file system may hang. The buffer is Node's own until the call comes
+ * back, which can be never.
+ */
+export async function getxattrAside(
+  path: string,
+  name: string,
+  limit: number,
+): Promise<string | undefined> {
+  const value = new IoBuffer(limit);
+  const { length, errno } = await callAside('getxattr', path, name, value.address, limit);
+  if (length >= 0) return value.bytes.toString('utf8', 0, length);
   if (errno === ERRNO.ENODATA || errno === ERRNO.EOPNOTSUPP) return undefined;
   throw new SysError('getxattr', errno, `${name} of '${path}'`);
 }
