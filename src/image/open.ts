@@ -404,7 +404,7 @@ class Opening {
 
   /** Opens a regular file or block device; one that an image names must pass the policy. */
   #openFile(
-    { path, driver, nullDisk }: FileSpec,
+    { path, driver, nullDisk, faults }: FileSpec,
     { image, depth }: Place,
     writes: boolean,
     data?: string,
@@ -419,7 +419,7 @@ class Opening {
       if (nullDisk !== undefined) {
         const fd = openSync('/dev/null', constants.O_RDONLY);
         this.#fds.push(fd);
-        return { path, fd, nullDisk };
+        return { path, fd, nullDisk, ...(faults !== undefined && { faults }) };
       }
       const held = writes ? this.#held(data !== undefined) : undefined;
       // Looked at first: opening a FIFO or a device can block or have effects.
@@ -443,7 +443,7 @@ class Opening {
       }
       if (held === undefined)
         this.#lock(fd, path, writes, writes ? this.#reader(path, fd) : undefined);
-      return this.#withDirect({ path, fd }, writes);
+      return this.#withDirect({ path, fd, ...(faults !== undefined && { faults }) }, writes);
     });
   }
 
