@@ -183,8 +183,8 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'mount',
-    usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
-    summary: 'mount an image; the word `mount` may be left out',
+    usage: '[mount] IMAGE|FOLDER… MOUNTPOINT [-o OPTION[,OPTION…]]',
+    summary: 'mount an image, or many; the word `mount` may be left out',
     options: OPTIONS.mount,
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
   },
