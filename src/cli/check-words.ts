@@ -119,6 +119,8 @@ function formatText(finding: Finding | FormatFinding): string | null {
       const end = `points after end of file (${fileSize}). Image has probably been truncated.`;
       return `${programName()}: VHDX BAT entry ${entry} ${place} ${end}`;
     }
+    case 'vhdx-overlap':
+      return `${programName()}: ${finding.text}`;
     case 'grain-unknown':
       return `ERROR: could not get cluster_offset for sector ${finding.sector}`;
     case 'parallels-in-use':

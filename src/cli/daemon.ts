@@ -148,6 +148,11 @@ async function within(promise: Promise<void>, timeoutMs: number): Promise<void> 
   clearTimeout(timer);
 }
 
+/** Whether `spawnDaemon` started this process, and `daemonChannel` was not asked yet. */
+export function isDaemon(): boolean {
+  return process.env[MARKER] !== undefined;
+}
+
 /** In the child: the way to its parent. Undefined in a process that `spawnDaemon` did not start. */
 export function daemonChannel(): DaemonChannel | undefined {
   const fd = Number(process.env[MARKER] ?? Number.NaN);

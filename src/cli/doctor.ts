@@ -4,6 +4,7 @@ import {
   closeSync,
   constants,
   existsSync,
+  lstatSync,
   openSync,
   readFileSync,
   statfsSync,
@@ -11,10 +12,12 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { describeError, errnoName, errnoOf } from '../errors.js';
+import { describeError, errnoName, errnoOf, isExpected } from '../errors.js';
 import { HELPER_PATH } from '../fuse/device.js';
+import { O_TMPFILE } from '../sys/file.js';
 import { strerror } from '../sys/libc.js';
-import { lockByte, unlockByte } from '../sys/locks.js';
+import { isLockedByOthers, lockByte, unlockByte } from '../sys/locks.js';
+import { HELPER_FOLDER, HELPER_NAMES } from './mount-helper.js';
 
 /** `optional`: what is missing there, images can be mounted without. */
 export type Health = 'ok' | 'optional' | 'missing';
@@ -45,6 +48,7 @@ export function examineMachine(): Finding[] {
     ...(root ? [capability()] : [fusermount(), userName()]),
     locks(),
     ...(root ? [] : [allowOther()]),
+    helpers(),
     loops(),
     space(),
     log(),
@@ -167,21 +171,60 @@ function loops(): Finding {
   }
 }
 
-/** Of the current folder, on which QEMU's image locks are tried. */
+/** Of mount(8) and umount(8): without them images are mounted all the same. */
+function helpers(): Finding {
+  const name = 'mount helpers';
+  const paths = HELPER_NAMES.map((helper) => join(HELPER_FOLDER, helper));
+  const broken = paths.filter((path) => !isExecutable(path) && isLink(path));
+  if (broken.length > 0) {
+    const remedy = `as root: rm ${broken.join(' ')} && qcow2fs install-helpers`;
+    return lacks(name, 'optional', `${broken.join(', ')}: links that lead nowhere`, remedy);
+  }
+  const absent = HELPER_NAMES.filter((_, index) => !isExecutable(paths[index]!));
+  if (absent.length === 0) return ok(name, `${HELPER_FOLDER}: mount -t qcow2fs works, and fstab`);
+  const found = `${HELPER_FOLDER} lacks ${absent.join(', ')}: no mount -t qcow2fs, no fstab`;
+  return lacks(name, 'optional', found, "run 'qcow2fs install-helpers' as root");
+}
+
+function isLink(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+}
+
+/** Tried in the current folder: on a file without a name, and where none can be made, on the folder. */
 function locks(): Finding {
   const name = 'image locks';
   const folder = process.cwd();
-  let fd: number | undefined;
+  const opened: number[] = [];
+  const open = (path: string, flags: number): number => {
+    opened.push(openSync(path, flags));
+    return opened.at(-1)!;
+  };
   try {
-    fd = openSync(folder, constants.O_RDONLY);
+    const [file, fd] = openToLock(folder, open);
     if (!lockByte(fd, 0)) throw new Error('held by others');
+    // What says yes to all, keeps nobody out.
+    const kept = isLockedByOthers(open(`/proc/self/fd/${fd}`, constants.O_RDONLY), 0);
+    if (!kept) throw new Error('they are taken, but not kept');
     unlockByte(fd, 0);
-    return ok(name, `${folder} knows them`);
+    return ok(name, `${folder} knows them, tried on ${file}`);
   } catch (error) {
-    const found = `${folder}: ${errnoOf(error) === 0 ? String(error) : errnoName(errnoOf(error))}`;
-    return lacks(name, 'optional', found, "keep images elsewhere, or mount with 'force-share'");
+    const words = isExpected(error) ? errnoName(errnoOf(error)) : (error as Error).message;
+    const remedy = "keep images elsewhere, or mount with 'force-share'";
+    return lacks(name, 'optional', `${folder}: ${words}`, remedy);
   } finally {
-    if (fd !== undefined) closeSync(fd);
+    for (const fd of opened) closeSync(fd);
+  }
+}
+
+function openToLock(
+  folder: string,
+  open: (path: string, flags: number) => number,
+): [what: string, fd: number] {
+  try {
+    return ['a file', open(folder, O_TMPFILE | constants.O_RDWR)];
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    return ['the folder', open(folder, constants.O_RDONLY)];
   }
 }
 

@@ -1,6 +1,6 @@
 /** Options of the formats: what they say of a raw or a qcow2 image. */
 import { invalid } from '../errors.js';
-import type { ImageSpec, Window } from '../image/spec.js';
+import { type ImageSpec, VHD_SIZES, type Window } from '../image/spec.js';
 import type { Options } from './node-options.js';
 
 const LEAST_CACHE = 1 << 20;
@@ -14,6 +14,12 @@ export function takeRaw(options: Options): Partial<ImageSpec> {
   if (offset === undefined && size === undefined) return {};
   const window: Window = { offset: offset ?? 0, ...(size !== undefined && { size }) };
   return { window };
+}
+
+export function takeVpc(options: Options): Partial<ImageSpec> {
+  const problem = "Invalid size calculation mode: '%'";
+  const sizeFrom = options.takeWord('force_size_calc', VHD_SIZES, problem);
+  return sizeFrom === undefined ? {} : { sizeFrom };
 }
 
 const OVERLAP_CLASSES = [

@@ -13,7 +13,7 @@ import {
   type ImageSpec,
   isFileDriver,
 } from '../image/spec.js';
-import { takeQcow2, takeRaw } from './format-options.js';
+import { takeQcow2, takeRaw, takeVpc } from './format-options.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
 import { INVALID_VALUE, Options, takeCommon } from './node-options.js';
@@ -109,6 +109,7 @@ function formatNode(options: Options, driver: string | undefined, filename: stri
 
 function takeKnown(options: Options, driver: string | undefined): Partial<ImageSpec> {
   if (driver === 'raw') return takeRaw(options);
+  if (driver === 'vpc') return takeVpc(options);
   // A probed one has what qcow2 has.
   if (driver === undefined || driver === 'qcow2') {
     return { ...takeQcow2(options), ...others(options) };

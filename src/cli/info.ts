@@ -77,14 +77,17 @@ function openChain(spec: ImageSpec, policy: OpenPolicy): OpenedImage {
 }
 
 /** The image's name as QEMU shows it: the file's, where that says all; else what is asked for. */
-function shownName({ path, filename, format, window }: ImageSpec): string {
+function shownName({ path, filename, format, window, sizeFrom }: ImageSpec): string {
+  const file = `{"driver": "file", "filename": ${formatJson(path)}}`;
+  if (sizeFrom !== undefined) {
+    return `json:{"force_size_calc": "${sizeFrom}", "driver": "vpc", "file": ${file}}`;
+  }
   if (window === undefined) return path;
   // Numbers that were text stay text.
   const number = (value: number): string =>
     filename.startsWith('json:') ? String(value) : `"${value}"`;
   const offset = window.offset === 0 ? '' : `"offset": ${number(window.offset)}, `;
   const size = window.size === undefined ? '' : `, "size": ${number(window.size)}`;
-  const file = `{"driver": "file", "filename": ${formatJson(path)}}`;
   const raw = `{${offset}"driver": "raw"${size}, "file": ${file}}`;
   return `json:${format === 'qcow2' ? `{"driver": "qcow2", "file": ${raw}}` : raw}`;
 }

@@ -4,21 +4,18 @@ import { join, resolve } from 'node:path';
 import { ERRNO, errnoOf, ImageError } from '../errors.js';
 import { OPTIONS } from './command-options.js';
 import { getopt } from './getopt.js';
+import { HELPER_FOLDER, HELPER_NAMES } from './mount-helper.js';
 import type { Outcome } from './outcome.js';
 import { UsageError } from './program.js';
-
-/** umount(8) goes by the type that the kernel shows, which begins with `fuse.`. */
-const NAMES = ['mount', 'umount'].flatMap((name) => [`${name}.qcow2fs`, `${name}.fuse.qcow2fs`]);
-
-/** Where mount(8) and umount(8) look. */
-const FOLDER = '/sbin';
 
 export async function runInstallHelpers(words: string[]): Promise<Outcome> {
   const args = getopt(words, OPTIONS['install-helpers']);
   const [extra] = args.operands;
   if (extra !== undefined) throw new UsageError(`unexpected '${extra}'`);
   const program = realpathSync(process.argv[1]!);
-  const paths = NAMES.map((name) => join(resolve(args.last('prefix') ?? '/', `.${FOLDER}`), name));
+  const paths = HELPER_NAMES.map((name) =>
+    join(resolve(args.last('prefix') ?? '/', `.${HELPER_FOLDER}`), name),
+  );
   // All are looked at before any is touched.
   const there = paths.filter((path) => isLinkTo(path, program));
   if (args.has('remove')) {

@@ -16,7 +16,7 @@ import { STYLE } from './map-html-style.js';
 /** Runs or cells of a page at most. */
 export const PAGE_CELLS = 40_000;
 
-const SCRIPT = new URL('./page/disk-map.js', import.meta.url);
+const SCRIPT = new URL('../cli/page/disk-map.js', import.meta.url);
 
 const KEYS =
   'Arrow keys move, + and − zoom, 0 shows the whole disk, Page Up and Page Down go on. With the mouse: double-click, ' +

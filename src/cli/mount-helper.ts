@@ -5,7 +5,17 @@
  */
 import { basename } from 'node:path';
 import { getopt } from './getopt.js';
+import { withoutUnknown } from './options.js';
 import { UsageError } from './program.js';
+
+/** The links by which they find it: umount(8) goes by the type that the kernel shows, which begins with `fuse.`. */
+export const HELPER_NAMES: readonly string[] = ['mount', 'umount'].flatMap((name) => [
+  `${name}.qcow2fs`,
+  `${name}.fuse.qcow2fs`,
+]);
+
+/** Where they look for them. */
+export const HELPER_FOLDER = '/sbin';
 
 const FLAGS = ['s', 'f', 'n', 'v', 'l', 'r'].map((short) => ({ short }));
 const VALUES = ['N', 'o', 't'].map((short) => ({ short, value: true as const }));
@@ -14,8 +24,10 @@ const VALUES = ['N', 'o', 't'].map((short) => ({ short, value: true as const }))
 export interface HelperCall {
   readonly command: 'mount' | 'umount';
   readonly words: string[];
-  /** Only to look whether it would be done: nothing is. */
+  /** The words are looked at, and nothing is done. */
   readonly fake: boolean;
+  /** What is said when it is done; empty for nothing. */
+  readonly told: string;
 }
 
 /** Undefined where the program is called by another name. Throws a UsageError. */
@@ -25,14 +37,23 @@ export function helperCall(words: readonly string[]): HelperCall | undefined {
   if (command !== 'mount' && command !== 'umount') return undefined;
   const args = getopt(words, [...FLAGS, ...VALUES]);
   if (args.has('N')) throw new UsageError("option '-N': other mount namespaces are not entered");
+  const told = (done: string): string =>
+    args.has('v') ? `${command}.qcow2fs: ${args.operands.join(' on ')} ${done}\n` : '';
   if (command === 'umount') {
     const lazy = args.has('l') ? ['-l'] : [];
-    return { command, words: [...lazy, '--', ...args.operands], fake: false };
+    return {
+      command,
+      words: [...lazy, '--', ...args.operands],
+      fake: false,
+      told: told('unmounted'),
+    };
   }
   const options = args.all('o');
   if (options.some((list) => list.split(',').includes('remount'))) {
     throw new UsageError("option 'remount': unmount, and mount with other options");
   }
-  const listed = options.flatMap((list) => ['-o', list]);
-  return { command, words: [...listed, '--', ...args.operands], fake: args.has('f') };
+  // Sloppy: fstab may be meant for others, too.
+  const known = args.has('s') ? options.map(withoutUnknown) : options;
+  const listed = [...known.flatMap((list) => ['-o', list]), '--', ...args.operands];
+  return { command, words: listed, fake: args.has('f'), told: told('mounted') };
 }

@@ -70,6 +70,11 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
   }
 }
 
+/** Throws what is wrong with the words of a mount, as far as that is seen without its image. */
+export function checkMount(words: string[]): void {
+  checkSettings(parseMountCommand(words, '').settings);
+}
+
 function parseMountCommand(words: string[], usage: string): MountCommand {
   const flags = MOUNT_OPTIONS.filter(({ value }) => value === undefined).map(({ name }) => name);
   const values = MOUNT_OPTIONS.filter(({ value }) => value !== undefined).map(({ name }) => name);

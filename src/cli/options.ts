@@ -109,6 +109,9 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'workers', value: 'N', help: 'threads that serve requests (cores + 1)' },
 ];
 
+/** Between commas; `\\,` is part of a word. */
+const WORDS = /(?:\\.|[^,\\])+/g;
+
 export type MountSettings = ReadonlyMap<string, string | true>;
 
 /** Splits the words of `-o` (commas in a value as `\,`) and checks them against the table. */
@@ -120,6 +123,15 @@ export function parseMountOptions(words: readonly string[]): Map<string, string 
     setOption(settings, name, equals < 0 ? undefined : word.slice(equals + 1));
   }
   return settings;
+}
+
+/** The words of one `-o`, without the options that are not known. */
+export function withoutUnknown(list: string): string {
+  const isKnown = (word: string): boolean => {
+    const name = word.replace(/\\(.)/g, '$1').replace(/=.*/s, '');
+    return MOUNT_OPTIONS.some((record) => record.name === name) || isKernelFlag(name);
+  };
+  return (list.match(WORDS) ?? []).filter(isKnown).join(',');
 }
 
 /** Adds one option, checked. */
@@ -205,7 +217,7 @@ export function textOption(settings: MountSettings, name: string): string | unde
 }
 
 function splitCommas(text: string): string[] {
-  const words = text.match(/(?:\\.|[^,\\])+/g) ?? [];
+  const words = text.match(WORDS) ?? [];
   return words.map((word) => word.replace(/\\(.)/g, '$1'));
 }
 

@@ -8,7 +8,8 @@ import { ImageError } from '../errors.js';
 import { Cancelled } from '../tools/progress.js';
 import type { Command } from './command.js';
 import { COMMANDS, findCommand } from './commands.js';
-import { helperCall } from './mount-helper.js';
+import { isDaemon } from './daemon.js';
+import { type HelperCall, helperCall } from './mount-helper.js';
 import { nearWord } from './near-word.js';
 import type { Outcome } from './outcome.js';
 import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
@@ -24,8 +25,7 @@ export async function run(words: string[]): Promise<Outcome> {
   const name = programName();
   refuseUnreadable(words);
   const helper = helperCall(words);
-  if (helper?.fake === true) return { status: 0 };
-  if (helper !== undefined) return runCommand(findCommand(helper.command)!, helper.words);
+  if (helper !== undefined) return runHelper(helper);
   const [first] = words;
   if (first === '--version' || first === '-V') {
     const own = `qcow2fs version ${version()}`;
@@ -41,6 +41,21 @@ export async function run(words: string[]): Promise<Outcome> {
   const named = findCommand(first);
   if (first !== undefined && named === undefined) refuseMistyped(first);
   return runCommand(named ?? findCommand('mount')!, named === undefined ? words : words.slice(1));
+}
+
+/** As mount(8) and umount(8) want it done. */
+async function runHelper({ command, words, fake, told }: HelperCall): Promise<Outcome> {
+  if (fake) {
+    (await import('./mount.js')).checkMount(words);
+    return { status: 0 };
+  }
+  // The daemon comes by here, too, when the mount has ended.
+  const serving = isDaemon();
+  const outcome = await runCommand(findCommand(command)!, words);
+  if (outcome.status !== 0 || serving) return outcome;
+  process.stdout.write(told);
+  if (command === 'mount') (await import('./mount-record.js')).recordMount(words);
+  return outcome;
 }
 
 /**

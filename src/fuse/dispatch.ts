@@ -3,13 +3,13 @@
  * for it: tests feed it bytes. Nothing that a handler does wrong gets past it but as an errno.
  */
 import { ERRNO, errnoOf } from '../errors.js';
-import type { Operations } from '../mount/operations.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import { IN_HEADER, OUT_HEADER } from './abi.js';
 import type { Opcode } from './opcode.js';
 import { OPCODES } from './opcodes.js';
 import { Reply } from './reply.js';
 import { Request } from './request.js';
+import type { Session, Sessions } from './sessions.js';
 import { LineThrottle, textForLog } from './throttle.js';
 import { traceLine } from './trace.js';
 
@@ -37,7 +37,8 @@ const TABLE: readonly (Opcode | undefined)[] = (() => {
 export class Dispatcher {
   readonly request: Request;
   readonly #reply: Reply;
-  readonly #operations: Operations;
+  readonly #sessions: Sessions;
+  #stale: readonly number[] | null = null;
   readonly #options: DispatchOptions;
   readonly #errors: LineThrottle;
   /** Whether the last request was answered by an error. */
@@ -45,14 +46,14 @@ export class Dispatcher {
 
   /** Requests lie in `requestBuffer`, replies are laid in `replyBuffer`. */
   constructor(
-    operations: Operations,
+    sessions: Sessions,
     requestBuffer: IoBuffer,
     replyBuffer: IoBuffer,
     options: DispatchOptions,
   ) {
     this.request = new Request(requestBuffer);
     this.#reply = new Reply(replyBuffer);
-    this.#operations = operations;
+    this.#sessions = sessions;
     this.#options = options;
     this.#errors = new LineThrottle((line) => options.log.error(line), options.now);
   }
@@ -97,8 +98,12 @@ export class Dispatcher {
       if (request.uid !== 0 && request.uid !== onlyUser) return ERRNO.EACCES;
     }
     try {
-      if (opcode.looks) this.#serveWithin(opcode);
-      else opcode.serve(this.#operations, request, this.#reply);
+      const session = this.#sessions.enter(opcode, request);
+      try {
+        this.#serveIn(session, opcode);
+      } finally {
+        this.#sessions.leave();
+      }
       return 0;
     } catch (error) {
       this.#report(opcode, error);
@@ -106,23 +111,33 @@ export class Dispatcher {
     }
   }
 
-  #serveWithin(opcode: Opcode): void {
-    this.#operations.enter();
-    try {
-      opcode.serve(this.#operations, this.request, this.#reply);
-    } finally {
-      this.#operations.leave();
+  #serveIn({ operations, base }: Session, opcode: Opcode): void {
+    this.request.base = base;
+    this.#reply.base = base;
+    if (opcode.looks) {
+      operations.enter();
+      try {
+        opcode.serve(operations, this.request, this.#reply);
+      } finally {
+        operations.leave();
+      }
+      return;
     }
+    opcode.serve(operations, this.request, this.#reply);
+    const stale = operations.changes?.snapshots.takeStale();
+    if (stale) this.#stale = stale.map((id) => base + id);
   }
 
   /** Nodes that the kernel is to forget, now that the request is answered; null for none. */
   takeStale(): readonly number[] | null {
-    return this.#operations.changes?.snapshots.takeStale() ?? null;
+    const stale = this.#stale;
+    this.#stale = null;
+    return stale;
   }
 
   #report(opcode: Opcode, error: unknown): void {
     const text = textForLog(error);
-    if (text !== null) this.logError(`${opcode.name} node ${this.request.nodeid}: ${text}`);
+    if (text !== null) this.logError(`${opcode.name} node ${this.request.kernelNodeid}: ${text}`);
   }
 
   /** Into the log, as far as that is not flooded. */

@@ -3,24 +3,23 @@ import { accessSync, closeSync, constants } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { ImageError } from '../errors.js';
-import { AttachedImage, prepareToAttach } from '../image/attach.js';
-import { allocateImageMemory, type ImageMemory } from '../image/memory.js';
+import { prepareToAttach } from '../image/attach.js';
 import { closeImage } from '../image/open.js';
-import type { ImageWriter } from '../image/writer.js';
-import { allocateOpenFiles } from '../mount/open-files.js';
+import { flushedImage, recoverServed, serveImage } from '../mount/served-image.js';
 import { allocateStatus } from '../mount/status.js';
-import { allocateMountState, MountState } from '../shared/mount-state.js';
+import { MountState } from '../shared/mount-state.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { log } from '../sys/log.js';
 import { becomeUser, type User } from '../sys/privileges.js';
 import { mountDevice } from './device.js';
-import { Flusher } from './flusher.js';
+import { Flusher, type FlusherOptions } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
 import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
 import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
 import { WORKER_URL, WorkerPool } from './pool.js';
 import { startUnmounter } from './unmounter.js';
+import type { WorkerInput } from './worker.js';
 
 export const DEFAULT_CACHE_SIZE = 32 << 20;
 
@@ -29,9 +28,6 @@ export const DEFAULT_CACHE_SIZE = 32 << 20;
  * as fast with the kernel's 128.
  */
 const READ_AHEAD_KIB = 2048;
-
-/** How long the main thread waits for workers that hold the image, before it looks whether they live. */
-const FLUSH_PATIENCE_MS = 500;
 
 /** One more than the cores: one worker may wait for the disk while the others work. */
 export function defaultWorkers(): number {
@@ -46,51 +42,61 @@ export interface KernelMountInput extends MountInput {
 
 /** Mounts and serves. When it settles, the mount answers. */
 export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
-  const { target, rootIsFile, source } = input;
-  const { description } = input.image;
-  const facts = factsOf(input, allocateStatus(input.workers, OPCODE_NAMES));
-  const memory = allocateImageMemory(description, {
-    cacheSize: input.cacheSize,
-    owners: input.workers + 1,
-    write: input.write,
-  });
-  const state = allocateMountState();
-  const options = { ...input.device, owner: input.user, maxRead: MAX_READ };
+  const { workers, image, cacheSize, write } = input;
+  const { description } = image;
+  const owners = workers + 1;
+  const facts = factsOf(input, allocateStatus(workers, OPCODE_NAMES));
+  const served = serveImage(description, facts, { cacheSize, owners, write });
   // Before there is a mount: nothing of it may fail behind.
-  const writer = await attachWriter(input, memory);
+  if (description.writable) await prepareToAttach(description);
+  const flushed = flushedImage(served, owners, log);
+  const state = new MountState(served.state, owners);
+  return serveMount(input, {
+    writable: flushed !== null,
+    input: { image: served, state: served.state, requests: facts.status.requests },
+    images: () => (flushed === null ? [] : [flushed]),
+    state,
+    stop: () => state.stop(),
+    recover: (owner) => recoverServed(served, owner),
+    release: () => closeImage(description),
+  });
+}
+
+/** What a mount serves, as far as mounting and its end ask. */
+interface Served extends Pick<FlusherOptions, 'images' | 'stop' | 'state'> {
+  readonly writable: boolean;
+  readonly input: Pick<WorkerInput, 'image' | 'state' | 'requests'>;
+  /** Frees what a worker held that has died. */
+  readonly recover: (owner: number) => void;
+  /** Lets go of all images: no thread uses them any more. */
+  readonly release: () => void;
+}
+
+async function serveMount(input: KernelMountInput, served: Served): Promise<LiveMount> {
+  const { target, rootIsFile, source, workers, trace } = input;
+  const options = { ...input.device, owner: input.user, maxRead: MAX_READ };
   const fd = mountDevice({ source, target, rootIsFile, options });
   const mount = new OwnMount(target);
   const pool = new WorkerPool({
-    workers: input.workers,
+    workers,
     log,
     input: {
+      ...served.input,
       fd,
-      image: description,
-      memory,
-      files: allocateOpenFiles(),
-      state,
-      status: allocateWorkerStatus(input.workers),
-      facts,
+      status: allocateWorkerStatus(workers),
       log: input.log,
-      trace: input.trace,
+      trace,
       onlyUser: input.onlyUser,
     },
+    recover: served.recover,
     ...(input.workerUrl === undefined ? {} : { workerUrl: input.workerUrl }),
   });
-  const flusher =
-    writer === null
-      ? null
-      : new Flusher({
-          writer,
-          state: new MountState(state, input.workers + 1),
-          log,
-          busy: () => pool.busy,
-        });
+  const flusher = served.writable ? new Flusher({ ...served, busy: () => pool.busy }) : null;
   const finish = (): boolean => flusher === null || flusher.finish();
   input.onMounted?.({ target, unmount: (lazy) => mount.unmount(lazy), finish });
   let started = false;
   try {
-    handshake(fd, input.trace ? log : undefined);
+    handshake(fd, trace ? log : undefined);
     mount.readAhead(READ_AHEAD_KIB);
     if (input.user !== undefined) dropPrivileges(mount, input.user);
     started = true;
@@ -107,7 +113,7 @@ export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
     () => {
       const clean = finish();
       closeSync(fd);
-      closeImage(description);
+      served.release();
       if (!clean) throw new ImageError('corrupt', 'EIO', 'what was written may be lost');
     },
     (error: unknown) => {
@@ -119,17 +125,6 @@ export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
   // Who waits sees it; nobody has to.
   closed.catch(() => {});
   return { closed, unmount: (lazy) => mount.unmount(lazy) };
-}
-
-/** The main thread's own way to the image, for flushing; null where it is read-only. */
-async function attachWriter(
-  { image: { description }, workers }: KernelMountInput,
-  memory: ImageMemory,
-): Promise<ImageWriter | null> {
-  if (!description.writable) return null;
-  await prepareToAttach(description);
-  const options = { patienceMs: FLUSH_PATIENCE_MS };
-  return new AttachedImage(description, memory, workers + 1, options).writer;
 }
 
 /** From here on nothing is opened by name but the program's own files, which workers read. */

@@ -98,14 +98,15 @@ const unlink: Serve = (operations, request) => {
 const rename: Serve = (operations, request) => {
   const { snapshots } = changesOf(operations);
   const [from, to] = request.texts(RENAME_IN.size);
-  snapshots.rename(request.nodeid, from, request.read(RENAME_IN).newdir, to, 0);
+  const { newdir } = request.read(RENAME_IN);
+  snapshots.rename(request.nodeid, from, newdir - request.base, to, 0);
 };
 
 const rename2: Serve = (operations, request) => {
   const { snapshots } = changesOf(operations);
   const { newdir, flags } = request.read(RENAME2_IN);
   const [from, to] = request.texts(RENAME2_IN.size);
-  snapshots.rename(request.nodeid, from, newdir, to, flags);
+  snapshots.rename(request.nodeid, from, newdir - request.base, to, flags);
 };
 
 const setxattr: Serve = (operations, request) => {

@@ -62,8 +62,9 @@ const release: Serve = (operations, request) => {
   operations.release(request.nodeid, request.u64(RELEASE_IN.offsets.fh));
 };
 
-const opendir: Serve = (operations, _request, reply) => {
-  const openFlags = operations.changes === null ? FOPEN.CACHE_DIR | FOPEN.KEEP_CACHE : 0;
+const opendir: Serve = (operations, request, reply) => {
+  const lasting = operations.changes === null && operations.lasts(request.nodeid);
+  const openFlags = lasting ? FOPEN.CACHE_DIR | FOPEN.KEEP_CACHE : 0;
   OPEN_OUT.write(reply.view, reply.take(OPEN_OUT.size), { openFlags });
 };
 

@@ -4,9 +4,6 @@
  */
 import { Worker } from 'node:worker_threads';
 import { ERRNO } from '../errors.js';
-import { recoverOwner } from '../image/memory.js';
-import { recoverOpenFiles } from '../mount/open-files.js';
-import { MountState } from '../shared/mount-state.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { OUT_HEADER } from './abi.js';
@@ -16,12 +13,14 @@ import { type Progress, type RestartOptions, Restarts } from './restarts.js';
 import type { WorkerInput, WorkerWord } from './worker.js';
 
 /** The module that workers run. */
-export const WORKER_URL = new URL('./worker-main.js', import.meta.url);
+export const WORKER_URL = new URL('../fuse/worker-main.js', import.meta.url);
 
 export interface PoolOptions {
   readonly workers: number;
   /** What each worker is given, but for its index. */
   readonly input: Omit<WorkerInput, 'index'>;
+  /** Frees what a worker held that has died, by its number as an owner. */
+  readonly recover: (owner: number) => void;
   readonly log: DispatchLog;
   /** The module that workers run; tests have others. */
   readonly workerUrl?: URL;
@@ -134,12 +133,9 @@ export class WorkerPool {
 
   /** Cleans up behind a worker that is dead, and sees to the next one. */
   #bury(index: number, failure: unknown, progress: Progress): void {
-    const { input, log } = this.#options;
+    const { input, log, recover } = this.#options;
     const words = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
-    const owner = index + 1;
-    recoverOwner(input.memory, owner);
-    recoverOpenFiles(input.files, owner);
-    new MountState(input.state, owner).recover(owner);
+    recover(index + 1);
     this.#answer(index);
     const restarts = this.#restarts[index]!;
     const delay = restarts.died(progress);

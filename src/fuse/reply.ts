@@ -26,6 +26,8 @@ export class Reply {
   readonly buffer: IoBuffer;
   /** Bytes of payload so far. */
   length = 0;
+  /** What makes the session's own node numbers those that the kernel knows, added to them. */
+  base = 0;
 
   constructor(buffer: IoBuffer) {
     this.buffer = buffer;
@@ -51,17 +53,18 @@ export class Reply {
   /** A fuse_entry_out with its fuse_attr. */
   entry(node: Node): void {
     this.#entryHead(node);
-    ATTR.write(this.view, this.take(ATTR.size), attrOf(node.attributes));
+    this.#attributes(node.attributes);
   }
 
   attr(node: Node): void {
     const at = this.take(ATTR_OUT.size);
     ATTR_OUT.write(this.view, at, { attrValid: validSec(node.lasting.attributes) });
-    ATTR.write(this.view, this.take(ATTR.size), attrOf(node.attributes));
+    this.#attributes(node.attributes);
   }
 
   statx({ attributes, lasting }: Node): void {
-    const { ino, size, blocks, mode, nlink, uid, gid, blksize } = attributes;
+    const ino = this.base + attributes.ino;
+    const { size, blocks, mode, nlink, uid, gid, blksize } = attributes;
     const { atime, btime, ctime, mtime } = attributes;
     STATX_OUT.write(this.view, this.take(STATX_OUT.size), {
       attrValid: validSec(lasting.attributes),
@@ -93,7 +96,7 @@ export class Reply {
       this.buffer.bytes.fill(0, at, at + plus);
     } else if (node !== undefined) this.entry(node);
     DIRENT.write(this.view, this.take(DIRENT.size), {
-      ino: entry.id,
+      ino: this.base + entry.id,
       off: next,
       namelen: name.length,
       type: entry.directory ? DIRENT_TYPE.DIRECTORY : DIRENT_TYPE.FILE,
@@ -104,16 +107,21 @@ export class Reply {
     return true;
   }
 
+  #attributes({ ino, ...attributes }: Attributes): void {
+    const at = this.take(ATTR.size);
+    ATTR.write(this.view, at, { ino: this.base + ino, ...attrOf(attributes) });
+  }
+
   #entryHead({ id, lasting }: Node): void {
     ENTRY_OUT.write(this.view, this.take(ENTRY_OUT.size), {
-      nodeid: id,
+      nodeid: this.base + id,
       entryValid: validSec(lasting.name),
       attrValid: validSec(lasting.attributes),
     });
   }
 }
 
-function attrOf(attributes: Attributes) {
+function attrOf(attributes: Omit<Attributes, 'ino'>) {
   const { atime, mtime, ctime, btime, ...rest } = attributes;
   return {
     ...rest,

@@ -8,6 +8,8 @@ export class Request {
   readonly buffer: IoBuffer;
   /** Bytes of the request, its header included. */
   length = 0;
+  /** As in the reply: what is taken from the kernel's node numbers. */
+  base = 0;
 
   constructor(buffer: IoBuffer) {
     this.buffer = buffer;
@@ -21,7 +23,13 @@ export class Request {
     return this.view.getUint32(IN_HEADER.offsets.opcode, true);
   }
 
+  /** The node's number within its session. */
   get nodeid(): number {
+    return this.kernelNodeid - this.base;
+  }
+
+  /** The number that the kernel knows it by. */
+  get kernelNodeid(): number {
     return this.#u64(IN_HEADER.offsets.nodeid);
   }
 

@@ -17,7 +17,10 @@ export function traceLine(
   const name = opcode?.name ?? `opcode ${request.opcode}`;
   const unique = request.uniqueHigh * 0x1_0000_0000 + request.uniqueLow;
   const outcome = error === 0 ? `${payload} bytes` : errnoName(error);
-  const words = [`${name} #${unique} node ${request.nodeid}`, ...argumentsOf(opcode, request)];
+  const words = [
+    `${name} #${unique} node ${request.kernelNodeid}`,
+    ...argumentsOf(opcode, request),
+  ];
   return `${words.join(' ')} -> ${outcome}, ${ms.toFixed(MS_DIGITS)} ms`;
 }
 

@@ -19,7 +19,7 @@ export function startUnmounter({ target, device }: OwnMount): OwnMount['unmount'
   // Without it nobody knows later whether it is that mount.
   if (device === undefined) throw new SysError('mount', ERRNO.ENOENT, `'${target}' is not shown`);
   const [ours, theirs] = socketPair();
-  const module = fileURLToPath(new URL('./unmounter-main.js', import.meta.url));
+  const module = fileURLToPath(new URL('../fuse/unmounter-main.js', import.meta.url));
   const known = process.allowedNodeEnvironmentFlags.has(NO_INSPECTOR);
   const words = [module, target, JSON.stringify(device)];
   const child = spawn(process.execPath, [...(known ? [NO_INSPECTOR] : []), ...words], {

@@ -4,14 +4,8 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { ERRNO } from '../errors.js';
-import { AttachedImage, prepareToAttach } from '../image/attach.js';
-import type { ImageDescription } from '../image/description.js';
-import type { ImageMemory } from '../image/memory.js';
-import { Changes } from '../mount/changes.js';
-import type { MountFacts } from '../mount/facts.js';
-import { OpenFiles, type OpenFilesMemory } from '../mount/open-files.js';
-import { Operations } from '../mount/operations.js';
-import { Tree } from '../mount/tree.js';
+import { prepareToAttach } from '../image/attach.js';
+import { operationsOf, type ServedImage } from '../mount/served-image.js';
 import { MountState } from '../shared/mount-state.js';
 import { RequestCounters } from '../shared/request-counters.js';
 import { WorkerStatus } from '../shared/worker-status.js';
@@ -22,19 +16,19 @@ import { Dispatcher } from './dispatch.js';
 import { MAX_READ } from './init.js';
 import { invalidateNodes } from './notify.js';
 import { PAYLOAD } from './reply.js';
+import { type Sessions, SoleSession } from './sessions.js';
 
-/** What a worker is given: plain data and shared memory. */
+/** What a worker is given. */
 export interface WorkerInput {
   readonly fd: number;
   /** From 0; its number as an owner of locks is one more. */
   readonly index: number;
-  readonly image: ImageDescription;
-  readonly memory: ImageMemory;
-  readonly files: OpenFilesMemory;
-  /** Of a `MountState`. */
+  readonly image: ServedImage;
+  /** Of the `MountState` that tells of the mount's end. */
   readonly state: SharedArrayBuffer;
   readonly status: SharedArrayBuffer;
-  readonly facts: MountFacts;
+  /** Of `RequestCounters`. */
+  readonly requests: SharedArrayBuffer;
   readonly log: LogDescription;
   readonly trace: boolean;
   readonly onlyUser?: number | undefined;
@@ -47,14 +41,14 @@ export type WorkerWord = 'ready' | 'served';
 const REQUEST_SIZE = MAX_READ + 4096;
 
 /** Builds what serves requests in this thread. */
-export function serve(input: WorkerInput, operations: Operations): void {
+export function serve(input: WorkerInput, sessions: Sessions): void {
   const { fd, trace, onlyUser } = input;
   openLog(input.log);
   const request = new IoBuffer(REQUEST_SIZE);
   const reply = new IoBuffer(PAYLOAD + MAX_READ);
-  const dispatcher = new Dispatcher(operations, request, reply, { log, trace, onlyUser });
+  const dispatcher = new Dispatcher(sessions, request, reply, { log, trace, onlyUser });
   const status = new WorkerStatus(input.status, input.index);
-  const counters = new RequestCounters(input.facts.status.requests, input.index);
+  const counters = new RequestCounters(input.requests, input.index);
   const state = new MountState(input.state, input.index + 1);
   let served = false;
   for (;;) {
@@ -80,23 +74,11 @@ export function serve(input: WorkerInput, operations: Operations): void {
   dispatcher.end();
 }
 
-/** The operations of the mount that `input` describes. */
-export function operationsOf(input: WorkerInput): Operations {
-  const owner = input.index + 1;
-  const image = new AttachedImage(input.image, input.memory, owner);
-  const { writer, disk } = image;
-  if (writer === null) return new Operations(new Tree(image, input.facts));
-  const files = new OpenFiles(input.files, disk, owner);
-  const tree = new Tree(image, input.facts, files.windows);
-  const state = new MountState(input.state, owner);
-  return new Operations(tree, new Changes({ tree, disk, writer, files, state }));
-}
-
 /** A worker's whole life. */
 export async function runWorker(): Promise<void> {
   const input = workerData as WorkerInput;
-  await prepareToAttach(input.image);
-  const operations = operationsOf(input);
+  await prepareToAttach(input.image.description);
+  const operations = operationsOf(input.image, input.index + 1);
   parentPort!.postMessage('ready' satisfies WorkerWord);
-  serve(input, operations);
+  serve(input, new SoleSession(operations));
 }

@@ -34,6 +34,8 @@ export type FormatFinding =
       readonly offset: number;
       readonly fileSize: number;
     }
+  /** VHDX: a block lies over headers, the log or a region. */
+  | { readonly kind: 'vhdx-overlap'; readonly text: string }
   /** VMDK: of the grain at a sector, the entry means nothing, or leads past the end of its file. */
   | { readonly kind: 'grain-unknown'; readonly sector: number }
   | { readonly kind: 'grain-outside'; readonly sector: number }

@@ -11,6 +11,7 @@ import type { CheckResult, ReportFormat } from './check-result.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import type { Disk } from './disk.js';
 import type { Mapping } from './extent.js';
+import type { VhdSize } from './spec.js';
 import type { WriteOptions } from './write-options.js';
 import type { ImageWriter } from './writer.js';
 
@@ -71,6 +72,7 @@ export interface OpenHow {
   readonly key: () => ImageKey | null;
   /** The image has no magic yet: it is being filled. */
   readonly unfinished: boolean;
+  readonly sizeFrom: VhdSize | undefined;
   /** Opens a file that the image names, under the policy: its number among these, the same for the same name. */
   readonly openExtent: (name: string) => { readonly file: number; readonly storage: Storage };
 }

@@ -308,7 +308,8 @@ class Opening {
       }
       return { file: index, storage: storageOf(extents[index]!) };
     };
-    const parts = driver.open(storage, { key, unfinished, openExtent });
+    const { sizeFrom } = spec;
+    const parts = driver.open(storage, { key, unfinished, sizeFrom, openExtent });
     if (parts.facts.dirty && !writes)
       this.#warnings.push(`${file.path}: image was not closed cleanly`);
     const { patches } = parts;

@@ -10,6 +10,10 @@ export interface Window {
   readonly size?: number;
 }
 
+/** The geometry in cylinders, heads and sectors, or the size that is stated. */
+export const VHD_SIZES = ['chs', 'current_size'] as const;
+export type VhdSize = (typeof VHD_SIZES)[number];
+
 /** What is said of an image's encryption. */
 export interface EncryptionSpec {
   /** The image must be encrypted so. */
@@ -55,6 +59,8 @@ export interface ImageSpec extends FileSpec, NodeNames {
   /** Probed where it is not given. */
   readonly format?: string | undefined;
   readonly window?: Window | undefined;
+  /** Where a VHD image's size is taken from; by who made it, where it is not given. */
+  readonly sizeFrom?: VhdSize | undefined;
   /** Instead of what the image says of its backing file; null for none. */
   readonly backing?: BackingSpec | null | undefined;
   /** Instead of the data file that the image names. */

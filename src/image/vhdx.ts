@@ -13,6 +13,7 @@ import { type CheckedSource, defineFormat, type FormatSource } from './format.js
 import { readExactly } from './read-bytes.js';
 import { TableSlices } from './table-slices.js';
 import { readLog } from './vhdx-log.js';
+import { parentName } from './vhdx-parent.js';
 
 const KIB = 1024;
 const MIB = KIB * KIB;
@@ -70,6 +71,7 @@ const GUID = {
   PARAMETERS: 'caa16737-fa36-4d43-b3b6-33f0aa44e76b',
   DISK_SIZE: '2fa54224-cd1b-4876-b211-5dbed83bf4b8',
   SECTOR_SIZE: '8141bf1d-a96f-4709-ba47-f233a8faab5f',
+  PARENT: 'a8d35f2d-b30b-454d-abf7-d3d84834ab0c',
 } as const;
 
 const HAS_PARENT = 2;
@@ -87,14 +89,17 @@ interface Layout {
   readonly table: number;
   /** Entries of data blocks between two of bitmaps. */
   readonly chunkRatio: number;
+  /** Where no block can lie: headers, log, and the regions of tables. */
+  readonly taken: readonly Region[];
 }
 
 export const VHDX = defineFormat<Layout>({
   format: 'vhdx',
   tableOrder: 'little',
   open: (storage: MutableStorage) => {
-    const patches = readChanges(storage);
-    const layout = readLayout(patches === null ? storage : new PatchedStorage(storage, patches));
+    const { patches, log } = readChanges(storage);
+    const changed = patches === null ? storage : new PatchedStorage(storage, patches);
+    const layout = readLayout(changed, log);
     const { size, blockSize: clusterSize } = layout;
     const dirty = patches !== null;
     const facts = { size, clusterSize, backing: null, dirty, encrypted: false };
@@ -105,7 +110,7 @@ export const VHDX = defineFormat<Layout>({
 });
 
 function mapping(layout: Layout, { storage, cache, file }: FormatSource): BlockMapping {
-  const { blockSize, table, chunkRatio } = layout;
+  const { blockSize, table, chunkRatio, taken } = layout;
   const tables = new TableSlices(cache, file);
   return new BlockMapping({
     storage,
@@ -120,27 +125,41 @@ function mapping(layout: Layout, { storage, cache, file }: FormatSource): BlockM
       found.kind = state === STATE.PRESENT ? EXTENT.DATA : EXTENT.ZERO;
       found.hostOffset = tables.high * 2 ** 32 + (tables.low - (tables.low % MIB));
       const isWrong = state === STATE.PRESENT && found.hostOffset > Number.MAX_SAFE_INTEGER;
-      if (state !== STATE.PARTIAL && !isWrong) return;
-      const place = `entry at 0x${position.toString(16)}`;
-      const message = `${storage.name}: block ${block} is in state ${state} (${place})`;
-      throw new ImageError('corrupt', 'EIO', message, { path: storage.name, offset: position });
+      if (state === STATE.PARTIAL || isWrong) {
+        throw badBlock(storage, block, position, `is in state ${state}`);
+      }
+      if (state !== STATE.PRESENT) return;
+      const other = overlapping(found.hostOffset, blockSize, taken);
+      if (other === undefined) return;
+      const text = overlapText(found.hostOffset, blockSize, other);
+      throw badBlock(storage, block, position, `lies over a table: ${text}`);
     },
   });
 }
 
-function readLayout(storage: Storage): Layout {
-  const regions = readRegions(storage);
+function badBlock({ name }: Storage, block: number, position: number, what: string): ImageError {
+  const context = { path: name, offset: position, limit: `entry at 0x${position.toString(16)}` };
+  return new ImageError('corrupt', 'EIO', `${name}: block ${block} ${what}`, context);
+}
+
+function readLayout(storage: Storage, log: Region): Layout {
+  const head = [{ offset: 0, length: MIB }];
+  if (log.length > 0) head.push(log);
+  const regions = readRegions(storage, head);
   const blocks = regions.get(GUID.BLOCKS);
   const metadata = regions.get(GUID.METADATA);
   if (blocks === undefined || metadata === undefined) throw invalid('VHDX lacks a region');
-  const item = readMetadata(storage, metadata);
+  const items = readMetadata(storage, metadata);
+  const item = (guid: string, size: number) => items.read(guid, size);
   const parameters = item(GUID.PARAMETERS, 8);
   const size = Number(item(GUID.DISK_SIZE, 8).view.getBigUint64(0, true));
   const sectorSize = item(GUID.SECTOR_SIZE, 4).view.getUint32(0, true);
   const blockSize = parameters.view.getUint32(0, true);
   if ((parameters.view.getUint32(4, true) & HAS_PARENT) !== 0) {
-    const message = 'VHDX images with a parent are not supported';
-    throw new ImageError('unsupported', 'ENOTSUP', message);
+    const length = Math.min(items.lengthOf(GUID.PARENT), REGION_SIZE);
+    const name = length === 0 ? null : parentName(item(GUID.PARENT, length));
+    const message = `VHDX images with a parent (${name === null ? 'no name' : `'${name}'`})`;
+    throw new ImageError('unsupported', 'ENOTSUP', `${message} are not supported`);
   }
   if (sectorSize !== 512 && sectorSize !== 4096) throw invalid(`sector size ${sectorSize}`);
   if (blockSize < MIB || blockSize > MAX_BLOCK || !Number.isInteger(Math.log2(blockSize))) {
@@ -151,12 +170,12 @@ function readLayout(storage: Storage): Layout {
   const count = divCeil(size, blockSize);
   const entries = count + Math.floor(Math.max(0, count - 1) / chunkRatio);
   if (entries * ENTRY_SIZE > blocks.length) throw invalid('VHDX block table is too small');
-  return { size, blockSize, table: blocks.offset, chunkRatio };
+  return { size, blockSize, table: blocks.offset, chunkRatio, taken: [...head, blocks, metadata] };
 }
 
-/** Each block must lie in the file as far as the disk goes. */
+/** Each block must lie in the file as far as the disk goes, and not over tables. */
 function checkVhdx(layout: Layout, source: CheckedSource, report: ReportFormat): CheckResult {
-  const { size, blockSize, table, chunkRatio } = layout;
+  const { size, blockSize, table, chunkRatio, taken } = layout;
   const tables = new TableSlices(source.cache, source.file);
   const fileSize = source.storage.size();
   let corruptions = 0;
@@ -166,6 +185,11 @@ function checkVhdx(layout: Layout, source: CheckedSource, report: ReportFormat):
     if ((tables.low & STATE_BITS) !== STATE.PRESENT) continue;
     const start = tables.high * 2 ** 32 + (tables.low - (tables.low % MIB));
     const end = start + Math.min(blockSize, size - block * blockSize);
+    const other = overlapping(start, blockSize, taken);
+    if (other !== undefined) {
+      corruptions++;
+      report({ kind: 'vhdx-overlap', text: overlapText(start, blockSize, other) });
+    }
     if (end <= fileSize) continue;
     corruptions++;
     const isStart = start >= fileSize;
@@ -175,7 +199,7 @@ function checkVhdx(layout: Layout, source: CheckedSource, report: ReportFormat):
 }
 
 /** What the log of the header that counts changes: that is the newer of those that are whole. */
-function readChanges(storage: Storage): FilePatches | null {
+function readChanges(storage: Storage): { patches: FilePatches | null; log: Region } {
   const magic = readExactly(storage, 0, 8, 'VHDX identifier').bytes.toString('latin1');
   if (magic !== 'vhdxfile') throw invalid('Image not in VHDX format');
   let newest: ReturnType<typeof HEADER.read> | undefined;
@@ -187,7 +211,8 @@ function readChanges(storage: Storage): FilePatches | null {
   }
   if (newest === undefined) throw invalid('No valid VHDX header found');
   if (newest.version !== 1 || newest.logVersion !== 0) throw invalid('VHDX version is unknown');
-  return readLog(storage, newest);
+  const log = { offset: newest.logOffset, length: newest.logLength };
+  return { patches: readLog(storage, newest), log };
 }
 
 /** By its signature, and its checksum, which counts itself as zero. */
@@ -203,13 +228,28 @@ interface Region {
   readonly length: number;
 }
 
-function readRegions(storage: Storage): ReadonlyMap<string, Region> {
+/** The one of `taken` that shares bytes with a region. */
+function overlapping(offset: number, length: number, taken: readonly Region[]): Region | undefined {
+  for (const other of taken) {
+    if (offset < other.offset + other.length && other.offset < offset + length) return other;
+  }
+  return undefined;
+}
+
+function overlapText(offset: number, length: number, other: Region): string {
+  const range = `${other.offset}-${other.offset + other.length}`;
+  return `VHDX region ${offset}-${offset + length} overlaps with region ${range}`;
+}
+
+/** The regions, none of which may lie over another one, nor over what is in the file's `head`. */
+function readRegions(storage: Storage, head: readonly Region[]): ReadonlyMap<string, Region> {
   for (const place of REGION_PLACES) {
     const buffer = readExactly(storage, place, REGION_SIZE, 'VHDX region table');
     if (!isWhole(buffer, 'regi')) continue;
     const { entries } = REGION_HEAD.read(buffer.view, 0);
     if (entries > MAX_REGIONS) throw invalid('VHDX region table is invalid');
     const regions = new Map<string, Region>();
+    const taken = [...head];
     for (let n = 0; n < entries; n++) {
       const at = REGION_HEAD.size + n * REGION.size;
       const { guid, offset, length, required } = REGION.read(buffer.view, at);
@@ -221,7 +261,11 @@ function readRegions(storage: Storage): ReadonlyMap<string, Region> {
       if ((required & 1) !== 0 && !isKnown) {
         throw new ImageError('unsupported', 'ENOTSUP', `VHDX region ${name} is not known`);
       }
-      regions.set(name, { offset, length });
+      const other = overlapping(offset, length, taken);
+      if (other !== undefined) throw invalid(overlapText(offset, length, other));
+      const region = { offset, length };
+      taken.push(region);
+      regions.set(name, region);
     }
     return regions;
   }
@@ -240,12 +284,14 @@ function readMetadata(storage: Storage, region: Region) {
     const { guid, offset, length } = METADATA.read(view, METADATA_HEAD.size + n * METADATA.size);
     items.set(guidText(guid), { offset, length });
   }
-  return (guid: string, size: number): IoBuffer => {
+  const lengthOf = (guid: string): number => items.get(guid)?.length ?? 0;
+  const read = (guid: string, size: number): IoBuffer => {
     const item = items.get(guid);
     const inRegion = item !== undefined && item.offset + size <= region.length;
     if (!inRegion || item.length < size) throw invalid(`VHDX metadata item ${guid} is missing`);
     return readExactly(storage, region.offset + item.offset, size, 'VHDX metadata item');
   };
+  return { lengthOf, read };
 }
 
 /** Its first three parts are numbers, little end first. */

@@ -7,6 +7,7 @@ import { BlockMapping } from './block-mapping.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
 import { defineFormat, type FormatSource } from './format.js';
 import { readExactly } from './read-bytes.js';
+import type { VhdSize } from './spec.js';
 import { TableSlices } from './table-slices.js';
 
 const FOOTER = struct('VHD footer', 'big', {
@@ -71,8 +72,8 @@ interface Layout {
 export const VPC = defineFormat<Layout>({
   format: 'vpc',
   tableOrder: 'big32',
-  open: (storage) => {
-    const layout = readLayout(storage);
+  open: (storage, { sizeFrom }) => {
+    const layout = readLayout(storage, sizeFrom);
     const clusterSize = layout.table?.blockSize ?? null;
     const hasHostHoles = layout.table === null;
     const common = { backing: null, dirty: false, encrypted: false, hasHostHoles };
@@ -112,15 +113,17 @@ function dynamicMapping(
   });
 }
 
-function readLayout(storage: Storage): Layout {
+function readLayout(storage: Storage, sizeFrom: VhdSize | undefined): Layout {
   const first = readFooter(storage, 0);
   const end = storage.size() - FOOTER.size;
   const footer = first ?? (end >= 0 ? readFooter(storage, end) : null);
-  if (footer === null) throw invalid('invalid VPC image');
-  const size = sizeOf(footer);
+  if (footer === null || (first === null && footer.type !== TYPE.FIXED)) {
+    throw invalid('invalid VPC image');
+  }
+  const size = sizeOf(footer, sizeFrom);
   if (footer.type === TYPE.FIXED) return { size, table: null };
-  if (first !== null && footer.type === TYPE.DIFFERENCING) throw overParent(storage, footer);
-  if (first === null || footer.type !== TYPE.DYNAMIC) {
+  if (footer.type === TYPE.DIFFERENCING) throw overParent(storage, footer);
+  if (footer.type !== TYPE.DYNAMIC) {
     const message = `VHD images of type ${footer.type} are not supported`;
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }
@@ -171,10 +174,11 @@ function readFooter(storage: Storage, position: number): Footer | null {
   return footer;
 }
 
-function sizeOf(footer: Footer): number {
+function sizeOf(footer: Footer, sizeFrom: VhdSize | undefined): number {
   const geometry = footer.cylinders * footer.heads * footer.sectors;
   const app = Buffer.from(footer.creatorApp).toString('latin1');
-  const isStated = TRUE_SIZES.includes(app) || geometry === MAX_GEOMETRY;
+  const means = sizeFrom ?? (TRUE_SIZES.includes(app) ? 'current_size' : 'chs');
+  const isStated = means === 'current_size' || geometry === MAX_GEOMETRY;
   const sectors = isStated ? Math.floor(footer.currentSize / SECTOR_SIZE) : geometry;
   if (sectors > MAX_SECTORS) {
     throw new ImageError('unsupported', 'EFBIG', 'VHD images of more than 2040 GiB are not valid');

@@ -8,6 +8,7 @@ import type { IoBuffer } from '../sys/io-buffer.js';
 import type { Changes } from './changes.js';
 import { type Content, WindowContent } from './content.js';
 import type { Entry } from './entry.js';
+import type { FileTree } from './file-tree.js';
 import {
   type DirectoryNode,
   type FileNode,
@@ -15,9 +16,7 @@ import {
   type Node,
   partitionOf,
   viewOf,
-  isMadeOnReading,
 } from './node.js';
-import type { Tree } from './tree.js';
 import { CONTROL_FAILURE, STATUS, XATTR_PREFIX } from './xattrs.js';
 
 const SEEK_DATA = 3;
@@ -46,9 +45,9 @@ export interface OpenedFile {
 export class Operations {
   /** What writes; null in a read-only mount. */
   readonly changes: Changes | null;
-  readonly #tree: Tree;
+  readonly #tree: FileTree;
 
-  constructor(tree: Tree, changes: Changes | null = null) {
+  constructor(tree: FileTree, changes: Changes | null = null) {
     this.#tree = tree;
     this.changes = changes;
   }
@@ -96,7 +95,7 @@ export class Operations {
     if (changes === null) {
       this.within(() => this.#file(id));
       if (forWriting) readOnly();
-      return { handle: 0, lasting: !isMadeOnReading(id) };
+      return { handle: 0, lasting: this.lasts(id) };
     }
     const view = viewOf(id);
     const counted = this.#tree.isOfView(id);
@@ -111,11 +110,16 @@ export class Operations {
       const handle = isPartition
         ? changes.files.partitionHandle(partitionOf(id), content, forWriting)
         : changes.files.handle(forWriting);
-      return { handle, lasting: view !== 0 && !isMadeOnReading(id) };
+      return { handle, lasting: view !== 0 && this.lasts(id) };
     } catch (error) {
       if (counted) changes.files.close(view);
       throw error;
     }
+  }
+
+  /** Whether what a node shows stays what it is while nothing is written. */
+  lasts(id: number): boolean {
+    return this.#tree.lasts(id);
   }
 
   #openOwn(id: number, forWriting: boolean): OpenedFile {

@@ -19,9 +19,19 @@ import { ChangedExtents } from './changed-extents.js';
 import { BytesContent, type Content, type Origin, WindowContent } from './content.js';
 import { directoryEntry, type Entry, fileEntry } from './entry.js';
 import type { MountFacts } from './facts.js';
+import type { FileTree } from './file-tree.js';
 import { liveInfo } from './info-json.js';
 import { metricsText } from './metrics.js';
-import { isPartition, type Node, nodeId, ROOT_ID, SLOT, slotOf, viewOf } from './node.js';
+import {
+  isMadeOnReading,
+  isPartition,
+  type Node,
+  nodeId,
+  ROOT_ID,
+  SLOT,
+  slotOf,
+  viewOf,
+} from './node.js';
 import { NodeMaker } from './node-maker.js';
 import { OWN_FOLDER, OwnFolder } from './own-folder.js';
 import { PartitionTables } from './partition-tables.js';
@@ -48,7 +58,7 @@ const ROOT_SLOTS: ReadonlyMap<string, number> = new Map([
 const NOTHING = new BytesContent(Buffer.alloc(0));
 const PARTITION_FILE = /^([1-9]\d*)\.raw$/;
 
-export class Tree {
+export class Tree implements FileTree {
   readonly #image: AttachedImage;
   readonly #facts: MountFacts;
   /** The files about the mount itself. */
@@ -161,6 +171,10 @@ export class Tree {
     const slot = slotOf(id);
     if (this.isDisk(id) || isPartition(slot)) return true;
     return viewOf(id) > 0 && (slot === SLOT.RAW || slot === SLOT.VMSTATE);
+  }
+
+  lasts(id: number): boolean {
+    return !isMadeOnReading(id);
   }
 
   /** The view of the snapshot that a user means: by its name, its id, or its files' name. */

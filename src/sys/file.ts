@@ -4,6 +4,9 @@ import { ERRNO, SysError } from '../errors.js';
 import type { IoBuffer } from './io-buffer.js';
 import { fail, interrupted, lastErrno, libc } from './libc.js';
 
+/** Linux' own, of open(2); Node does not name it. With O_DIRECTORY in it. */
+export const O_TMPFILE = 0o20200000;
+
 const F_DUPFD_CLOEXEC = 1030;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;

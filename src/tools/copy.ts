@@ -109,7 +109,7 @@ class CopyCrew {
 
   #start(owner: number): Worker {
     const workerData: CopyWorkerData = { job: this.#job, owner };
-    const worker = new Worker(new URL('./copy-worker.js', import.meta.url), { workerData });
+    const worker = new Worker(new URL('../tools/copy-worker.js', import.meta.url), { workerData });
     this.#left++;
     let ended = false;
     const end = (): void => {

@@ -11,12 +11,10 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { isExpected } from '../errors.js';
+import { O_TMPFILE } from '../sys/file.js';
 import { createOverlay } from '../image/qcow2/create.js';
 import type { ImageSpec } from '../image/spec.js';
 import { type DiskOptions, type OpenDisk, openDisk } from './open-disk.js';
-
-/** Linux' own; Node does not name it. With O_DIRECTORY in it. */
-const O_TMPFILE = 0o20200000;
 
 /** Opens a disk that reads as the image does, which is opened for reading; errors as `openDisk`'s. */
 export async function openThrowAway(spec: ImageSpec, options: DiskOptions): Promise<OpenDisk> {

@@ -35,6 +35,8 @@ import { SEED } from '../helpers/random.js';
 import { useTempFolder } from '../helpers/temp.js';
 
 const MAIN = fileURLToPath(import.meta.resolve('#src/cli/main.js'));
+/** The program before it is bundled, whose modules can be changed from outside. */
+const MODULES = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
 const DYING_COPIES = new URL('../helpers/dying-copies.js', import.meta.url).href;
 const MIB = 1 << 20;
 const SIZE = 12 * MIB;
@@ -250,7 +252,7 @@ describe('files that become images', () => {
     truncateSync(source, 64 * MIB);
     // By a rate, so that there are threads.
     const words = ['convert', '-f', 'raw', '-S', '0', '-r', '1G', '-O', 'raw', source];
-    const line = ['--import', DYING_COPIES, MAIN, ...words, temp.at('target')];
+    const line = ['--import', DYING_COPIES, MODULES, ...words, temp.at('target')];
     const child = spawn('node', line, { stdio: ['ignore', 'ignore', 'pipe'] });
     const end = once(child, 'exit');
     const said = await child.stderr!.setEncoding('utf8').toArray();

@@ -123,6 +123,30 @@ describe('qcow2fs doctor', () => {
       .and.match(/^ok +user name +nobody$/m);
   });
 
+  it('tells whether mount(8) finds its helpers, and tries image locks on a file', function () {
+    if (process.geteuid!() !== 0 || lacking('unshare', 'mount') !== null) this.skip();
+    const script = `
+      set -e
+      mount -t tmpfs none /dev/shm && mkdir /dev/shm/upper /dev/shm/work && cd /dev/shm
+      sbin=$(readlink -f /sbin)
+      mount -t overlay -o "lowerdir=$sbin,upperdir=/dev/shm/upper,workdir=/dev/shm/work" none "$sbin"
+      "$@" doctor
+      "$@" install-helpers
+      "$@" doctor
+      ln -sfn /nowhere /sbin/umount.qcow2fs
+      "$@" doctor`;
+    const words = ['--mount', 'sh', '-c', script, 'sh', process.execPath, CLI];
+    const { stdout } = run('unshare', words);
+    const lines = stdout
+      .split('\n')
+      .filter((line) => /^\w+ +mount helpers|> as root: rm/.test(line));
+    expect(lines[0]).to.match(/^optional .*: no mount -t qcow2fs, no fstab$/);
+    expect(lines[1]).to.match(/^ok /);
+    expect(lines[2]).to.match(/^optional .*\/umount\.qcow2fs: links that lead nowhere$/);
+    expect(lines[3]).to.include('rm /sbin/umount.qcow2fs && qcow2fs install-helpers');
+    expect(stdout).to.match(/^ok +image locks +\/dev\/shm knows them, tried on a file$/m);
+  });
+
   it('is coloured on terminals, but not where NO_COLOR is set', function () {
     if (lacking('script') !== null) this.skip();
     const words = ['-qec', `${process.execPath} ${CLI} doctor; true`, '/dev/null'];

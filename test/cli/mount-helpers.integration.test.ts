@@ -8,6 +8,9 @@ import { createImage, MIB } from '../helpers/mount-images.js';
 const NAMESPACE = `
 set -e
 mount -t tmpfs none "$1"
+# Records of the machine's own mounts stay as they are.
+mkdir -p /run/mount
+mount -t tmpfs none /run/mount
 mkdir "$1/upper" "$1/work"
 sbin=$(readlink -f /sbin)
 mount -t overlay -o lowerdir="$sbin",upperdir="$1/upper",workdir="$1/work" none "$sbin"
@@ -45,6 +48,30 @@ describe('the helpers of mount(8)', () => {
     expect(stdout.split('\n')).to.deep.equal([shown, 'qcow2fs', shown, 'fuse.qc', '']);
   });
 
+  it('are found by umount(8) without any option, and make no more of its records', async () => {
+    const script = `
+      for options in ro ro,x-a,nofail ro,_netdev,user=nobody; do
+        mount -t qcow2fs "$2" "$3" -o $options
+        grep -c "$3" /run/mount/utab
+        grep -o _netdev /run/mount/utab || true
+        umount -v "$3"
+        grep -c "$3" /run/mount/utab || true
+      done`;
+    const { status, stdout, stderr } = await inNamespace(script);
+    expect({ status, stderr }).to.deep.equal({ status: 0, stderr: '' });
+    const done = [`umount.qcow2fs: ${box().path('mnt')} unmounted`, '0'];
+    expect(stdout.split('\n')).to.deep.equal([
+      '1',
+      ...done,
+      '1',
+      ...done,
+      '1',
+      '_netdev',
+      ...done,
+      '',
+    ]);
+  });
+
   it('serve lines of fstab', async () => {
     const script = `
       echo "$2 $3 qcow2fs ro,noauto,user 0 0" > "$1/fstab"
@@ -73,6 +100,50 @@ describe('the helpers of mount(8)', () => {
     const { status, stdout, stderr } = await inNamespace(script);
     expect({ status, stdout }).to.deep.equal({ status: 0, stdout: 'refused\n' });
     expect(stderr).to.include("option 'remount': unmount, and mount with other options");
+  });
+
+  it('say what they have done, and take unknown options, when they are told to', async () => {
+    const script = `
+      mount -v -s -t qcow2fs "$2" "$3" -o ro,norecovery,snapshot= || true
+      mount -s -t qcow2fs "$2" "$3" -o rw,norecovery,x=a && findmnt -rno OPTIONS "$3" | cut -d, -f1
+      umount -v "$3"
+      mount -v -t qcow2fs "$2" "$3" -o ro,user=nobody
+      findmnt -rno OPTIONS "$3" | grep -o user_id=.*,group; umount "$3"
+      mount -f -t qcow2fs "$2" "$3" -o norecovery || echo fake`;
+    const { stdout, stderr } = await inNamespace(script);
+    const [image, mnt] = [box().path('vm.qcow2'), box().path('mnt')];
+    expect(stdout.split('\n')).to.deep.equal([
+      'rw',
+      `umount.qcow2fs: ${mnt} unmounted`,
+      `mount.qcow2fs: ${image} on ${mnt} mounted`,
+      'user_id=65534,group',
+      'fake',
+      '',
+    ]);
+    expect(stderr).to.include("option 'snapshot': needs a value");
+    expect(stderr).to.include("option 'norecovery': unknown mount option");
+  });
+
+  it("are not needed for the type fuse.qcow2fs where fuse3's mount.fuse is there", async function () {
+    const missing = lacking('mount.fuse3');
+    if (missing !== null) {
+      process.stdout.write(`    skipped: ${missing}\n`);
+      this.skip();
+    }
+    // It looks for the program in the shell's own folders.
+    const script = `
+      "$0" install-helpers --remove
+      ln -s "$0" "$sbin/qcow2fs"
+      mount -t fuse.qcow2fs "$2" "$3" -o rw,nofail,user=nobody
+      findmnt -rno SOURCE,FSTYPE "$3"
+      "$0" umount "$3"
+      mount -t fuse "qcow2fs#$2" "$3" -o ro
+      findmnt -rno SOURCE,FSTYPE "$3"
+      umount "$3"`;
+    const { status, stdout, stderr } = await inNamespace(script);
+    expect({ status, stderr }).to.deep.equal({ status: 0, stderr: '' });
+    const shown = `${box().path('vm.qcow2')} fuse.qcow2fs\n`;
+    expect(stdout).to.equal(shown + shown);
   });
 
   it('are links that are installed and removed; what else has their names stays', async () => {

@@ -27,6 +27,7 @@ import {
 } from '#src/fuse/abi-write.js';
 import { Dispatcher } from '#src/fuse/dispatch.js';
 import { OPCODE_NAMES, OPCODES } from '#src/fuse/opcodes.js';
+import { SoleSession } from '#src/fuse/sessions.js';
 import type { AttachedImage } from '#src/image/attach.js';
 import { Changes } from '#src/mount/changes.js';
 import type { MountFacts } from '#src/mount/facts.js';
@@ -82,7 +83,12 @@ function harness(image = new FakeImage()) {
   const changes = new Changes({ tree, disk: image.disk, writer: image.writer, files, state });
   const lines: string[] = [];
   const log = { error: (line: string) => lines.push(line), debug: () => {} };
-  const dispatcher = new Dispatcher(new Operations(tree, changes), request, reply, { log });
+  const dispatcher = new Dispatcher(
+    new SoleSession(new Operations(tree, changes)),
+    request,
+    reply,
+    { log },
+  );
   const send = (opcode: string, nodeid: number, payload: Uint8Array = Buffer.alloc(0)) => {
     const len = IN_HEADER.size + payload.length;
     IN_HEADER.write(request.view, 0, { len, opcode: CODE[opcode]!, unique: 6, nodeid });

@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { IN_HEADER, LSEEK_IN, OPEN_IN, OUT_HEADER, READ_IN } from '#src/fuse/abi.js';
 import { Dispatcher } from '#src/fuse/dispatch.js';
 import { OPCODES } from '#src/fuse/opcodes.js';
+import { SoleSession } from '#src/fuse/sessions.js';
 import { ERRNO, ImageError } from '#src/errors.js';
 import type { FileNode, Node } from '#src/mount/node.js';
 import { Operations } from '#src/mount/operations.js';
@@ -50,6 +51,7 @@ const TREE = {
   enter() {},
   leave() {},
   isOfView: (id: number) => id === 8,
+  lasts: () => true,
   node: (id: number) => [ROOT, FILE].find((node) => node.id === id),
   content: (id: number) => (id === 8 ? FILE.content : undefined),
   lookup: (_directory: number, name: string) => (name === 'disk.raw' ? 8 : undefined),
@@ -69,7 +71,10 @@ function harness(options: { onlyUser?: number; trace?: boolean; now?: () => numb
     error: (line: string) => lines.push(line),
     debug: (line: string) => lines.push(line),
   };
-  const dispatcher = new Dispatcher(new Operations(TREE), request, reply, { log, ...options });
+  const dispatcher = new Dispatcher(new SoleSession(new Operations(TREE)), request, reply, {
+    log,
+    ...options,
+  });
   const send = (opcode: number, nodeid: number, payload: Uint8Array = Buffer.alloc(0), uid = 0) => {
     const len = IN_HEADER.size + payload.length;
     IN_HEADER.write(request.view, 0, { len, opcode, unique: 2 ** 40 + 6, nodeid, uid });

@@ -1,17 +1,22 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Flusher } from '#src/fuse/flusher.js';
-import type { ImageWriter } from '#src/image/writer.js';
+import { FlushedImage } from '#src/mount/flushed-image.js';
 import { allocateMountState, MountState } from '#src/shared/mount-state.js';
 
 describe('Flusher', () => {
   function make(flushAll: () => void, busy: () => boolean = () => false) {
     const lines: string[] = [];
     const state = new MountState(allocateMountState(), 1);
-    const flusher = new Flusher({
-      writer: { flushAll, close: flushAll } as ImageWriter,
+    const image = new FlushedImage({
+      writer: { flushAll, close: flushAll },
       state,
       log: { error: (line) => lines.push(line) },
+    });
+    const flusher = new Flusher({
+      images: () => [image],
+      stop: () => state.stop(),
+      state,
       busy,
       intervalMs: 5,
     });

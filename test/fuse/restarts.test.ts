@@ -44,6 +44,7 @@ describe('WorkerPool without a mount', () => {
   function makePool(script: string, workers = 2) {
     const lines: string[] = [];
     const pool = new WorkerPool({
+      recover: () => {},
       workers,
       log: { error: (line) => lines.push(line), debug: () => {} },
       input: {

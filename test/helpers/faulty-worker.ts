@@ -4,13 +4,15 @@
  */
 import { existsSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
-import { operationsOf, serve, type WorkerInput } from '#src/fuse/worker.js';
+import { SoleSession } from '#src/fuse/sessions.js';
+import { serve, type WorkerInput } from '#src/fuse/worker.js';
+import { operationsOf } from '#src/mount/served-image.js';
 import { FileStorage } from '#src/storage/file.js';
 import { log } from '#src/sys/log.js';
 import { faultAt, RELEASE_VARIABLE, waitsAt } from './faults.js';
 
 const input = workerData as WorkerInput;
-const operations = operationsOf(input);
+const operations = operationsOf(input.image, input.index + 1);
 const read = operations.read.bind(operations);
 let dieInLoad = false;
 
@@ -49,4 +51,4 @@ operations.read = (id, offset, length, target, at, handle) => {
 };
 
 parentPort!.postMessage('ready');
-serve(input, operations);
+serve(input, new SoleSession(operations));

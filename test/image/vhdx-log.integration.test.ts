@@ -7,51 +7,9 @@ import { expectImageError } from '../helpers/errors.js';
 import { qemuImg, qemuIo, qemuRead } from '../helpers/qemu.js';
 import { readImage, withImage } from '../helpers/read.js';
 import { useTempFolder } from '../helpers/temp.js';
+import { logEntry, moveToLog, SECTOR } from '../helpers/vhdx-images.js';
 
-const SECTOR = 4096;
 const MIB = 1 << 20;
-const GUID = Buffer.alloc(16, 7);
-const HEADERS = [64 << 10, 128 << 10];
-
-interface Change {
-  readonly position: number;
-  /** The sector as it is to be; zeroes where it is not given. */
-  readonly sector?: Buffer;
-}
-
-/** One entry of a log, of at most 126 changes. */
-function entry(sequence: number, tail: number, size: number, changes: readonly Change[]): Buffer {
-  const data = changes.filter(({ sector }) => sector !== undefined);
-  const raw = Buffer.alloc((1 + data.length) * SECTOR);
-  raw.write('loge');
-  raw.writeUInt32LE(raw.length, 8);
-  raw.writeUInt32LE(tail, 12);
-  raw.writeBigUInt64LE(BigInt(sequence), 16);
-  raw.writeUInt32LE(changes.length, 24);
-  GUID.copy(raw, 32);
-  raw.writeBigUInt64LE(BigInt(size), 48);
-  raw.writeBigUInt64LE(BigInt(size), 56);
-  let next = SECTOR;
-  for (const [index, { position, sector }] of changes.entries()) {
-    const at = 64 + index * 32;
-    raw.write(sector === undefined ? 'zero' : 'desc', at);
-    raw.writeBigUInt64LE(BigInt(position), at + 16);
-    raw.writeBigUInt64LE(BigInt(sequence), at + 24);
-    if (sector === undefined) raw.writeBigUInt64LE(BigInt(SECTOR), at + 8);
-    else {
-      sector.copy(raw, at + 4, SECTOR - 4);
-      sector.copy(raw, at + 8, 0, 8);
-      sector.copy(raw, next);
-      raw.write('data', next);
-      raw.writeUInt32LE(0, next + 4);
-      raw.writeUInt32LE(sequence, next + SECTOR - 4);
-      next += SECTOR;
-    }
-  }
-  raw.writeUInt32LE(crc32c(raw), 4);
-  return raw;
-}
-
 describe('VHDX logs', () => {
   const temp = useTempFolder();
 
@@ -67,23 +25,7 @@ describe('VHDX logs', () => {
     qemuIo(path, 'write -P 1 0 1M', 'write -P 2 2M 5k');
     const disk = qemuRead(path);
     const bytes = readFileSync(path);
-    const logAt = Number(bytes.readBigUInt64LE(HEADERS[0]! + 72));
-    const region = 192 << 10;
-    const isTable = bytes.readUInt32LE(region + 16) === 0x2dc27766;
-    const table = Number(bytes.readBigUInt64LE(region + 16 + (isTable ? 16 : 48)));
-    const sector = Buffer.from(bytes.subarray(table, table + SECTOR));
-    bytes.fill(0xff, table, table + SECTOR);
-    bytes.fill(0, logAt, logAt + MIB);
-    for (const [at, part] of log(table, sector, bytes.length)) {
-      const first = Math.min(part.length, MIB - at);
-      part.copy(bytes, logAt + at, 0, first);
-      part.copy(bytes, logAt, first);
-    }
-    for (const at of HEADERS) {
-      GUID.copy(bytes, at + 48);
-      bytes.writeUInt32LE(0, at + 4);
-      bytes.writeUInt32LE(crc32c(bytes.subarray(at, at + SECTOR)), at + 4);
-    }
+    moveToLog(bytes, log);
     writeFileSync(path, bytes);
     return { path, disk };
   }
@@ -92,7 +34,7 @@ describe('VHDX logs', () => {
     const { path, disk } = logged((table, sector, size) => [
       [
         8 * SECTOR,
-        entry(5, 8 * SECTOR, size, [{ position: table + SECTOR }, { position: table, sector }]),
+        logEntry(5, 8 * SECTOR, size, [{ position: table + SECTOR }, { position: table, sector }]),
       ],
     ]);
     const before = readFileSync(path);
@@ -109,9 +51,9 @@ describe('VHDX logs', () => {
     const start = MIB - SECTOR;
     const { path, disk } = logged((table, sector, size) => [
       // A stale one, then two that belong together: the later one lies over the earlier one.
-      [16 * SECTOR, entry(2, 16 * SECTOR, size, [{ position: table }])],
-      [start, entry(8, start, size, [{ position: table, sector: Buffer.alloc(SECTOR, 0xff) }])],
-      [SECTOR, entry(9, start, size, [{ position: table, sector }])],
+      [16 * SECTOR, logEntry(2, 16 * SECTOR, size, [{ position: table }])],
+      [start, logEntry(8, start, size, [{ position: table, sector: Buffer.alloc(SECTOR, 0xff) }])],
+      [SECTOR, logEntry(9, start, size, [{ position: table, sector }])],
     ]);
     expect(readImage(path).equals(disk)).to.equal(true);
   });
@@ -120,7 +62,7 @@ describe('VHDX logs', () => {
     const path = temp.at('image.vhdx');
     const broken = (change: (raw: Buffer) => void) =>
       logged((table, sector, size) => {
-        const raw = entry(5, 0, size, [{ position: table, sector }]);
+        const raw = logEntry(5, 0, size, [{ position: table, sector }]);
         change(raw);
         return [[0, raw]];
       });

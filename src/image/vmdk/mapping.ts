@@ -11,6 +11,7 @@ import { TableSlices } from '../table-slices.js';
 import type { DiskExtent, FlatExtent, SeSparseExtent, SparseExtent, VmdkLayout } from './layout.js';
 
 const ENTRY_SIZE = 4;
+const SE_ENTRY_SIZE = 8;
 const ZERO_GRAIN = 1;
 /** Before compressed data: the sector on the disk, and its length. */
 const MARKER_SIZE = 12;
@@ -49,12 +50,42 @@ export function extentMapping({ body, file }: DiskExtent, source: FormatSource):
     return new BlockMapping({ ...parts, blockSize: FLAT_BLOCK, find: flatFinder(body) });
   }
   const tables = new TableSlices(source.cache, from.file);
+  const table = tableFinder(body, tables, storage);
   const blockSize = body.grainSize;
   if (body.kind === 'sesparse') {
-    return new BlockMapping({ ...parts, blockSize, find: seFinder(body, tables, storage) });
+    const find = seFinder(body, tables, table, storage);
+    return new BlockMapping({ ...parts, blockSize, find });
   }
   const decompress = decompressor(storage, body);
-  return new BlockMapping({ ...parts, blockSize, find: finder(body, tables), decompress });
+  return new BlockMapping({ ...parts, blockSize, find: finder(body, tables, table), decompress });
+}
+
+/** Where a table of grains lies in the file, by its number; 0 where there is none. Throws where that is wrong. */
+export type FindTable = (index: number) => number;
+
+/** Of one extent alone. */
+export function grainTables({ body, file }: DiskExtent, source: FormatSource): FindTable | null {
+  if (body.kind === 'flat') return null;
+  const from: SourceFile = file === null ? source : source.extents[file]!;
+  return tableFinder(body, new TableSlices(source.cache, from.file), from.storage);
+}
+
+function tableFinder(
+  body: SparseExtent | SeSparseExtent,
+  tables: TableSlices,
+  storage: Storage,
+): FindTable {
+  const { directory } = body;
+  if (body.kind === 'sparse') {
+    return (index) => tables.look32(directory + index * ENTRY_SIZE) * SECTOR_SIZE;
+  }
+  const tableSize = body.entriesPerTable * SE_ENTRY_SIZE;
+  return (index) => {
+    tables.look64(directory + index * SE_ENTRY_SIZE);
+    if (tables.high === 0 && tables.low === 0) return 0;
+    if (tables.high !== SE.TABLE) throw badEntry(storage, `table ${index}`, tables);
+    return body.tables + tables.low * tableSize;
+  };
 }
 
 class ExtentsMapping implements Mapping {
@@ -105,12 +136,12 @@ function flatFinder({ start }: FlatExtent): FindBlock {
   };
 }
 
-function finder(body: SparseExtent, tables: TableSlices): FindBlock {
-  const { directory, entriesPerTable, compressed, zeroGrains, grainSize } = body;
+function finder(body: SparseExtent, tables: TableSlices, findTable: FindTable): FindBlock {
+  const { entriesPerTable, compressed, zeroGrains, grainSize } = body;
   return (block, found) => {
     const index = Math.floor(block / entriesPerTable);
     const within = block - index * entriesPerTable;
-    const table = tables.look32(directory + index * ENTRY_SIZE) * SECTOR_SIZE;
+    const table = findTable(index);
     found.kind = EXTENT.UNALLOCATED;
     found.run = entriesPerTable - within;
     if (table === 0) return;
@@ -125,20 +156,23 @@ function finder(body: SparseExtent, tables: TableSlices): FindBlock {
   };
 }
 
-function seFinder(body: SeSparseExtent, tables: TableSlices, storage: Storage): FindBlock {
-  const { directory, entriesPerTable, grainSize } = body;
-  const tableSize = entriesPerTable * 8;
+function seFinder(
+  body: SeSparseExtent,
+  tables: TableSlices,
+  findTable: FindTable,
+  storage: Storage,
+): FindBlock {
+  const { entriesPerTable, grainSize } = body;
   return (block, found) => {
     const index = Math.floor(block / entriesPerTable);
     const within = block - index * entriesPerTable;
-    tables.look64(directory + index * 8);
+    const table = findTable(index);
     found.kind = EXTENT.UNALLOCATED;
     found.run = entriesPerTable - within;
-    if (tables.high === 0 && tables.low === 0) return;
-    if (tables.high !== SE.TABLE) throw badEntry(storage, block, tables);
-    tables.look64(body.tables + tables.low * tableSize + within * 8);
+    if (table === 0) return;
+    tables.look64(table + within * SE_ENTRY_SIZE);
     found.run = 1;
-    if (!readSeEntry(tables, found)) throw badEntry(storage, block, tables);
+    if (!readSeEntry(tables, found)) throw badEntry(storage, `grain ${block}`, tables);
     found.hostOffset = body.grains + found.hostOffset * grainSize;
   };
 }
@@ -163,9 +197,9 @@ function readSeEntry({ high, low }: TableSlices, found: FoundBlock): boolean {
   }
 }
 
-function badEntry({ name }: Storage, block: number, { high, low }: TableSlices): ImageError {
+function badEntry({ name }: Storage, what: string, { high, low }: TableSlices): ImageError {
   const hex = [high, low].map((half) => half.toString(16).padStart(8, '0')).join('');
-  const message = `${name}: grain ${block} has the entry 0x${hex}, which is none`;
+  const message = `${name}: ${what} has the entry 0x${hex}, which is none`;
   return new ImageError('corrupt', 'EIO', message, { path: name });
 }
 
