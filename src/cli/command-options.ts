@@ -19,6 +19,7 @@ export interface CommandOption extends Option {
 
 export const FORMATS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 const MADE_FORMATS = ['qcow', 'qcow2', 'qed', 'raw'];
+export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
 export const CACHES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
 
 /** An option with a value of that name. */

@@ -34,6 +34,7 @@ import { takeObjects } from './objects.js';
 import { openOverlaid } from './overlay.js';
 import { problemText } from './program.js';
 import { type Shutdown, watchForEnd } from './shutdown.js';
+import { chooseTransport } from './transport.js';
 import { parseWords } from './words.js';
 
 const MAX_ID = 2 ** 32 - 2;
@@ -123,6 +124,7 @@ function checkSettings(settings: MountSettings) {
     },
     cacheSize: sizeOption(settings, 'cache-size', MIN_CACHE_SIZE, 2 ** 32) ?? DEFAULT_CACHE_SIZE,
     workers: integerOption(settings, 'workers', 1, 64) ?? defaultWorkers(),
+    transport: chooseTransport(settings),
     user: mountUser(settings),
     logFile: logFile === undefined ? undefined : resolve(logFile),
   };
@@ -179,7 +181,8 @@ async function serveMount(
   shutdown: Shutdown,
 ): Promise<Outcome> {
   const { image: imagePath, target: targetPath, settings } = command;
-  const { ownership, cacheSize, workers, logFile, write, user } = checkSettings(settings);
+  const checked = checkSettings(settings);
+  const { ownership, cacheSize, workers, transport, logFile, write, user } = checked;
   const path = resolve(imagePath);
   const overlaid = settings.has('overlay');
   const image = openAs(settings, path, mountKeyRing(keySources(command), channel?.passphrases));
@@ -188,7 +191,8 @@ async function serveMount(
   const trace = settings.has('debug');
   const logging = logOptions(logFile, channel !== undefined, trace);
   openLog(logging);
-  for (const warning of image.warnings) {
+  const native = transport === 'kernel' ? undefined : await import('../fuse/native/mount.js');
+  for (const warning of [...image.warnings, ...(native === undefined ? [] : [native.LIMITS])]) {
     process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
     if (logging.target !== 'stderr') log.warning(warning);
   }
@@ -196,7 +200,8 @@ async function serveMount(
   const allowRoot =
     settings.has('allow_root') || (user !== undefined && !settings.has('allow_other'));
   const allowOther = settings.has('allow_other') || allowRoot;
-  const live = await mountImage({
+  const mount = native?.mountNative ?? mountImage;
+  const live = await mount({
     image,
     target,
     rootIsFile: isFile,
@@ -229,7 +234,8 @@ async function serveMount(
   sdNotify(`READY=1\nSTATUS=${printable(`${path} is served on ${target}`)}`);
   try {
     await live.closed;
-    return { status: 0 };
+    // What libfuse leaves behind would keep the process.
+    return { status: 0, atOnce: native !== undefined };
   } catch (error) {
     log.error(describeError(error));
     return { status: 1, atOnce: true };

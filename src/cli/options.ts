@@ -4,7 +4,7 @@
  */
 import { ImageError } from '../errors.js';
 import { isKernelFlag } from '../fuse/device.js';
-import { CACHES, FORMATS, type Takes } from './command-options.js';
+import { CACHES, FORMATS, type Takes, TRANSPORTS } from './command-options.js';
 
 /**
  * What mount(8) and fstab may say in -o without meaning anything here: it is for others, or for who
@@ -99,6 +99,12 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
   { name: 'ro', help: 'read-only (the default)' },
   { name: 'rw', help: 'the image can be written to' },
   { name: 'snapshot', value: 'NAME', help: 'mount this snapshot (name or id) as the disk' },
+  {
+    name: 'transport',
+    value: 'NAME',
+    help: 'how to speak with the kernel: auto (default), kernel, fuse-native',
+    takes: TRANSPORTS,
+  },
   { name: 'uid', value: 'N', help: "owner of the files, instead of the image's" },
   { name: 'umask', value: 'OCTAL', help: 'modes of the files: read for all, less these bits' },
   {

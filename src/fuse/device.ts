@@ -44,6 +44,8 @@ export interface MountRequest {
 
 const DEVICE = '/dev/fuse';
 const HELPER = 'fusermount3';
+/** That of fuse 2, which unmounts as well. */
+export const OLD_HELPER = 'fusermount';
 export const HELPER_PATH = '/usr/local/bin:/usr/bin:/bin';
 const NOT_INSTALLED = `${HELPER} is not installed: an ordinary user needs it (package fuse3)`;
 
@@ -99,7 +101,8 @@ export function unmountDevice(target: string, { lazy }: { readonly lazy: boolean
     umount(target, lazy ? MNT.DETACH : 0);
     return;
   }
-  const { status, words } = runHelper(['-u', ...(lazy ? ['-z'] : []), '--', target]);
+  const args = ['-u', ...(lazy ? ['-z'] : []), '--', target];
+  const { status, words } = runHelper(args, [HELPER, OLD_HELPER]);
   if (status === 0) return;
   if (/busy/.test(words)) throw new SysError('umount', ERRNO.EBUSY, `'${target}'`);
   throw new ImageError('policy', 'EPERM', `cannot unmount '${target}': ${words}`);
@@ -131,7 +134,10 @@ function checkTarget({ target, rootIsFile }: MountRequest): void {
   throw new ImageError('invalid', 'ENOTDIR', `${name} is not a directory`);
 }
 
-function kernelFlags({ readOnly, kernelFlags: names }: MountOptions): number {
+function kernelFlags({
+  readOnly,
+  kernelFlags: names,
+}: Pick<MountOptions, 'readOnly' | 'kernelFlags'>): number {
   let flags = MS.NOSUID | MS.NODEV | (readOnly ? MS.RDONLY : 0);
   for (const name of names) {
     const known = KERNEL_FLAGS.get(name);
@@ -149,6 +155,11 @@ function fuseOptions({ maxRead, allowOther, defaultPermissions }: MountOptions):
   if (allowOther) options.push('allow_other');
   if (defaultPermissions) options.push('default_permissions');
   return options;
+}
+
+/** The flags of a mount by their names, `ro` or `rw` first. */
+export function flagWords(options: Pick<MountOptions, 'readOnly' | 'kernelFlags'>): string[] {
+  return flagNames(kernelFlags(options));
 }
 
 function mountAsRoot({ source, target, rootIsFile, options }: MountRequest): number {
@@ -205,10 +216,10 @@ function mountAsUser({ source, target, options }: MountRequest): number {
   ].join(',');
   const [ours, theirs] = socketPair();
   try {
-    const { status, words } = runHelper(['-o', list, '--', resolve(target)], theirs);
-    if (status !== 0) throw refused(target, words);
+    const { status, words } = runHelper(['-o', list, '--', resolve(target)], [HELPER], theirs);
+    if (status !== 0) throw refusedBy(target, words);
     const fd = receiveDescriptor(ours);
-    if (fd === undefined) throw refused(target, `${HELPER} sent no descriptor of ${DEVICE}`);
+    if (fd === undefined) throw refusedBy(target, `${HELPER} sent no descriptor of ${DEVICE}`);
     return fd;
   } finally {
     closeSync(ours);
@@ -216,7 +227,7 @@ function mountAsUser({ source, target, options }: MountRequest): number {
 }
 
 /** ',' ends an option in the helper's list, and '\' keeps the next character as it is. */
-function escapeOption(value: string): string {
+export function escapeOption(value: string): string {
   return value.replace(/[\\,]/g, '\\$&');
 }
 
@@ -228,7 +239,8 @@ function flagNames(flags: number): string[] {
   return [(flags & MS.RDONLY) !== 0 ? 'ro' : 'rw', ...names];
 }
 
-function refused(target: string, words: string): ImageError {
+/** Why there is no mount, of what the helper said. */
+export function refusedBy(target: string, words: string): ImageError {
   if (/user_allow_other/.test(words)) {
     return new ImageError('policy', 'EPERM', 'allow_other is not open to ordinary users here', {
       limit: "root must put 'user_allow_other' into /etc/fuse.conf",
@@ -252,11 +264,15 @@ interface HelperResult {
 }
 
 /**
- * Runs fusermount3. It sends the descriptor through `socket`, which is closed here after that: else
- * its end would never be seen.
+ * Runs the first helper that is there. It sends the descriptor through `socket`, which is closed here after
+ * that: else its end would never be seen.
  */
-function runHelper(args: readonly string[], socket?: number): HelperResult {
-  const { error, status, signal, stderr } = spawnSync(HELPER, args, {
+function runHelper(
+  args: readonly string[],
+  [name, ...others]: readonly [string, ...string[]],
+  socket?: number,
+): HelperResult {
+  const { error, status, signal, stderr } = spawnSync(name, args, {
     stdio: ['ignore', 'ignore', 'pipe', ...(socket === undefined ? [] : [socket])],
     encoding: 'utf8',
     env: {
@@ -269,11 +285,13 @@ function runHelper(args: readonly string[], socket?: number): HelperResult {
   if (socket !== undefined) closeSync(socket);
   if (error !== undefined) {
     if (errnoName(errnoOf(error)) !== 'ENOENT') throw error;
+    const [next] = others;
+    if (next !== undefined) return runHelper(args, [next]);
     throw new ImageError('missing', 'ENOENT', NOT_INSTALLED);
   }
   const words = stderr
     .trim()
     .replace(/^fusermount3?: /gm, '')
     .replace(/\n/g, '; ');
-  return { status: status ?? 1, words: words || `${HELPER} ended by ${signal ?? status}` };
+  return { status: status ?? 1, words: words || `${name} ended by ${signal ?? status}` };
 }

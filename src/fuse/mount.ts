@@ -14,7 +14,7 @@ import { becomeUser, type User } from '../sys/privileges.js';
 import { mountDevice } from './device.js';
 import { Flusher, type FlusherOptions } from './flusher.js';
 import { handshake, MAX_READ } from './init.js';
-import { abandon, factsOf, type LiveMount, type MountInput } from './mounting.js';
+import { abandon, factsOf, type LiveMount, type MountInput, READ_AHEAD_KIB } from './mounting.js';
 import { OPCODE_NAMES } from './opcodes.js';
 import { OwnMount } from './own-mount.js';
 import { WORKER_URL, WorkerPool } from './pool.js';
@@ -22,12 +22,6 @@ import { startUnmounter } from './unmounter.js';
 import type { WorkerInput } from './worker.js';
 
 export const DEFAULT_CACHE_SIZE = 32 << 20;
-
-/**
- * Read-ahead of the mount, KiB: two of the largest requests. Buffered reads of a cold image go half
- * as fast with the kernel's 128.
- */
-const READ_AHEAD_KIB = 2048;
 
 /** One more than the cores: one worker may wait for the disk while the others work. */
 export function defaultWorkers(): number {

@@ -39,14 +39,19 @@ export class OpenFiles {
   readonly windows: OpenWindows;
   readonly #counts: OpenCounts;
   readonly #disk: Disk;
+  readonly #patienceMs: number;
   /** By slot: what this thread has made of it. */
   readonly #contents: WindowContent[] = [];
 
-  /** `disk`: what partitions are parts of. `owner`: this thread's number. */
-  constructor(memory: OpenFilesMemory, disk: Disk, owner: number) {
+  /**
+   * `disk`: what partitions are parts of. `owner`: this thread's number. `patienceMs`: for how long it waits where a
+   * view is open that nobody may have open.
+   */
+  constructor(memory: OpenFilesMemory, disk: Disk, owner: number, patienceMs = PATIENCE_MS) {
     this.windows = new OpenWindows(memory.windows, owner);
     this.#counts = new OpenCounts(memory.counts, owner);
     this.#disk = disk;
+    this.#patienceMs = patienceMs;
   }
 
   /** Counts a file of the view, before anything is looked up in it. May wait. */
@@ -89,7 +94,7 @@ export class OpenFiles {
    * not within the image: who opens waits for the end of this there.
    */
   withoutOpenFiles(view: number, what: string, body: () => void): void {
-    if (!this.#counts.claim(view, PATIENCE_MS)) {
+    if (!this.#counts.claim(view, this.#patienceMs)) {
       throw new ImageError('policy', 'EBUSY', `${what} is in use: files of it are open`);
     }
     try {

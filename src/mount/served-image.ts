@@ -63,12 +63,12 @@ export function flushedImage(
   return new FlushedImage({ writer: writer!, state: new MountState(state, owner), log });
 }
 
-/** The operations on an image, in the thread of that number. */
-export function operationsOf(served: ServedImage, owner: number): Operations {
+/** The operations on an image, in the thread of that number. `patienceMs`: as `OpenFiles` has it. */
+export function operationsOf(served: ServedImage, owner: number, patienceMs?: number): Operations {
   const image = new AttachedImage(served.description, served.memory, owner);
   const { writer, disk } = image;
   if (writer === null) return new Operations(new Tree(image, served.facts));
-  const files = new OpenFiles(served.files, disk, owner);
+  const files = new OpenFiles(served.files, disk, owner, patienceMs);
   const tree = new Tree(image, served.facts, files.windows);
   const state = new MountState(served.state, owner);
   return new Operations(tree, new Changes({ tree, disk, writer, files, state }));

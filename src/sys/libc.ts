@@ -16,6 +16,8 @@ const NATIVE = `@koromix/koffi-linux-${process.arch}`;
 
 let native: Koffi | undefined;
 let library: ReturnType<Koffi['load']>;
+/** Those that stay loaded. */
+const libraries: ReturnType<Koffi['load']>[] = [];
 
 function load(): Koffi {
   if (native !== undefined) return native;
@@ -29,6 +31,11 @@ function load(): Koffi {
   }
   library = native.load(null);
   return native;
+}
+
+/** Loads a library for good. What is loaded later and names it by its soname gets this one. */
+export function loadLibrary(path: string): void {
+  libraries.push(load().load(path));
 }
 
 /** Whether anything has been called yet. */

@@ -8,6 +8,7 @@ const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const MSG_NOSIGNAL = 0x4000;
+const F_DUPFD_CLOEXEC = 1030;
 
 /** sizeof(sockaddr_un.sun_path). */
 const SUN_PATH_LENGTH = 108;
@@ -40,6 +41,13 @@ export function abortNow(): never {
 /** Makes `fd` mean the same open file as `source`. Throws a SysError. */
 export function replaceDescriptor(fd: number, source: number): void {
   if (libc.dup2(source, fd) < 0) fail('dup2', `${source} to ${fd}`);
+}
+
+/** Another descriptor of the same open file, closed on exec. Throws a SysError. */
+export function duplicateDescriptor(fd: number): number {
+  const copy = libc.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) fail('fcntl', `F_DUPFD_CLOEXEC of ${fd}`);
+  return copy;
 }
 
 /** The ids of all processes that /proc shows. */

@@ -19,6 +19,7 @@ import {
   wholeOf,
   writeSparse,
 } from '../helpers/mount-images.js';
+import { describeTransports } from '../helpers/transports.js';
 
 interface Recipe {
   readonly name: string;
@@ -278,9 +279,8 @@ describe('the contents of a mounted chain', () => {
   }
 });
 
-describe('reading a mount', () => {
-  skipSuite(noMounts);
-  const box = useSandbox('suite');
+describeTransports('reading a mount', ({ transport }) => {
+  const box = useSandbox('suite', transport);
   let file: string;
   let truth: Window;
 

@@ -1,7 +1,8 @@
 /** The tree of a mount: its names, what stat, statfs and getxattr tell, and that nothing is written. */
 import { chmodSync, existsSync, readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { expect } from 'chai';
-import { lacking, noMounts, type Sandbox, skipSuite, useSandbox } from '../helpers/mount.js';
+import { lacking, type Sandbox, skipSuite, useSandbox } from '../helpers/mount.js';
+import { describeTransports } from '../helpers/transports.js';
 import { craftSnapshots, createImage, MIB, qemuIo } from '../helpers/mount-images.js';
 
 /** Extended attributes of a file, without their common prefix. */
@@ -14,31 +15,34 @@ async function xattrsOf(sandbox: Sandbox, path: string): Promise<Map<string, str
   return found;
 }
 
-describe('the attributes of a mount', () => {
-  skipSuite(() => noMounts() ?? lacking('getfattr'));
-  const box = useSandbox();
+describeTransports('the attributes of a mount', ({ transport, itByKernel }) => {
+  skipSuite(() => lacking('getfattr'));
+  const box = useSandbox('test', transport);
 
-  it('are those of the image: times to the nanosecond, owner, mode less writing', async () => {
-    const sandbox = box();
-    const image = await createImage(sandbox, 'vm.qcow2', 5 * MIB);
-    chmodSync(image, 0o640);
-    await sandbox.must('chown', ['1234:5678', image]);
-    await sandbox.must('touch', ['-m', '-d', '2020-01-02 03:04:05.123456789Z', image]);
-    const mnt = await sandbox.mount(image);
-    const of = statSync(image, { bigint: true });
-    for (const name of ['disk.raw', 'disk.info.json', 'disk.snapshots', '']) {
-      const shown = statSync(`${mnt}/${name}`, { bigint: true });
-      expect(shown, name).to.include({ uid: 1234n, gid: 5678n, mtimeNs: of.mtimeNs });
-      expect(shown, name).to.include({ ctimeNs: of.ctimeNs, birthtimeNs: of.birthtimeNs });
-      const mode = shown.isDirectory() ? 0o550n : 0o440n;
-      expect(shown.mode & 0o7777n, name).to.equal(mode);
-    }
-    expect(statSync(`${mnt}/disk.raw`).size).to.equal(5 * MIB);
-    const created = await sandbox.must('stat', ['-c', '%w', `${mnt}/disk.raw`]);
-    expect(created).to.equal(await sandbox.must('stat', ['-c', '%w', image]));
-  });
+  itByKernel(
+    'are those of the image: times to the nanosecond, owner, mode less writing',
+    async () => {
+      const sandbox = box();
+      const image = await createImage(sandbox, 'vm.qcow2', 5 * MIB);
+      chmodSync(image, 0o640);
+      await sandbox.must('chown', ['1234:5678', image]);
+      await sandbox.must('touch', ['-m', '-d', '2020-01-02 03:04:05.123456789Z', image]);
+      const mnt = await sandbox.mount(image);
+      const of = statSync(image, { bigint: true });
+      for (const name of ['disk.raw', 'disk.info.json', 'disk.snapshots', '']) {
+        const shown = statSync(`${mnt}/${name}`, { bigint: true });
+        expect(shown, name).to.include({ uid: 1234n, gid: 5678n, mtimeNs: of.mtimeNs });
+        expect(shown, name).to.include({ ctimeNs: of.ctimeNs, birthtimeNs: of.birthtimeNs });
+        const mode = shown.isDirectory() ? 0o550n : 0o440n;
+        expect(shown.mode & 0o7777n, name).to.equal(mode);
+      }
+      expect(statSync(`${mnt}/disk.raw`).size).to.equal(5 * MIB);
+      const created = await sandbox.must('stat', ['-c', '%w', `${mnt}/disk.raw`]);
+      expect(created).to.equal(await sandbox.must('stat', ['-c', '%w', image]));
+    },
+  );
 
-  it('before 1970 are those of the epoch', async () => {
+  itByKernel('before 1970 are those of the epoch', async () => {
     const image = await createImage(box(), 'vm.qcow2', MIB);
     await box().must('touch', ['-d', '1969-12-31 12:00:00.5Z', image]);
     expect(statSync(image).mtimeMs).to.be.below(0);
@@ -54,7 +58,7 @@ describe('the attributes of a mount', () => {
     expect(statSync(mnt)).to.include({ uid: 7, gid: 8, mode: 0o40550 });
   });
 
-  it('of snapshots are their own: date and size', async () => {
+  itByKernel('of snapshots are their own: date and size', async () => {
     const sandbox = box();
     const image = await createImage(sandbox, 'vm.qcow2', 5 * MIB);
     craftSnapshots(image, [
@@ -98,7 +102,7 @@ describe('the attributes of a mount', () => {
     expect(absent.stderr).to.include('No such attribute');
   });
 
-  it("of a snapshot mounted as the disk are the snapshot's", async () => {
+  itByKernel("of a snapshot mounted as the disk are the snapshot's", async () => {
     const sandbox = box();
     const image = await createImage(sandbox, 'vm.qcow2', 5 * MIB);
     craftSnapshots(image, [{ id: '1', name: 'old', diskSize: 3 * MIB, dateSec: 1_500_000_000 }]);
@@ -120,7 +124,7 @@ describe('the attributes of a mount', () => {
     expect(shown).to.match(/\n\s*5120\s+0\s+100%\s+fuse\.qcow2fs/);
   });
 
-  it('show what info --output=json prints', async () => {
+  itByKernel('show what info --output=json prints', async () => {
     const image = await createImage(box(), 'vm.qcow2', 5 * MIB);
     const mnt = await box().mount(image);
     const info = JSON.parse(readFileSync(`${mnt}/disk.info.json`, 'utf8'));
@@ -129,9 +133,9 @@ describe('the attributes of a mount', () => {
   });
 });
 
-describe('the names in a mount', () => {
-  skipSuite(() => noMounts() ?? lacking('getfattr'));
-  const box = useSandbox();
+describeTransports('the names in a mount', ({ transport, itByKernel }) => {
+  skipSuite(() => lacking('getfattr'));
+  const box = useSandbox('test', transport);
 
   it('are listed alike by all who list, and found one by one', async () => {
     const sandbox = box();
@@ -148,7 +152,7 @@ describe('the names in a mount', () => {
     expect(links.trim().split('\n')).to.have.lengthOf(2);
   });
 
-  it('of 3000 snapshots are complete, in every way of listing', async () => {
+  itByKernel('of 3000 snapshots are complete, in every way of listing', async () => {
     const sandbox = box();
     const image = await createImage(sandbox, 'vm.qcow2', 4 * MIB);
     const names = Array.from({ length: 3000 }, (_, index) => `a rather long name ${index}`);
@@ -174,7 +178,7 @@ describe('the names in a mount', () => {
     expect(long).to.deep.equal(again).and.have.lengthOf(6001);
   });
 
-  it('of a thousand snapshots with large partition tables are found at once', async () => {
+  itByKernel('of a thousand snapshots with large partition tables are found at once', async () => {
     const sandbox = box();
     const raw = sandbox.path('raw');
     await sandbox.must('truncate', ['-s', '64M', raw]);
@@ -233,9 +237,9 @@ describe('the names in a mount', () => {
   });
 });
 
-describe('writing to a mount', () => {
-  skipSuite(() => noMounts() ?? lacking('getfattr'));
-  const box = useSandbox('suite');
+describeTransports('writing to a mount', ({ transport }) => {
+  skipSuite(() => lacking('getfattr'));
+  const box = useSandbox('suite', transport);
   let mnt: string;
 
   before(async () => {

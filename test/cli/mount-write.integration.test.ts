@@ -10,10 +10,11 @@ import {
   readdirSync,
 } from 'node:fs';
 import { expect } from 'chai';
-import { CLI, lacking, noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
+import { CLI, lacking, useSandbox } from '../helpers/mount.js';
 import { createImage, MIB, noise } from '../helpers/mount-images.js';
 import { contentOf, get, put } from '../helpers/mount-write.js';
 import { qemuImg, qemuRead } from '../helpers/qemu.js';
+import { describeTransports } from '../helpers/transports.js';
 
 const RW = ['-o', 'rw'];
 const PARTITION_START = MIB;
@@ -28,9 +29,8 @@ function partitionTable(start = PARTITION_START, size = 2 * MIB): Buffer {
   return sector;
 }
 
-describe('a mount that can be written to', () => {
-  skipSuite(noMounts);
-  const box = useSandbox();
+describeTransports('a mount that can be written to', ({ transport, itByKernel }) => {
+  const box = useSandbox('test', transport);
 
   async function mount(size = 8 * MIB, options: readonly string[] = RW) {
     const image = await createImage(box(), 'vm.qcow2', size);
@@ -87,7 +87,7 @@ describe('a mount that can be written to', () => {
     expect(contentOf(image).equals(wanted)).to.equal(true);
   });
 
-  it('punches holes that read as zeroes and are seen as holes', async () => {
+  itByKernel('punches holes that read as zeroes and are seen as holes', async () => {
     const { image, mnt } = await mount();
     const disk = `${mnt}/disk.raw`;
     put(disk, 0, noise(1, 8 * MIB));
@@ -136,7 +136,7 @@ describe('a mount that can be written to', () => {
     expect(get(disk, 4 * MIB, 9).toString()).to.equal('new place');
   });
 
-  it('can be mapped into memory', async function () {
+  itByKernel('can be mapped into memory', async function () {
     const missing = lacking('python3');
     if (missing !== null) {
       process.stdout.write(`    skipped: ${missing}\n`);
@@ -190,7 +190,7 @@ describe('a mount that can be written to', () => {
     ).to.equal(true);
   });
 
-  it('lists, creates, applies and deletes snapshots by command', async () => {
+  itByKernel('lists, creates, applies and deletes snapshots by command', async () => {
     const { image, mnt } = await mount();
     const snapshot = (...words: string[]) => box().cli(['snapshot', ...words, mnt]);
     put(`${mnt}/disk.raw`, 0, noise(1, MIB));
@@ -215,7 +215,7 @@ describe('a mount that can be written to', () => {
     expect(qemuImg('snapshot', '-l', image)).to.equal('');
   });
 
-  it('shows mapped pages anew after it was reverted', async function () {
+  itByKernel('shows mapped pages anew after it was reverted', async function () {
     const missing = lacking('python3');
     if (missing !== null) {
       process.stdout.write(`    skipped: ${missing}\n`);
@@ -235,7 +235,7 @@ describe('a mount that can be written to', () => {
     expect(await mapped()).to.equal("b'AAAAAAAA'");
   });
 
-  it('holds a file system that is in order after it was used', async function () {
+  itByKernel('holds a file system that is in order after it was used', async function () {
     const missing = lacking('mkfs.ext4', 'losetup', 'e2fsck');
     if (missing !== null) {
       process.stdout.write(`    skipped: ${missing}\n`);
@@ -267,7 +267,7 @@ describe('a mount that can be written to', () => {
     await box().must('e2fsck', ['-fn', raw]);
   });
 
-  it('writes in parallel with several workers and names', async function () {
+  itByKernel('writes in parallel with several workers and names', async function () {
     const missing = lacking('fio');
     if (missing !== null) {
       process.stdout.write(`    skipped: ${missing}\n`);

@@ -82,12 +82,18 @@ export class Running {
   }
 }
 
+/** How a mount speaks with the kernel. */
+export type Transport = 'kernel' | 'fuse-native';
+
 export class Sandbox {
   readonly directory: string;
+  /** What mounting needs besides its own words. */
+  readonly transport: readonly string[];
   readonly #running = new Set<Running>();
   #folders = 0;
 
-  constructor() {
+  constructor(transport: Transport = 'kernel') {
+    this.transport = transport === 'kernel' ? [] : [`--transport=${transport}`];
     this.directory = mkdtempSync(join(tmpdir(), 'qcow2fs-mount-'));
     // Ordinary users mount in it, too.
     chmodSync(this.directory, 0o755);
@@ -154,7 +160,7 @@ export class Sandbox {
   /** Mounts and answers the mount point. */
   async mount(image: string, { options = [], target, ...rest }: MountOptions = {}) {
     const where = target ?? this.folder();
-    await this.must(process.execPath, [CLI, image, where, ...options], rest);
+    await this.must(process.execPath, [CLI, image, where, ...options, ...this.transport], rest);
     return where;
   }
 
@@ -215,10 +221,10 @@ process.once('exit', () => {
 });
 
 /** A sandbox for each test of the suite, or one for all of them; answers how to reach it. */
-export function useSandbox(scope: 'test' | 'suite' = 'test'): () => Sandbox {
+export function useSandbox(scope: 'test' | 'suite' = 'test', transport?: Transport): () => Sandbox {
   let sandbox: Sandbox | undefined;
   const make = (): void => {
-    sandbox = new Sandbox();
+    sandbox = new Sandbox(transport);
   };
   const clean = (): void => {
     sandbox?.clean();
