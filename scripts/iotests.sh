@@ -38,7 +38,8 @@ shift
 [ -f "$source/check" ] || { echo "$source: no qemu-iotests here" >&2; exit 2; }
 [ ${#formats[@]} -gt 0 ] || formats=(qcow2 raw)
 
-scratch=$(mktemp -d)
+# Some tests want no dots in it.
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/iotests-XXXXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 # The test runner knows a build by a link to itself in it.
 build=$scratch/build/tests/qemu-iotests

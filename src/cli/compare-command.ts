@@ -48,7 +48,9 @@ function showsBar(args: Arguments): boolean {
 
 async function compare(first: OpenDisk, second: OpenDisk, args: Arguments): Promise<number> {
   const quiet = args.has('q');
-  const say = (text: string) => quiet || process.stdout.write(`${text}\n`);
+  // As QEMU, where the output is a pipe: an error comes before it.
+  const said: string[] = [];
+  const say = (text: string) => quiet || said.push(`${text}\n`);
   const progress = commandProgress(args, quiet, LEAST_STEP);
   try {
     const result = await compareDisks(first, second, {
@@ -70,6 +72,7 @@ async function compare(first: OpenDisk, second: OpenDisk, args: Arguments): Prom
     return STATUS.READ;
   } finally {
     progress.finish();
+    process.stdout.write(said.join(''));
   }
 }
 

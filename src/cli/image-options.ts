@@ -22,12 +22,22 @@ export function imageSpec(
     throw new ImageError('invalid', 'EINVAL', message);
   }
   const spec = imageOpts ? parseImageOptions(word) : parseImageName(word);
+  checkOnlyRead(spec);
   return {
     ...spec,
     keys,
     ...(format != null && { format }),
     ...(args.has('force-share') && { forceShare: true }),
   };
+}
+
+/** What changes what single requests do is for the command that makes them. */
+function checkOnlyRead({ requestFaults, copyOnRead, filename }: ImageSpec): void {
+  if (requestFaults === undefined && copyOnRead !== true) return;
+  const what =
+    requestFaults === undefined ? "driver 'copy-on-read'" : 'rules of errors over a format';
+  const message = `Could not open '${filename}': ${what}: only 'io' has them`;
+  throw new ImageError('unsupported', 'ENOTSUP', message);
 }
 
 /** The secrets that `--object` gives. */

@@ -13,12 +13,16 @@ import {
   type ImageSpec,
   isFileDriver,
 } from '../image/spec.js';
+import { faultyName, type FaultyName, takeFaults, takeLimits } from './fault-options.js';
+import type { FaultPlan } from '../storage/faults.js';
 import { takeQcow2, takeRaw, takeVpc } from './format-options.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
 import { INVALID_VALUE, Options, takeCommon } from './node-options.js';
 
 const JSON_PREFIX = 'json:';
+/** The driver of faults on purpose. */
+export const FAULTY = 'blkdebug';
 const FORMAT_DRIVERS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 /** Beside qcow2: those that can name a backing file. */
 const OVER_BACKING = ['qed', 'qcow', 'vmdk'];
@@ -64,6 +68,8 @@ function explained(word: string, parse: () => ImageSpec): ImageSpec {
 function fileNamed(name: string): FileSpec {
   const protocol = protocolOf(name);
   if (protocol === undefined) return { path: name };
+  const faulty = faultyName(name);
+  if (faulty !== undefined) return faultyFile(new Options(new Map()), faulty);
   if (protocol === 'file') {
     const path = name.slice('file:'.length);
     // A name with a colon would be taken for another protocol's.
@@ -76,12 +82,22 @@ function fileNamed(name: string): FileSpec {
   return { path: name, nullDisk: { size: NULL_SIZE, isHole: false } };
 }
 
+/** What lies below faults on purpose, with them; `options`: of its own node. */
+function faultyFile(options: Options, { config, file }: FaultyName): FileSpec {
+  const faults = takeFaults(options, config);
+  const below = fileNamed(file);
+  if (below.path === '') throw invalid("The 'file' block driver requires a file name");
+  return { ...below, ...(faults !== undefined && { faults }) };
+}
+
 function nodeSpec(options: Options, filename: string): ImageSpec {
   const driver = options.take('driver');
   if (driver === undefined) return formatNode(options, undefined, filename);
   if (isFileDriver(driver)) return { ...fileNode(options, driver, filename), format: driver };
   if (isNullDriver(driver)) return { ...nullNode(options, driver, filename), format: driver };
   if (FORMAT_DRIVERS.includes(driver)) return formatNode(options, driver, filename);
+  if (driver === FAULTY) return faultyDisk(options, filename);
+  if (driver === 'copy-on-read') return copyOnRead(options, filename);
   throw unknownDriver(driver);
 }
 
@@ -149,10 +165,12 @@ function takeEncryption(options: Options): EncryptionSpec {
 
 /** What a format stands on: a file, or a window of one. */
 function childSpec(options: Options, filename: string): ImageSpec {
-  const driver = options.take('driver');
+  const isFaulty = faultyName(options.peek('filename') ?? '') !== undefined;
+  const driver = options.take('driver') ?? (isFaulty ? FAULTY : undefined);
   if (driver === undefined) return fileNode(options, undefined, filename);
   if (isFileDriver(driver)) return fileNode(options, driver, filename);
   if (isNullDriver(driver)) return nullNode(options, driver, filename);
+  if (driver === FAULTY) return faultyFileNode(options, filename);
   if (driver === 'raw') return formatNode(options, driver, filename);
   if (FORMAT_DRIVERS.includes(driver)) {
     throw new ImageError('unsupported', 'ENOTSUP', `'${driver}' under another format`);
@@ -181,6 +199,66 @@ function fileNode(options: Options, stated: FileDriver | undefined, filename: st
     ...common,
     ...(locking === 'off' && { locking: false }),
   };
+}
+
+/** Faults on purpose: below a format requests to the file fail, above one those to the disk. */
+function faultyNode(
+  options: Options,
+  filename: string,
+  child: (options: Options, filename: string) => ImageSpec,
+): { below: ImageSpec; faults: FaultPlan | undefined; zeroUnit: number } {
+  const { options: image, config } = takeFaultyChild(options);
+  const faults = takeFaults(options, config);
+  const zeroUnit = takeLimits(options);
+  const common = takeCommon(options);
+  options.end((key) => `Block protocol '${FAULTY}' doesn't support the option '${key}'`);
+  const spec = child(image, filename);
+  const below = { ...spec, ...common, write: { ...spec.write, ...common.write } };
+  return { below, faults, zeroUnit };
+}
+
+function faultyFileNode(options: Options, filename: string): ImageSpec {
+  const { below, faults } = faultyNode(options, filename, childSpec);
+  return faults === undefined ? below : { ...below, faults };
+}
+
+function faultyDisk(options: Options, filename: string): ImageSpec {
+  const { below, faults, zeroUnit } = faultyNode(options, filename, overFormat);
+  return { ...below, filename, zeroUnit, ...(faults && { requestFaults: faults }) };
+}
+
+/** The child of a node with faults, and the file with its rules: the node's name can say both. */
+function takeFaultyChild(options: Options): { options: Options; config: string | undefined } {
+  const config = options.take('config');
+  const name = options.take('filename');
+  const child = options.takeChild('image');
+  if (name === undefined) {
+    if (child == null) throw invalid('A block device must be specified for "image"');
+    return { options: child, config };
+  }
+  const named = faultyName(name);
+  const map: OptionMap = new Map([['filename', named?.file ?? name]]);
+  const whole = child == null ? new Options(map) : child.over(map);
+  return { options: whole, config: named?.config ?? config };
+}
+
+function copyOnRead(options: Options, filename: string): ImageSpec {
+  const file = options.takeChild('file');
+  if (file == null) throw invalid('A block device must be specified for "file"');
+  const common = takeCommon(options);
+  options.end((key) => `Block format 'copy-on-read' does not support the option '${key}'`);
+  const below = overFormat(file, filename);
+  const write = { ...below.write, ...common.write };
+  return { ...below, ...common, write, filename, copyOnRead: true };
+}
+
+/** A whole image as a child: its format may be stated beside the name of its file. */
+function overFormat(options: Options, filename: string): ImageSpec {
+  const driver = options.peek('driver');
+  if (driver !== undefined && !FORMAT_DRIVERS.includes(driver)) return nodeSpec(options, filename);
+  const name = options.take('filename');
+  const file: OptionMap = new Map(name === undefined ? [] : [['file.filename', name]]);
+  return nodeSpec(options.over(file), filename);
 }
 
 function nullNode(options: Options, driver: string, filename: string): ImageSpec {

@@ -20,6 +20,16 @@ export class Options {
     return value ?? undefined;
   }
 
+  /** As `take`, and leaves it there. */
+  peek(key: string): string | undefined {
+    return this.#left.get(key) ?? undefined;
+  }
+
+  /** These, over others. */
+  over(others: OptionMap): Options {
+    return new Options(new Map([...others, ...this.#left]));
+  }
+
   takeSwitch(key: string): boolean | undefined {
     const value = this.take(key);
     if (value === undefined) return undefined;

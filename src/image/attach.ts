@@ -426,6 +426,7 @@ function sliceLoader(files: readonly TableFile[]): LoadSlice {
     // Others' slices may begin anywhere: what the file has of one is enough.
     const unit = layer.format === 'qcow2' ? layer.header.geometry.clusterSize : SLICE_SIZE;
     const length = Math.min(unit, SLICE_SIZE);
+    if (!isNamedByHeader(layer, offset)) storage.faults?.happens('l2_load');
     const n = storage.read(scratch, 0, length, offset);
     const isWhole = layer.format === 'qcow2';
     if (n < length && (isWhole ? offset + length > alignUp(storage.size(), unit) : n === 0)) {
@@ -442,6 +443,16 @@ function sliceLoader(files: readonly TableFile[]): LoadSlice {
     if (order === 'big32') scratch.bytes.swap32();
     target.set(scratch.bytes);
   };
+}
+
+/** Whether the active L1 table or the refcount table lies there, or did when the image was opened. */
+function isNamedByHeader(layer: LayerDescription, offset: number): boolean {
+  if (layer.format !== 'qcow2') return false;
+  const { l1TableOffset, l1Size, refcountTableOffset, refcountTableClusters, geometry } =
+    layer.header;
+  const isWithin = (start: number, length: number) => offset >= start && offset < start + length;
+  const refcountTableSize = refcountTableClusters * geometry.clusterSize;
+  return isWithin(l1TableOffset, l1Size * 8) || isWithin(refcountTableOffset, refcountTableSize);
 }
 
 function remember<V extends object>(kept: LRUCache<number, V>, key: number, make: () => V): V {

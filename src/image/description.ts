@@ -2,6 +2,7 @@
  * An opened image as plain data: the main thread makes it once and hands it to every thread, each
  * of which attaches to it. Descriptors are valid in all of them.
  */
+import type { FaultPlan } from '../storage/faults.js';
 import type { FilePatches } from '../storage/patched.js';
 import type { ImageKey } from './crypto/cipher-key.js';
 import type { FormatParts, NamedBacking, OtherFormat } from './format.js';
@@ -20,6 +21,8 @@ export interface FileDescription {
   readonly nullDisk?: NullDisk;
   /** The same file, opened with O_DIRECT, where the host's page cache is not to be used. */
   readonly directFd?: number;
+  /** Where it fails on purpose. */
+  readonly faults?: FaultPlan;
   /** Changes that are laid over it. */
   readonly patches?: FilePatches;
   /** The part of the file that is the image, where it is not all of it. */

@@ -81,6 +81,7 @@ class PendingRead {
   }
 
   #read(storage: Storage, position: number, length: number, target: IoBuffer, at: number): void {
+    storage.faults?.happens('read_aio');
     const n = storage.read(target, at, length, position);
     if (n < length) this.#fillTail(storage, position, length, target, at, n);
   }

@@ -1,5 +1,6 @@
 /** How the files of an image are read and written: the one place that says it. */
 import { DirectStorage } from '../storage/direct.js';
+import { FaultyStorage } from '../storage/faulty.js';
 import { FileStorage } from '../storage/file.js';
 import { NullStorage } from '../storage/null.js';
 import type { MutableStorage } from '../storage/storage.js';
@@ -8,8 +9,9 @@ import { WindowStorage } from '../storage/window.js';
 import type { FileDescription } from './description.js';
 
 export function storageOf(description: FileDescription): MutableStorage {
-  const { window, patches } = description;
-  const whole = wholeOf(description);
+  const { window, patches, faults } = description;
+  const whole =
+    faults === undefined ? wholeOf(description) : new FaultyStorage(wholeOf(description), faults);
   const file = window === undefined ? whole : new WindowStorage(whole, window.offset, window.size);
   return patches === undefined ? file : new PatchedStorage(file, patches);
 }

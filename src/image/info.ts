@@ -49,7 +49,8 @@ export interface Qcow2Facts {
   readonly corrupt: boolean;
   readonly extendedL2: boolean;
   readonly dataFile: string | null;
-  readonly dataFileRaw: boolean;
+  /** Null: it has no data file, named or not. */
+  readonly dataFileRaw: boolean | null;
   readonly bitmaps: readonly Bitmap[];
   readonly encrypt: { readonly format: 'aes' } | LuksFacts | null;
 }
@@ -143,7 +144,7 @@ function qcow2Facts(layer: Qcow2Description): Qcow2Facts {
     corrupt: hasBit(incompatibleFeatures, INCOMPATIBLE.CORRUPT),
     extendedL2: geometry.extendedL2,
     dataFile: dataFile === null ? null : cString(dataFile),
-    dataFileRaw: hasBit(autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW),
+    dataFileRaw: external ? hasBit(autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW) : null,
     bitmaps: bitmaps.map((bitmap) => ({ ...bitmap, name: cString(bitmap.name) })),
     encrypt: encryptFacts(layer),
   };

@@ -14,7 +14,7 @@ import {
   statSync,
 } from 'node:fs';
 import { sep } from 'node:path';
-import { describeError, ERRNO, errnoOf, ImageError, isExpected } from '../errors.js';
+import { describeError, ERRNO, errnoOf, ImageError, invalid, isExpected } from '../errors.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import { duplicate } from '../sys/file.js';
 import type { ImageKey } from './crypto/cipher-key.js';
@@ -340,7 +340,7 @@ class Opening {
     const external = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
     const wanted = this.#policy.alone !== true && this.#policy.noDataFiles !== true;
     const data = () =>
-      spec.dataFile ?? { path: dataFilePath(file.path, header.extensions.dataFile!) };
+      spec.dataFile ?? { path: dataFilePath(file.path, header.extensions.dataFile) };
     const dataFile = external && wanted ? this.#openFile(data(), place, writes, 'data file') : null;
     const parts = { format: 'qcow2', file, dataFile, header, key, needsRepair } as const;
     if (isChecked) {
@@ -404,7 +404,7 @@ class Opening {
 
   /** Opens a regular file or block device; one that an image names must pass the policy. */
   #openFile(
-    { path, driver, nullDisk }: FileSpec,
+    { path, driver, nullDisk, faults }: FileSpec,
     { image, depth }: Place,
     writes: boolean,
     data?: string,
@@ -419,7 +419,7 @@ class Opening {
       if (nullDisk !== undefined) {
         const fd = openSync('/dev/null', constants.O_RDONLY);
         this.#fds.push(fd);
-        return { path, fd, nullDisk };
+        return { path, fd, nullDisk, ...(faults !== undefined && { faults }) };
       }
       const held = writes ? this.#held(data !== undefined) : undefined;
       // Looked at first: opening a FIFO or a device can block or have effects.
@@ -443,7 +443,7 @@ class Opening {
       }
       if (held === undefined)
         this.#lock(fd, path, writes, writes ? this.#reader(path, fd) : undefined);
-      return this.#withDirect({ path, fd }, writes);
+      return this.#withDirect({ path, fd, ...(faults !== undefined && { faults }) }, writes);
     });
   }
 
@@ -515,7 +515,8 @@ function openForWriting(path: string, looked: Stats): number {
  * The path of an image's data file. QEMU takes a relative name from where it was started; here the
  * image's own folder comes first, so that an image can be mounted from anywhere.
  */
-function dataFilePath(image: string, name: string): string {
+function dataFilePath(image: string, name: string | null): string {
+  if (name === null || name === '') throw invalid("'data-file' is required for this image");
   const beside = resolveName(image, name);
   return existsSync(beside) || !existsSync(name) ? beside : name;
 }

@@ -46,6 +46,7 @@ export class RawWriter implements ImageWriter {
       this.discard(offset, length);
       return;
     }
+    this.#storage.faults?.happens('write_aio');
     this.#change(() => this.#storage.write(source, at, length, offset));
     // A file of no whole number of sectors ends in one that is filled up.
     if (offset + length > this.#state.size) this.#state.size = offset + length;

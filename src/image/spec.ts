@@ -1,5 +1,6 @@
 /** What is to be opened, in full: what `driver=…,file.filename=…` and `json:{…}` can say of an image. */
 import type { KeyRing } from './crypto/key-ring.js';
+import type { FaultPlan } from '../storage/faults.js';
 import type { WriteOptions } from './write-options.js';
 
 /** The part of a file that is taken for the whole. */
@@ -44,6 +45,8 @@ export interface FileSpec {
   /** A regular file or a block device where it is not given. */
   readonly driver?: FileDriver | undefined;
   readonly nullDisk?: NullDisk | undefined;
+  /** Where it fails on purpose. */
+  readonly faults?: FaultPlan | undefined;
 }
 
 /** What an open image is called, for who opens it anew. */
@@ -74,6 +77,12 @@ export interface ImageSpec extends FileSpec, NodeNames {
   /** False: take no locks. */
   readonly locking?: boolean | undefined;
   readonly write?: Partial<WriteOptions> | undefined;
+  /** Where requests to the disk fail on purpose. */
+  readonly requestFaults?: FaultPlan | undefined;
+  /** Bytes: zeroes that do not fill as many are written. */
+  readonly zeroUnit?: number | undefined;
+  /** What is read from below is kept in the image. */
+  readonly copyOnRead?: boolean | undefined;
   /** Bytes of the metadata cache. */
   readonly cacheSize?: number | undefined;
   /** Bytes of L2 tables that QEMU would load at once: only checked. */

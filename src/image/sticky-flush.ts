@@ -4,6 +4,7 @@
  */
 import { ERRNO, errnoOf, ImageError } from '../errors.js';
 import type { ImageState } from '../shared/image-state.js';
+import type { Faults } from '../storage/faults.js';
 import type { MutableStorage } from '../storage/storage.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 
@@ -29,6 +30,10 @@ export class StickyFlush implements MutableStorage {
 
   get name(): string {
     return this.#storage.name;
+  }
+
+  get faults(): Faults | undefined {
+    return this.#storage.faults;
   }
 
   flush(): void {

@@ -89,7 +89,7 @@ export function qcow2Object(facts: Qcow2Facts): JsonObject {
     corrupt: facts.corrupt,
     'extended-l2': facts.extendedL2,
     'data-file': facts.dataFile ?? undefined,
-    'data-file-raw': facts.dataFile === null ? undefined : facts.dataFileRaw,
+    'data-file-raw': facts.dataFileRaw ?? undefined,
     bitmaps: facts.bitmaps.length > 0 ? facts.bitmaps.map(bitmapObject) : undefined,
   };
 }

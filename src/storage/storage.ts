@@ -1,9 +1,12 @@
 /** What an image format stands on: bytes by position. A file, a block device, memory in tests. */
 import type { IoBuffer } from '../sys/io-buffer.js';
+import type { Faults } from './faults.js';
 
 export interface Storage {
   /** The path, for messages. */
   readonly name: string;
+  /** Only of one that fails on purpose: whom to tell of what happens in the image. */
+  readonly faults?: Faults | undefined;
 
   /** Size in bytes, asked afresh at each call. */
   size(): number;

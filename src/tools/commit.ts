@@ -178,9 +178,7 @@ function empty(top: OpenDisk, { filename }: ImageSpec): void {
   try {
     top.writer.makeEmpty();
   } catch (error) {
-    if (!(error instanceof ImageError)) throw error;
-    const message = `Could not empty ${filename}: ${error.message}`;
-    throw new ImageError(error.kind, error.code, message, error.context, error);
+    throw sayingWhere(`Failed to empty ${filename}`, error);
   }
 }
 

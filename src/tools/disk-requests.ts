@@ -13,6 +13,7 @@ import { COMPRESSION_TYPE } from '../image/qcow2/layout.js';
 import type { WriteOptions } from '../image/write-options.js';
 import type { ByteRange } from '../image/writer.js';
 import { isZero } from '../image/zeroes.js';
+import { type FaultPlan, Faults } from '../storage/faults.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import type { OpenDisk } from './open-disk.js';
 
@@ -23,6 +24,10 @@ const SECTOR_SIZE = 512;
 export interface RequestOptions {
   /** What is read from below is kept in the image. */
   readonly copyOnRead?: boolean | undefined;
+  /** Zeroes that do not fill as many bytes are written. */
+  readonly zeroUnit?: number | undefined;
+  /** Where requests fail on purpose. */
+  readonly faults?: FaultPlan | undefined;
   readonly detectZeroes?: WriteOptions['detectZeroes'] | undefined;
   /** False: requests to discard do nothing. */
   readonly discards?: boolean | undefined;
@@ -45,6 +50,7 @@ export interface ZeroOptions {
 export class DiskRequests {
   readonly #disk: OpenDisk;
   readonly #options: RequestOptions;
+  readonly #faults: Faults | undefined;
   readonly #extent = new Extent();
   /** The units of entries: of what can be zero, and of what can be let go of. */
   readonly #zeroUnit: number;
@@ -53,13 +59,16 @@ export class DiskRequests {
   constructor(disk: OpenDisk, options: RequestOptions = {}) {
     this.#disk = disk;
     this.#options = options;
+    this.#faults = options.faults && new Faults(options.faults);
     const top = disk.description.layers[0];
-    this.#zeroUnit = top.format === 'qcow2' ? top.header.geometry.subclusterSize : 1;
+    const unit = top.format === 'qcow2' ? top.header.geometry.subclusterSize : 1;
+    this.#zeroUnit = Math.max(unit, options.zeroUnit ?? 0);
     this.#clusterSize = layerClusterSize(top) ?? 1;
   }
 
   read(offset: number, length: number, see: SeeBytes): void {
     this.#check(offset, length);
+    this.#faults?.check('read', offset, length);
     if (this.#options.copyOnRead === true) this.#copyUp(offset, length);
     this.#eachChunk(offset, length, (at, buffer, n) => {
       this.#disk.read(at, n, buffer, 0);
@@ -69,6 +78,7 @@ export class DiskRequests {
 
   write(offset: number, length: number, fill: FillBytes): void {
     this.#check(offset, length);
+    this.#faults?.check('write', offset, length);
     this.#eachChunk(offset, length, (at, buffer, n) => {
       fill(buffer.bytes.subarray(0, n), at - offset);
       this.#put(at, n, buffer);
@@ -80,6 +90,7 @@ export class DiskRequests {
     this.#check(offset, length);
     if (options.noFallback && !this.#knowsZeroes())
       throw unsupported('zeroes without writing them');
+    this.#faults?.check('write-zeroes', offset, length);
     const end = offset + length;
     const first = Math.min(end, alignUp(offset, this.#zeroUnit));
     const last = end === this.#disk.size ? end : Math.max(first, alignDown(end, this.#zeroUnit));
@@ -92,6 +103,7 @@ export class DiskRequests {
   discard(offset: number, length: number): void {
     this.#check(offset, length);
     if (this.#options.discards === false || length === 0) return;
+    this.#faults?.check('discard', offset, length);
     this.#disk.writer.discardClusters(offset, length);
   }
 
@@ -283,6 +295,8 @@ export class DiskRequests {
       if (!allocated) {
         const buffer = new IoBuffer(run);
         this.#disk.read(at, run, buffer, 0);
+        this.#faults?.happens('cor_write');
+        this.#faults?.check('write', at, run);
         if (!isZero(buffer, 0, run)) this.#disk.writer.write(at, run, buffer, 0);
         else this.writeZeroes(at, run, { unmap: false, noFallback: false });
       }

@@ -2,6 +2,7 @@
  * What of a header is not known here: compatible and autoclear bits, extensions, further fields. Each
  * command that writes to an image must keep or clear them as the specification says, and as QEMU does.
  */
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -12,6 +13,8 @@ import { MemoryStorage } from '#src/storage/memory.js';
 import { BothTools } from '../helpers/both-tools.js';
 import { buildImage } from '../helpers/image-builder.js';
 import { runInProcess } from '../helpers/in-process.js';
+import { CLI, noMounts, Sandbox } from '../helpers/mount.js';
+import { put } from '../helpers/mount-write.js';
 import { qemuImg, qemuIo } from '../helpers/qemu.js';
 import { useTempFolder } from '../helpers/temp.js';
 
@@ -142,6 +145,39 @@ describe('features that are not known', () => {
     });
   }
 
+  it('are kept by qemu-io, which opens for writing whatever it does then', () => {
+    const io = (...words: string[]) => {
+      const [theirs, ours] = (['qemu', 'ours'] as const).map((side) =>
+        tools.runIo(side, [...words, 'image']),
+      );
+      expect([ours!.status, ours!.stderr]).to.deep.equal([0, '']);
+      expect(theirs!.status).to.equal(0);
+      return both('image');
+    };
+    expect(io('-r', '-c', 'read 0 1k')).to.deep.equal(UNTOUCHED);
+    expect(io('-c', 'read 0 1k')).to.deep.equal(WRITTEN);
+    expect(io('-c', 'write 0 1k', '-c', 'discard 0 64k')).to.deep.equal(WRITTEN);
+  });
+
+  it('are kept by a mount that is written to, and left alone by another', async function () {
+    if (noMounts() !== null) this.skip();
+    const sandbox = new Sandbox();
+    try {
+      const image = tools.at('ours', 'image');
+      await sandbox.unmount(await sandbox.mount(image));
+      expect(unknownParts(image)).to.deep.equal(UNTOUCHED);
+      const target = await sandbox.mount(image, { options: ['-o', 'rw'] });
+      put(`${target}/image.raw`, 5000, Buffer.alloc(3000, 1));
+      writeFileSync(`${target}/image.snapshots/new.raw`, '', { flag: 'a' });
+      await sandbox.unmount(target);
+      expect(unknownParts(image)).to.deep.equal(WRITTEN);
+      expect(unknownParts(tools.at('ours', 'base'))).to.deep.equal(UNTOUCHED);
+      qemuImg('check', image);
+    } finally {
+      sandbox.clean();
+    }
+  });
+
   it('are kept by who commits, in both images', async () => {
     qemuIo(tools.at('qemu', 'image'), 'write 0 1k');
     tools.io(tools.at('ours', 'image'), 'write 0 1k');
@@ -181,6 +217,22 @@ describe('features that are not known', () => {
       const ours = await runInProcess(words, tools.folder('ours'));
       expect(ours.stderr).to.match(/time travel, Unknown incompatible feature: 4000000000000000/);
       expect(ours, words.join(' ')).to.deep.equal(theirs);
+    }
+    const io = ['-c', 'read 0 512', 'image'];
+    const [theirs, ours] = (['qemu', 'ours'] as const).map((side) => tools.runIo(side, io));
+    expect(ours).to.deep.equal(theirs);
+    for (const words of [
+      ['image', 'mnt', '-o', 'rw'],
+      ['image', 'mnt'],
+      ['compact', 'image'],
+    ]) {
+      mkdirSync(tools.at('ours', 'mnt'), { recursive: true });
+      const { status, stderr } = spawnSync(process.execPath, [CLI, ...words], {
+        cwd: tools.folder('ours'),
+        encoding: 'utf8',
+      });
+      expect(status, words.join(' ')).to.equal(1);
+      expect(stderr).to.match(/time travel, Unknown incompatible feature: 4000000000000000/);
     }
     expect(readFileSync(tools.at('ours', 'image')).equals(bytes)).to.equal(true);
   });

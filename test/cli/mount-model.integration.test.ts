@@ -19,6 +19,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { makeLuksImage } from '../helpers/encrypted.js';
+import { imageWords, SECRET } from '../helpers/image-words.js';
 import { noMounts, type Sandbox, skipSuite, useSandbox } from '../helpers/mount.js';
 import { qemuImg, qemuRead } from '../helpers/qemu.js';
 import { printSeed, Random, SEED } from '../helpers/random.js';
@@ -26,9 +28,19 @@ import { printSeed, Random, SEED } from '../helpers/random.js';
 const SECTOR = 512;
 const SIZE = 4 << 20;
 /** More for long runs. */
-const STEPS = Number(process.env.QCOW2FS_FUZZ_STEPS ?? 100);
+const STEPS = Number(process.env.QCOW2FS_FUZZ_STEPS ?? 70);
 
-const KINDS = [
+interface Kind {
+  readonly name: string;
+  readonly options: string;
+  readonly format?: 'qed' | 'qcow';
+  readonly backing?: boolean;
+  readonly snapshots?: boolean;
+  readonly overlay?: boolean;
+  readonly luks?: boolean;
+}
+
+const KINDS: readonly Kind[] = [
   { name: 'version 3', options: 'compat=1.1' },
   { name: 'version 2 over a backing file', options: 'compat=0.10', backing: true },
   { name: 'lazy refcounts, 8-bit', options: 'lazy_refcounts=on,refcount_bits=8' },
@@ -41,6 +53,9 @@ const KINDS = [
     snapshots: false,
   },
   { name: 'a raw data file', options: 'data_file=@,data_file_raw=on', snapshots: false },
+  { name: 'LUKS, subclusters', options: 'extended_l2=on', luks: true },
+  { name: 'QED', format: 'qed', options: 'cluster_size=4k', backing: true, snapshots: false },
+  { name: 'qcow', format: 'qcow', options: '', backing: true, snapshots: false },
   { name: 'an overlay', options: 'compat=1.1', overlay: true },
 ];
 
@@ -64,11 +79,15 @@ describe('a mount that is written to at random', () => {
         below.push('-b', base, '-F', 'raw');
       }
       const how = kind.options.replace('@', sandbox().path('data.raw'));
-      qemuImg('create', '-f', 'qcow2', '-o', how, ...below, image, `${SIZE}`);
+      const { format = 'qcow2' as const, luks = false } = kind;
+      const words = how === '' ? [] : ['-o', how];
+      if (luks) await makeLuksImage(image, SIZE, `encrypt.iter-time=0,${how}`);
+      else qemuImg('create', '-f', format, ...words, ...below, image, `${SIZE}`);
       const written = kind.overlay === true ? sandbox().path('over.qcow2') : image;
       const options = ['-o', kind.overlay === true ? `overlay=${written}` : 'rw'];
+      if (luks) options.push(...SECRET, '-o', 'key-secret=s');
       const snapshots = kind.snapshots !== false;
-      const paths = { image, written, options, snapshots };
+      const paths = { image, written, options, snapshots, format };
       const model = new MountModel(sandbox(), paths, random, disk);
       await model.run();
     });
@@ -81,6 +100,7 @@ interface Paths {
   readonly written: string;
   readonly options: string[];
   readonly snapshots: boolean;
+  readonly format: 'qcow2' | 'qed' | 'qcow';
 }
 
 class MountModel {
@@ -128,8 +148,9 @@ class MountModel {
   /** Unmounts, lets QEMU look, and mounts again. */
   async #remount(): Promise<void> {
     await this.#sandbox.unmount(this.#target);
-    const { written } = this.#paths;
-    qemuImg('check', written);
+    const { written, format } = this.#paths;
+    // QEMU has no checks of qcow.
+    if (format !== 'qcow') qemuImg('check', ...imageWords(written));
     expect(qemuRead(written).equals(this.#disk), 'what QEMU reads').to.equal(true);
     for (const [name, held] of this.#snapshots) {
       const found = qemuRead(written, name);
@@ -161,6 +182,7 @@ class MountModel {
     const bytes = random.chance(0.2) ? Buffer.alloc(length) : random.bytes(length);
     const flags = random.pick([0, 0, constants.O_SYNC, constants.O_DIRECT]);
     const end = offset + length;
+    if (end > this.#disk.length && this.#paths.format === 'qcow') return;
     const fd = openSync(this.#file, constants.O_RDWR | flags);
     try {
       // Past the end, the disk grows to whole sectors.
@@ -195,7 +217,11 @@ class MountModel {
   }
 
   #resize(): void {
-    const size = SECTOR * (1 + this.#random.below((SIZE * 1.5) / SECTOR));
+    const { format } = this.#paths;
+    // QED only grows, qcow not even that.
+    if (format === 'qcow') return;
+    const least = format === 'qed' ? this.#disk.length : SECTOR;
+    const size = least + SECTOR * this.#random.below((SIZE * 1.5 - least) / SECTOR + 1);
     truncateSync(this.#file, size);
     expect(statSync(this.#file).size).to.equal(size);
     const resized = Buffer.alloc(size);

@@ -47,18 +47,25 @@ export class BothTools {
   }
 
   run(side: Side, words: readonly string[]): ToolResult {
-    const tool = side === 'qemu' ? 'qemu-img' : this.#link();
+    return this.#run(side, 'qemu-img', words);
+  }
+
+  /** The same of qemu-io. */
+  runIo(side: Side, words: readonly string[]): ToolResult {
+    return this.#run(side, 'qemu-io', words);
+  }
+
+  #run(side: Side, tool: string, words: readonly string[]): ToolResult {
+    const program = side === 'qemu' ? tool : this.#link(tool);
     const options = { cwd: this.folder(side), encoding: 'utf8', timeout: 60_000 } as const;
-    const { status, stdout, stderr } = spawnSync(tool, words, options);
+    const { status, stdout, stderr } = spawnSync(program, words, options);
     return { status, stdout, stderr };
   }
 
   /** Runs commands of our qemu-io on an image; throws where it fails. */
   io(path: string, ...commands: string[]): void {
-    const link = this.#temp.at('qemu-io');
-    if (!existsSync(link)) symlinkSync(MAIN, link);
     const words = [...commands.flatMap((command) => ['-c', command]), path];
-    const { status, stdout, stderr } = spawnSync(link, words, { encoding: 'utf8' });
+    const { status, stdout, stderr } = this.runIo('ours', words);
     if (status !== 0) throw new Error(`qemu-io ${words.join(' ')}: ${stdout}${stderr}`);
   }
 
@@ -99,8 +106,8 @@ export class BothTools {
     return facts;
   }
 
-  #link(): string {
-    const path = this.#temp.at('qemu-img');
+  #link(tool: string): string {
+    const path = this.#temp.at(tool);
     if (!existsSync(path)) symlinkSync(MAIN, path);
     return path;
   }

@@ -1,6 +1,6 @@
 /**
  * The images that crash workloads begin with, every sector telling what it is. Made by QEMU, but for those
- * with LUKS: that takes it seconds each, to time its keys.
+ * with LUKS (that takes it seconds each, to time its keys) and of qcow (QEMU 7.2 fails where it compresses).
  */
 import { execFileSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
@@ -17,6 +17,8 @@ const FIRST = 1;
 export const DATA_FILE = 'data.raw';
 
 export interface ImageKind {
+  /** qcow2 where it is not given. */
+  readonly format?: 'qcow2' | 'qed' | 'qcow' | undefined;
   /** Sectors. */
   readonly size: number;
   /** Options of `qemu-img create -o`. */
@@ -37,15 +39,17 @@ export function makeCrashImage(path: string, kind: ImageKind): DiskState {
   return state;
 }
 
-function makeDisk(path: string, { size, options, content }: ImageKind): DiskState {
+function makeDisk(path: string, { format = 'qcow2', size, options, content }: ImageKind) {
   const all = options.join(',');
+  const ours = format === 'qcow' || all.includes('luks');
   // QEMU takes the name of a data file from where it runs.
-  const [tool, ...first] = all.includes('luks') ? [process.execPath, CLI] : ['qemu-img'];
+  const [tool, ...first] = ours ? [process.execPath, CLI] : ['qemu-img'];
+  const how = all === '' ? [] : ['-o', all];
   const make = (command: string, ...words: string[]) =>
     execFileSync(tool!, [...first, command, ...SECRET, ...words], { cwd: dirname(path) });
   const bytes = size * SECTOR_SIZE;
   if (content === 'empty') {
-    make('create', '-q', '-f', 'qcow2', '-o', all, path, String(bytes));
+    make('create', '-q', '-f', format, ...how, path, String(bytes));
     return emptyState(new Int32Array(size).fill(ZEROES));
   }
   // A backing file that ends before the disk does: what lies behind its end reads as zeroes.
@@ -57,11 +61,11 @@ function makeDisk(path: string, { size, options, content }: ImageKind): DiskStat
   disk.set(sectors);
   if (content === 'over backing file') {
     const backing = ['-b', raw, '-F', 'raw'];
-    make('create', '-q', '-f', 'qcow2', '-o', all, ...backing, path, String(bytes));
+    make('create', '-q', '-f', format, ...how, ...backing, path, String(bytes));
     return emptyState(disk);
   }
   const compress = content === 'compressed' ? ['-c'] : [];
-  make('convert', '-q', ...compress, '-f', 'raw', '-O', 'qcow2', '-o', all, raw, path);
+  make('convert', '-q', ...compress, '-f', 'raw', '-O', format, ...how, raw, path);
   rmSync(raw);
   return emptyState(disk);
 }

@@ -2,6 +2,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
+import { MAGIC, readHeader as readQedHeader } from '#src/image/qed/header.js';
+import { checkQed } from '#src/image/qed/check.js';
 import { readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
 import { rebuildRefcounts } from '#src/image/qcow2/rebuild.js';
@@ -89,9 +91,13 @@ async function useAgain(path: string, expectation: Expectation): Promise<Fault |
 async function crashInRepair(path: string, { folder, seed }: RecoveryOptions) {
   const before = readWholeState(path);
   const storage = new RecordingStorage(readFileSync(path), path);
-  const header = readHeader(storage);
-  const snapshots = readSnapshots(storage, header);
-  rebuildRefcounts(storage, header, snapshots, readBitmaps(storage, header));
+  if (MAGIC.equals(storage.bytes.subarray(0, MAGIC.length))) {
+    checkQed(storage, readQedHeader(storage), true);
+  } else {
+    const header = readHeader(storage);
+    const snapshots = readSnapshots(storage, header);
+    rebuildRefcounts(storage, header, snapshots, readBitmaps(storage, header));
+  }
   const { recording } = storage;
   const words = {
     recording,

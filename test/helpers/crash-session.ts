@@ -3,7 +3,12 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeError, isExpected } from '#src/errors.js';
 import { AttachedImage } from '#src/image/attach.js';
-import type { ImageDescription, Qcow2Description } from '#src/image/description.js';
+import {
+  type ImageDescription,
+  layerClusterSize,
+  layerCompression,
+  type Qcow2Description,
+} from '#src/image/description.js';
 import { allocateImageMemory } from '#src/image/memory.js';
 import { closeImage, openImage } from '#src/image/open.js';
 import { MIN_CACHE_SIZE } from '#src/shared/slice-cache.js';
@@ -151,14 +156,14 @@ export function recordOn(
       image = attach(describeAnew(target));
       return { writer: image.writer!, error };
     };
-    const { header } = image.description.layers[0] as Qcow2Description;
+    const [top] = image.description.layers;
     const driver = new CrashDriver(
       image.writer!,
       storage!,
       before,
-      header.geometry.clusterSize,
+      layerClusterSize(top)!,
       viewAt,
-      header.compressionType,
+      layerCompression(top),
       amend,
     );
     const { backing } = image.disk;

@@ -13,11 +13,13 @@ export interface Workload {
 const KIB = 2;
 const MIB = 1024 * KIB;
 
-/** Versions of the format, and the feature that changes the order of writes. */
+/** Versions of the format, and the feature that changes the order of writes; and the formats without counts. */
 const VERSIONS = {
   v2: ['compat=0.10'],
   v3: ['compat=1.1'],
   lazy: ['compat=1.1', 'lazy_refcounts=on'],
+  qed: ['table_size=2'],
+  qcow: [],
 } as const;
 type Version = keyof typeof VERSIONS;
 const ALL: readonly Version[] = ['v2', 'v3', 'lazy'];
@@ -26,6 +28,7 @@ const V3: readonly Version[] = ['v3', 'lazy'];
 interface Family {
   readonly name: string;
   readonly versions: readonly Version[];
+  /** Of qcow that follows from what lies below. */
   readonly clusters: readonly string[];
   /** Sectors. */
   readonly size: number;
@@ -193,6 +196,30 @@ const FAMILIES: readonly Family[] = [
     run: repeat(80, write),
   },
   {
+    name: 'growth',
+    versions: ['qed', 'qcow'],
+    clusters: ['4k'],
+    size: 2 * MIB,
+    content: 'empty',
+    run: repeat(80, write, write, write, zero),
+  },
+  {
+    name: 'cow-backing',
+    versions: ['qed'],
+    clusters: ['4k', '64k'],
+    size: MIB,
+    content: 'over backing file',
+    run: repeat(60, write, write, write, discard, zero, mark, preallocate, grow),
+  },
+  {
+    name: 'cow-backing',
+    versions: ['qcow'],
+    clusters: ['512'],
+    size: MIB,
+    content: 'over backing file',
+    run: repeat(60, write, write, write, writeCompressed, discard, zero, preallocate),
+  },
+  {
     name: 'cow-backing',
     versions: ALL,
     clusters: ['512', '4k', '64k'],
@@ -258,6 +285,14 @@ const FAMILIES: readonly Family[] = [
     ),
   },
   {
+    name: 'compressed-writes',
+    versions: ['qcow'],
+    clusters: ['4k'],
+    size: MIB,
+    content: 'compressed',
+    run: repeat(80, writeCompressed, writeCompressed, write, write, discard, zero),
+  },
+  {
     name: 'compressed-zstd',
     versions: ['v3'],
     clusters: ['16k'],
@@ -301,6 +336,15 @@ const FAMILIES: readonly Family[] = [
     content: 'over backing file',
     options: [AES_OPTIONS],
     run: repeat(60, write, write, write, discard, zero, preallocate, resizeWithSpace, snapshot),
+  },
+  {
+    name: 'encrypted',
+    versions: ['qcow'],
+    clusters: ['4k'],
+    size: MIB,
+    content: 'filled',
+    options: [AES_OPTIONS],
+    run: repeat(60, write, write, write, discard, zero, preallocate),
   },
   {
     name: 'luks',
@@ -385,6 +429,14 @@ const FAMILIES: readonly Family[] = [
         makeEmpty(driver, random);
       }
     },
+  },
+  {
+    name: 'empty',
+    versions: ['qcow'],
+    clusters: ['512'],
+    size: MIB / 2,
+    content: 'over backing file',
+    run: repeat(60, write, write, write, zero, writeCompressed, makeEmpty),
   },
   {
     name: 'empty-subclusters',
@@ -599,8 +651,13 @@ export const WORKLOADS: readonly Workload[] = FAMILIES.flatMap((family) =>
     family.clusters.map((cluster) => ({
       name: `${family.name}/${version}/${cluster}`,
       image: {
+        format: version === 'qed' || version === 'qcow' ? version : undefined,
         size: family.size,
-        options: [...VERSIONS[version], `cluster_size=${cluster}`, ...(family.options ?? [])],
+        options: [
+          ...VERSIONS[version],
+          ...(version === 'qcow' ? [] : [`cluster_size=${cluster}`]),
+          ...(family.options ?? []),
+        ],
         content: family.content,
         ...(family.bitmaps === true && { bitmaps: true }),
       },

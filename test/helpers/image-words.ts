@@ -12,8 +12,18 @@ export function imageOf(path: string): ImageSpec {
   return { path, filename: path, keys: new KeyRing({ passphrases: [Buffer.from(PASSPHRASE)] }) };
 }
 
-/** Whether the file is an encrypted qcow2 image. */
+/** Where the header of version 1 has its method of encryption. */
+const CRYPT_METHOD_OF_1 = 36;
+
+/** Whether the file is an encrypted image: qcow2's, or of version 1. */
 export function isEncrypted(path: string): boolean {
+  const bytes = headOf(path);
+  if (bytes.toString('latin1', 0, 3) !== 'QFI') return false;
+  const at = bytes.readUInt32BE(4) === 1 ? CRYPT_METHOD_OF_1 : HEADER.offsets.cryptMethod;
+  return bytes.readUInt32BE(at) > 0;
+}
+
+function headOf(path: string): Buffer {
   const bytes = Buffer.alloc(HEADER.size);
   const fd = openSync(path, 'r');
   try {
@@ -21,17 +31,17 @@ export function isEncrypted(path: string): boolean {
   } finally {
     closeSync(fd);
   }
-  // Version 1 has another header.
-  const isQcow2 = bytes.toString('latin1', 0, 3) === 'QFI' && bytes.readUInt32BE(4) > 1;
-  return isQcow2 && bytes.readUInt32BE(HEADER.offsets.cryptMethod) > 0;
+  return bytes;
 }
 
 /** How QEMU's tools and ours name an encrypted image. */
-export function encryptedName(path: string): string {
-  return `driver=qcow2,file.filename=${path},encrypt.key-secret=s`;
+export function encryptedName(path: string, driver = 'qcow2'): string {
+  return `driver=${driver},file.filename=${path},encrypt.key-secret=s`;
 }
 
 /** The last words of a command of QEMU's on the image. */
 export function imageWords(path: string): string[] {
-  return isEncrypted(path) ? [...SECRET, '--image-opts', encryptedName(path)] : [path];
+  if (!isEncrypted(path)) return [path];
+  const driver = headOf(path).readUInt32BE(4) === 1 ? 'qcow' : 'qcow2';
+  return [...SECRET, '--image-opts', encryptedName(path, driver)];
 }

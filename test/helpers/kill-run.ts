@@ -11,6 +11,8 @@ import {
   withSectors,
   withSnapshots,
 } from './disk-history.js';
+import { luksOptions } from './encrypted.js';
+import { SECRET } from './image-words.js';
 import { CLI, type Sandbox, until } from './mount.js';
 import { Random } from './random.js';
 
@@ -20,8 +22,8 @@ const LONGEST_MS = 1500;
 
 const SECTORS = 32 * 2048;
 
-/** Versions and features, and whether there are bitmaps. */
-const KINDS = [
+/** Versions and features of qcow2, and whether there are bitmaps. */
+const VERSIONS = [
   ['compat=0.10', false],
   ['compat=1.1', false],
   ['compat=1.1', true],
@@ -29,9 +31,11 @@ const KINDS = [
   ['lazy_refcounts=on', true],
 ] as const;
 
-export const KILL_IMAGES: readonly ImageKind[] = KINDS.flatMap(([version, bitmaps]) =>
+const CONTENTS = ['empty', 'compressed', 'over backing file'] as const;
+
+const QCOW2: readonly ImageKind[] = VERSIONS.flatMap(([version, bitmaps]) =>
   ['4k', '64k'].flatMap((cluster) =>
-    (['empty', 'compressed', 'over backing file'] as const).map((content) => ({
+    CONTENTS.map((content) => ({
       size: SECTORS,
       options: [version, `cluster_size=${cluster}`],
       bitmaps,
@@ -39,6 +43,30 @@ export const KILL_IMAGES: readonly ImageKind[] = KINDS.flatMap(([version, bitmap
     })),
   ),
 );
+
+const LUKS = luksOptions('encrypt.iter-time=0,encrypt.cipher-alg=aes-128');
+
+/** One run after the other takes one of the next ones. */
+const TURNS: readonly (readonly ImageKind[])[] = [
+  QCOW2,
+  (['empty', 'filled', 'over backing file'] as const).flatMap((content) =>
+    ['4k', '64k'].map((cluster) => kindOf('qed', content, `cluster_size=${cluster}`)),
+  ),
+  QCOW2,
+  CONTENTS.map((content) => kindOf('qcow', content)),
+  QCOW2,
+  (['empty', 'filled', 'over backing file'] as const).flatMap((content) =>
+    ['4k', '64k'].map((cluster) => kindOf('qcow2', content, LUKS, `cluster_size=${cluster}`)),
+  ),
+];
+
+function kindOf(
+  format: ImageKind['format'],
+  content: ImageKind['content'],
+  ...options: readonly string[]
+): ImageKind {
+  return { format, content, options, size: SECTORS };
+}
 
 /** Why nothing can be written to a mount, or null. */
 export function noWriting(): string | null {
@@ -58,11 +86,13 @@ export interface KillResult {
 /** One run; everything in it follows from `seed`, but for the moment of the kill. */
 export async function killOnce(sandbox: Sandbox, seed: number): Promise<KillResult> {
   const random = new Random(seed);
-  const kind = random.pick(KILL_IMAGES);
+  const kind = random.pick(TURNS[seed % TURNS.length]!);
   const path = sandbox.path(`kill${seed}.qcow2`);
   const before = makeCrashImage(path, kind);
   const target = sandbox.folder(`kill${seed}`);
-  const daemon = sandbox.startCli([path, target, '--foreground', '-o', 'rw']);
+  const isLuks = kind.options.includes(LUKS);
+  const key = isLuks ? [...SECRET, '-o', 'key-secret=s'] : [];
+  const daemon = sandbox.startCli([path, target, '--foreground', '-o', 'rw', ...key]);
   let ended = false;
   void daemon.ended().then(() => {
     ended = true;
@@ -71,8 +101,9 @@ export async function killOnce(sandbox: Sandbox, seed: number): Promise<KillResu
   await until(() => ended || existsSync(file), `${file} is there`);
   if (ended) throw new Error(`the daemon ended: ${daemon.stderr}`);
   const direct = random.pick(['direct', 'buffered']);
-  const words = [WRITER, file, `${target}/kill${seed}.snapshots`, String(kind.size)];
-  words.push(String(seed), direct);
+  const hasSnapshots = (kind.format ?? 'qcow2') === 'qcow2';
+  const snapshots = hasSnapshots ? `${target}/kill${seed}.snapshots` : '';
+  const words = [WRITER, file, snapshots, String(kind.size), String(seed), direct];
   const writer = sandbox.start(process.execPath, words);
   await until(() => writer.stdout.includes('write'), 'the first write');
   await new Promise((done) => setTimeout(done, random.below(LONGEST_MS)));
@@ -85,7 +116,13 @@ export async function killOnce(sandbox: Sandbox, seed: number): Promise<KillResu
   const { notes, writes, flushes } = notesOf(writer.stdout, before);
   const fault = await checkImage(path, new Expectation(before, notes), true);
   return {
-    image: `${kind.content}, ${kind.options.join(', ')}, ${kind.bitmaps ? 'bitmaps, ' : ''}${direct}`,
+    image: [
+      kind.content,
+      ...(hasSnapshots ? [] : [kind.format!]),
+      ...(isLuks ? ['LUKS', ...kind.options.slice(1)] : kind.options),
+      ...(kind.bitmaps === true ? ['bitmaps'] : []),
+      direct,
+    ].join(', '),
     writes,
     flushes,
     snapshots: writer.stdout.split('\nsnapshot ').length - 1,

@@ -1,6 +1,6 @@
 /**
  * Writes to the disk of a mount until that fails: `node kill-writer.js FILE SNAPSHOTS SECTORS SEED
- * DIRECT`. SNAPSHOTS: the folder of the disk's snapshots. Says on stdout what it does, each before it
+ * DIRECT`. SNAPSHOTS: the folder of the disk's snapshots; empty where it can have none. Says on stdout what it does, each before it
  * is begun: `write FIRST COUNT GENERATION`, `snapshot NAME`, `delete NAME`; and `certain` after each
  * fsync.
  */
@@ -62,7 +62,7 @@ function step(generation: number): void {
   const first = random.below(size - count + 1);
   const what = random.below(50);
   if (what === 0) discard(first, count);
-  else if (what === 1 && snapshots.length < 5) takeSnapshot(`s${generation}`);
+  else if (what === 1 && folder !== '' && snapshots.length < 5) takeSnapshot(`s${generation}`);
   else if (what === 2 && snapshots.length > 0) deleteSnapshot();
   else write(first, count, generation);
   if (random.chance(0.2)) makeCertain();

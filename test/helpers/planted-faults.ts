@@ -27,6 +27,15 @@ function withoutFlushes({ initial, operations }: Recording): Planted {
   return { recording: { initial, operations: left }, moved: new Set(left) };
 }
 
+/** Only what somebody is told of is flushed: nothing waits for anything before. */
+function withoutOrder({ initial, operations }: Recording): Planted {
+  const left = operations.filter(({ kind }, index) => {
+    const next = operations[index + 1];
+    return kind !== 'flush' || (next !== undefined && acknowledges(next));
+  });
+  return { recording: { initial, operations: left }, moved: new Set(left) };
+}
+
 /** Writes of a role never happen. */
 function withoutWrites(role: Role): PlantedFault['plant'] {
   return (recording) => {
@@ -89,6 +98,8 @@ function splitAtFlushes(operations: readonly Operation[]): Operation[][] {
 
 export const PLANTED_FAULTS: readonly PlantedFault[] = [
   { name: 'no flush at all', workloads: ['growth/v3/4k'], plant: withoutFlushes },
+  { name: 'no order in QED', workloads: ['cow-backing/qed/4k'], plant: withoutOrder },
+  { name: 'no order in qcow', workloads: ['cow-backing/qcow'], plant: withoutOrder },
   {
     name: 'data after the L2 entry',
     workloads: ['growth/v3/4k', 'cow-backing/v3/4k'],

@@ -50,6 +50,7 @@ function settingsOf(spec: ImageSpec, flags: OpenFlags) {
       'aio=native was specified, but it requires cache.direct=on, which was not specified.',
     );
   }
+  if (spec.copyOnRead === true && readOnly) throw refused('Block node is read-only');
   if (flags.copyOnRead && readOnly) throw refused("Can't use copy-on-read on read-only device");
   if (forceShare && !readOnly) {
     throw refused('force-share=on can only be used with read-only images');
@@ -76,7 +77,9 @@ export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<Io
   const guessedRaw =
     spec.format === undefined && !readOnly && disk.description.layers[0].format === 'raw';
   const requests = new DiskRequests(disk, {
-    copyOnRead: flags.copyOnRead,
+    copyOnRead: flags.copyOnRead || spec.copyOnRead === true,
+    faults: spec.requestFaults,
+    zeroUnit: spec.zeroUnit,
     detectZeroes,
     discards: discard === 'unmap',
     guessedRaw,

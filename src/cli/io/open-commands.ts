@@ -4,7 +4,8 @@ import type { ImageSpec } from '../../image/spec.js';
 import { OPEN_OPTIONS } from '../command-options.js';
 import type { Arguments, Option } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
-import { parseImageName, parseImageOptions } from '../image-words.js';
+import { faultyName } from '../fault-options.js';
+import { FAULTY, parseImageName, parseImageOptions } from '../image-words.js';
 import { parseKeyValues } from '../key-values.js';
 import { letters } from './arguments.js';
 import { ANY, type ImageCommand, type PlainCommand } from './command.js';
@@ -77,14 +78,22 @@ function specOf(name: string | undefined, words: string | undefined): ImageSpec 
   if (keys.includes('file.filename')) {
     throw invalid("Can't specify 'file' and 'filename' options at the same time");
   }
-  const path = parseImageName(name).path.replaceAll(',', ',,');
-  const whole = `file.filename=${path},${words}`;
+  const path = nameOfFile(name).replaceAll(',', ',,');
+  const isFaulty = parseKeyValues(words).some(
+    ([key, value]) => key === 'driver' && value === FAULTY,
+  );
+  const whole = `${isFaulty ? 'filename' : 'file.filename'}=${path},${words}`;
   try {
     return { ...parseImageOptions(whole), filename: name };
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     throw new ImageError(error.kind, error.code, withoutName(error.message, whole), error.context);
   }
+}
+
+/** What options say that they stand on: a name with faults on purpose stays one. */
+function nameOfFile(name: string): string {
+  return faultyName(name) === undefined ? parseImageName(name).path : name;
 }
 
 export const CLOSE: ImageCommand = {

@@ -8,7 +8,10 @@ import { EXTENT } from '../extent.js';
 import { defineFormat, type FormatSource } from '../format.js';
 import { ClusterDecompressor } from '../qcow2/compression.js';
 import { COMPRESSION_TYPE } from '../qcow2/layout.js';
+import type { MutableStorage } from '../../storage/storage.js';
+import { IoBuffer } from '../../sys/io-buffer.js';
 import { TableSlices } from '../table-slices.js';
+import { isZero } from '../zeroes.js';
 import {
   COMPRESSED,
   compressedLength,
@@ -20,6 +23,9 @@ import {
   readHeader,
 } from './header.js';
 import { Qcow1Writer } from './writer.js';
+
+/** Bytes of the L1 table that are looked at at once. */
+const CHUNK_SIZE = 1 << 20;
 
 interface Layout {
   readonly header: Qcow1Header;
@@ -52,16 +58,34 @@ export const QCOW1 = defineFormat<Layout>({
     });
   },
   prepare: (storage, parts) => {
-    // Nothing new may come to where its table would lie.
-    const { l1TableOffset } = parts.layout.header;
-    const end = l1TableOffset + l1BytesOf(parts.layout.header);
-    if (storage.size() < end) storage.truncate(end);
+    completeL1(storage, parts.layout.header);
     return parts;
   },
   writer: ({ header, key }, target) =>
     new Qcow1Writer(header, key === null ? null : sectorCipher(key), target),
   magic: MAGIC,
 });
+
+/**
+ * Nothing new may come to where the L1 table would lie: a file that lacks its end gets it. Throws EIO where that is
+ * of no image that was only just made, but of one that was cut, or says to be larger than it is.
+ */
+function completeL1(storage: MutableStorage, header: Qcow1Header): void {
+  const { l1TableOffset } = header;
+  const [size, end] = [storage.size(), l1TableOffset + l1BytesOf(header)];
+  if (size >= end) return;
+  const chunk = new IoBuffer(CHUNK_SIZE);
+  let isEmpty = size >= l1TableOffset;
+  for (let at = l1TableOffset; at < size && isEmpty; at += chunk.length) {
+    const n = storage.read(chunk, 0, Math.min(chunk.length, size - at), at);
+    isEmpty = isZero(chunk, 0, n);
+  }
+  if (isEmpty) storage.truncate(end);
+  else {
+    const message = `${storage.name}: the L1 table lies behind the end of the file`;
+    throw new ImageError('corrupt', 'EIO', message, { path: storage.name, offset: size });
+  }
+}
 
 function finder(header: Qcow1Header, { storage, cache, file }: FormatSource): FindBlock {
   const { l1TableOffset, l2Entries } = header;

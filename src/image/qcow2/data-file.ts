@@ -11,6 +11,7 @@
  */
 import { ERRNO, errnoOf } from '../../errors.js';
 import type { ImageState } from '../../shared/image-state.js';
+import type { Faults } from '../../storage/faults.js';
 import type { MutableStorage } from '../../storage/storage.js';
 import type { IoBuffer } from '../../sys/io-buffer.js';
 
@@ -30,6 +31,10 @@ export class DataFile {
 
   get name(): string {
     return this.#storage.name;
+  }
+
+  get faults(): Faults | undefined {
+    return this.#storage.faults;
   }
 
   write(source: IoBuffer, at: number, length: number, offset: number): void {

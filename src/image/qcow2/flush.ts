@@ -17,6 +17,7 @@
  */
 import type { ImageLock } from '../../shared/image-lock.js';
 import { RANK, type Rank } from '../../shared/slice-cache.js';
+import type { FaultEvent } from '../../storage/faults.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import { refuseAfterFailure } from '../sticky-flush.js';
 import type { Allocator } from './allocator.js';
@@ -149,6 +150,7 @@ export class Flusher {
     if (!this.#isDirty(rank)) return false;
     const { cache, geometry, storage } = this.#tables;
     const { sliceSize } = geometry;
+    storage.faults?.happens(EVENTS[rank]);
     cache.writeBack(rank, (_file, offset, bytes) => {
       this.#scratch.bytes.set(bytes.subarray(0, sliceSize));
       this.#scratch.bytes.swap64();
@@ -163,4 +165,11 @@ export class Flusher {
   }
 }
 
+/** What writing slices back is called for who fails on purpose. */
+const EVENTS: Readonly<Record<Rank, FaultEvent>> = {
+  [RANK.REFCOUNT_BLOCK]: 'refblock_update',
+  [RANK.REFCOUNT_TABLE]: 'reftable_update',
+  [RANK.L2]: 'l2_update',
+  [RANK.L1]: 'l1_update',
+};
 const RANKS = Object.values(RANK);

@@ -49,7 +49,9 @@ export class GuestData {
 
   #put(source: IoBuffer, at: number, length: number, host: number): void {
     const { data, storage, state } = this.#tables;
-    (data ?? storage).write(source, at, length, host);
+    const file = data ?? storage;
+    file.faults?.happens('write_aio');
+    file.write(source, at, length, host);
     // Only now: a flush that began before the bytes were there must not count them in.
     state.unflushed = true;
   }

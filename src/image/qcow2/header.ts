@@ -75,7 +75,7 @@ export function readHeader(storage: Storage, use: HeaderUse = 'use'): Qcow2Heade
     fixed.headerLength > COMPRESSION_TYPE_OFFSET ? view.getUint8(COMPRESSION_TYPE_OFFSET) : 0;
   checkCompressionType(fixed, compressionType);
   checkTables(fixed, geometry, use);
-  checkDataFile(fixed, extensions);
+  checkDataFile(fixed);
   return {
     ...fixed,
     geometry,
@@ -238,11 +238,8 @@ export function checkTable(
   }
 }
 
-function checkDataFile(fixed: FixedFields, extensions: Extensions): void {
+function checkDataFile(fixed: FixedFields): void {
   const external = hasBit(fixed.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
-  if (external && (extensions.dataFile === null || extensions.dataFile === '')) {
-    throw invalid("'data-file' is required for this image");
-  }
   if (!external && hasBit(fixed.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW)) {
     throw invalid('data-file-raw is set, but the image has no external data file');
   }

@@ -1,4 +1,5 @@
 /** A qcow2 image that is open for writing, in one thread: the locks, and who does what behind them. */
+import { alignDown, alignUp } from '../../codec/bits.js';
 import { ERRNO, errnoOf, ImageError, isExpected } from '../../errors.js';
 import type { ImageLock } from '../../shared/image-lock.js';
 import type { ImageState } from '../../shared/image-state.js';
@@ -262,9 +263,16 @@ export class Qcow2Writer implements ImageWriter {
 
   discardClusters(offset: number, length: number): void {
     this.#change(offset, length, () => {
-      if (this.#tables.data?.raw === true) this.#zeroer.zero(offset, length, false);
-      else this.#marker.discard(offset, length);
+      if (this.#tables.data?.raw !== true) this.#marker.discard(offset, length);
+      else this.#zeroWholeClusters(offset, offset + length);
     });
+  }
+
+  #zeroWholeClusters(offset: number, end: number): void {
+    const { clusterSize } = this.#input.header.geometry;
+    const from = alignUp(offset, clusterSize);
+    const to = end === this.#state.size ? end : alignDown(end, clusterSize);
+    if (to > from) this.#zeroer.zero(from, to - from, false);
   }
 
   preallocate(offset: number, length: number): void {

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import type { ErrnoName } from '#src/errors.js';
 import { readHeader } from '#src/image/qcow2/header.js';
-import { EXTENSION_TYPE, HEADER } from '#src/image/qcow2/layout.js';
+import { HEADER } from '#src/image/qcow2/layout.js';
 import { MemoryStorage } from '#src/storage/memory.js';
 import { expectImageError } from '../../helpers/errors.js';
 import { buildImage } from '../../helpers/image-builder.js';
@@ -197,21 +197,6 @@ const REFUSED: [what: string, spec: Partial<ImageSpec>, code: ErrnoName, message
   ['a size of 2^53', { header: { size: 2 ** 53 } }, 'EFBIG', /too big \(9007199254740992/],
   ['a size of 2^63', { header: { size: 2 ** 63 } }, 'EFBIG', /too big/],
   ['encryption method 3', { header: { cryptMethod: 3 } }, 'EINVAL', /encryption method 3/],
-  [
-    'a data file without a name',
-    { header: { incompatibleFeatures: 4n } },
-    'EINVAL',
-    /'data-file' is required/,
-  ],
-  [
-    'a data file with an empty name',
-    {
-      header: { incompatibleFeatures: 4n },
-      extensions: [{ type: EXTENSION_TYPE.DATA_FILE, data: new Uint8Array() }],
-    },
-    'EINVAL',
-    /'data-file' is required/,
-  ],
   [
     'a raw data file without a data file',
     { header: { autoclearFeatures: 2n } },
