@@ -1,6 +1,6 @@
 /**
- * Makes dist/, what the package holds: the program, its threads, its manual pages. Packages of npm's that run
- * anywhere are bundled (and are devDependencies); optionalDependencies stay outside.
+ * Makes dist/, what the package holds: the program, its threads, its manual pages, the library. Packages of npm's that run
+ * anywhere are bundled (and are devDependencies); optional and peer dependencies stay outside.
  */
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,6 +10,7 @@ import { build } from 'esbuild';
 const root = dirname(import.meta.dirname ?? dirname(new URL(import.meta.url).pathname));
 const dist = join(root, 'dist');
 const MAIN = 'cli/main';
+const LIBRARY = 'index';
 const PAGES = { 'qcow2fs.1': 'qcow2fs', 'mount.qcow2fs.8': 'mount.qcow2fs' };
 
 /** Compiled into a bundled package, whose own licence does not tell it. */
@@ -36,14 +37,14 @@ function threadEntries() {
   return [...new Set(named)];
 }
 
-const entries = [MAIN, ...threadEntries()];
+const entries = [MAIN, LIBRARY, ...threadEntries()];
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const { metafile } = await build({
   absWorkingDir: root,
   entryPoints: entries.map((name) => ({ in: `src/${name}.ts`, out: name })),
   outdir: 'dist',
   chunkNames: 'chunks/[name]-[hash]',
-  external: Object.keys(manifest.optionalDependencies),
+  external: Object.keys({ ...manifest.optionalDependencies, ...manifest.peerDependencies }),
   bundle: true,
   splitting: true,
   format: 'esm',
@@ -79,6 +80,23 @@ function write(name, text) {
   written.add(name);
 }
 
+/** Declarations of the library's interface, with all that they name; none may name what is not promised. */
+function writeTypes(name, from) {
+  if (name !== LIBRARY && !name.startsWith('lib/'))
+    throw new Error(`${from} names types of ${name}`);
+  if (written.has(`${name}.d.ts`)) return;
+  const text = readFileSync(join(root, 'build', `${name}.d.ts`), 'utf8');
+  write(`${name}.d.ts`, text);
+  for (const [, path] of text.matchAll(/^(?:import|export)\b.*from '([^']*)'/gm)) {
+    if (!path.startsWith('.')) throw new Error(`${name} names types of '${path}'`);
+    writeTypes(join(dirname(name), path).replace(/\.js$/, ''), name);
+  }
+}
+
+writeTypes(LIBRARY);
+if (readFileSync(join(dist, `${LIBRARY}.js`), 'utf8').includes('import.meta.url')) {
+  throw new Error('dist/index.js names files: they are found from a folder of dist/ alone');
+}
 write('LICENCES.txt', licences());
 for (const [name, page] of Object.entries(PAGES)) {
   const main = join(dist, `${MAIN}.js`);

@@ -64,12 +64,14 @@ export function invalid(message: string, hint?: string): ImageError {
 
 /** A system call failed. The message holds the call, its object and the errno's name. */
 export class SysError extends Error {
+  readonly code: string;
   readonly errno: number;
   readonly syscall: string;
 
   constructor(syscall: string, errno: number, detail = '') {
     super(`${syscall}${detail === '' ? '' : ` ${detail}`}: ${errnoName(errno)}`);
     this.name = 'SysError';
+    this.code = errnoName(errno);
     this.errno = errno;
     this.syscall = syscall;
   }

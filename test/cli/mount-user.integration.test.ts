@@ -1,96 +1,17 @@
 /** Mounts of ordinary users: through fusermount3, for themselves alone or for others too. */
-import { chmodSync, chownSync, readlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
-import { processIds } from '#src/sys/process.js';
 import {
   CLI,
   lacking,
   noMounts,
-  type Outcome,
-  type Running,
-  type Sandbox,
   skipSuite,
   unreadableBuild,
   until,
   useSandbox,
 } from '../helpers/mount.js';
 import { createImage, MIB, oracle, qemuIo } from '../helpers/mount-images.js';
-
-// fusermount3 refuses users without a name: these two are in the passwd file of every Linux.
-/** nobody */
-const ALICE = 65534;
-/** daemon */
-const BOB = 1;
-const ROOT = 0;
-
-/**
- * A mount namespace with a /dev/fuse and an /etc/fuse.conf of its own: fusermount3 opens the device
- * with the user's rights, and not every machine grants them. Whatever is mounted in it is gone with
- * its last process.
- */
-class UserSpace {
-  readonly #sandbox: Sandbox;
-  readonly #holder: Running;
-
-  private constructor(sandbox: Sandbox, holder: Running) {
-    this.#sandbox = sandbox;
-    this.#holder = holder;
-  }
-
-  static async make(sandbox: Sandbox, configuration: string): Promise<UserSpace> {
-    const file = sandbox.path('fuse.conf');
-    writeFileSync(file, configuration);
-    const script = [
-      'set -e',
-      'mount -t tmpfs -o mode=755 qcow2fs-test /dev/shm',
-      'mknod -m 666 /dev/shm/fuse c 10 229',
-      'mount --bind /dev/shm/fuse /dev/fuse',
-      'mount --bind "$0" /etc/fuse.conf',
-      'echo made',
-      'exec sleep 1000',
-    ].join('\n');
-    const holder = sandbox.start('unshare', ['--mount', 'sh', '-c', script, file]);
-    await until(() => holder.stdout !== '' || holder.child.exitCode !== null, 'the namespace');
-    if (holder.stdout === '') throw new Error(`no namespace: ${holder.stderr}`);
-    return new UserSpace(sandbox, holder);
-  }
-
-  run(user: number, command: string, ...words: string[]): Promise<Outcome> {
-    return this.#sandbox.run('nsenter', this.#words(user, command, words));
-  }
-
-  start(user: number, command: string, ...words: string[]): Running {
-    return this.#sandbox.start('nsenter', this.#words(user, command, words));
-  }
-
-  cli(user: number, ...words: string[]): Promise<Outcome> {
-    return this.run(user, process.execPath, CLI, ...words);
-  }
-
-  #words(user: number, command: string, words: readonly string[]): string[] {
-    const become = ['setpriv', `--reuid=${user}`, `--regid=${user}`, '--clear-groups', '--'];
-    return [`--mount=/proc/${this.#holder.pid}/ns/mnt`, '--', ...become, command, ...words];
-  }
-
-  /** Ends every process in the namespace. */
-  close(): void {
-    const own = namespaceOf(this.#holder.pid);
-    if (own === undefined || own === namespaceOf(process.pid)) return;
-    for (const pid of processIds()) {
-      if (namespaceOf(pid) === own) process.kill(pid, 'SIGKILL');
-    }
-  }
-}
-
-function namespaceOf(pid: number): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/mnt`);
-  } catch {
-    return undefined;
-  }
-}
-
-const TOOLS = ['fusermount3', 'unshare', 'nsenter', 'setpriv'];
+import { ALICE, BOB, ROOT, TOOLS, UserSpace } from '../helpers/user-space.js';
 
 describe("an ordinary user's mount", () => {
   skipSuite(() => noMounts() ?? lacking(...TOOLS) ?? unreadableBuild());
@@ -101,7 +22,7 @@ describe("an ordinary user's mount", () => {
   let truth: string;
 
   async function begin(configuration = ''): Promise<UserSpace> {
-    space = await UserSpace.make(box(), configuration);
+    space = await UserSpace.make(box(), { configuration });
     image = await createImage(box(), 'vm.qcow2', 4 * MIB);
     await qemuIo(box(), image, ['write -P 1 0 1M', 'write -P 2 3000k 5000']);
     truth = await oracle(box(), image);
