@@ -165,7 +165,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'map',
     usage:
       'map [-f FMT | --image-opts] [--output=human|json] [--start-offset=OFFSET] ' +
-      '[--max-length=SIZE] [--object OBJECT] [-U] FILE',
+      '[--max-length=SIZE] [--draw | --html=FILE] [--object OBJECT] [-U] FILE',
     options: OPTIONS.map,
     image: true,
     summary: 'show where the parts of a disk lie in files, as qemu-img map does',
