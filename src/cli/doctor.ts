@@ -11,12 +11,14 @@ import {
   statSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
-import { describeError, errnoName, errnoOf, isExpected } from '../errors.js';
-import { HELPER_PATH } from '../fuse/device.js';
+import { join } from 'node:path';
+import { describeError, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
+import { OLD_HELPER } from '../fuse/device.js';
+import { findFuseNative, hasFuseNative } from '../fuse/native/binding.js';
 import { O_TMPFILE } from '../sys/file.js';
 import { strerror } from '../sys/libc.js';
 import { isLockedByOthers, lockByte, unlockByte } from '../sys/locks.js';
+import { findProgram, isExecutable } from './find-program.js';
 import { HELPER_FOLDER, HELPER_NAMES } from './mount-helper.js';
 
 /** `optional`: what is missing there, images can be mounted without. */
@@ -50,6 +52,7 @@ export function examineMachine(): Finding[] {
     ...(root ? [] : [allowOther()]),
     helpers(),
     loops(),
+    fuseNative(),
     space(),
     log(),
   ];
@@ -117,14 +120,13 @@ function capability(): Finding {
 
 function fusermount(): Finding {
   const name = 'fusermount3';
-  const folders = `${process.env.PATH ?? ''}${delimiter}${HELPER_PATH}`.split(delimiter);
-  const path = folders
-    .filter(Boolean)
-    .map((folder) => join(folder, name))
-    .find(isExecutable);
+  const path = findProgram(name);
   if (path === undefined) {
     const remedy = 'install the package fuse3; or mount as root';
-    return lacks(name, 'missing', 'it is not installed', remedy);
+    if (findProgram(OLD_HELPER) === undefined || !hasFuseNative()) {
+      return lacks(name, 'missing', 'it is not installed', remedy);
+    }
+    return lacks(name, 'optional', 'it is not installed: mounts go through fuse-native', remedy);
   }
   const { mode, uid } = statSync(path);
   if ((mode & SETUID) === 0 || uid !== 0) {
@@ -136,6 +138,19 @@ function fusermount(): Finding {
     return lacks(name, 'missing', `${path}: new privileges are forbidden here`, remedy);
   }
   return ok(name, path);
+}
+
+/** The other transport, which few need. */
+function fuseNative(): Finding {
+  const name = 'fuse-native';
+  try {
+    findFuseNative();
+    return ok(name, 'transport=fuse-native is there, too');
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const found = `no transport=fuse-native: ${error.message}`;
+    return lacks(name, 'optional', found, error.context.limit ?? '');
+  }
 }
 
 function userName(): Finding {
@@ -248,15 +263,6 @@ function log(): Finding {
   if (existsSync('/dev/log')) return ok(name, '/dev/log takes messages of mounts');
   const remedy = "mount with 'log=FILE', or install journald, rsyslog or the like";
   return lacks(name, 'optional', 'no /dev/log: messages of mounts go nowhere', remedy);
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function linesOf(path: string): string[] {

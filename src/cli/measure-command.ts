@@ -8,9 +8,11 @@ import {
   parseOptions,
 } from '../image/create-options.js';
 import { ImageError, invalid } from '../errors.js';
-import { type Measure, measure } from '../tools/measure.js';
+import { type Measure, measureSteps } from '../tools/measure.js';
 import type { OpenDisk } from '../tools/open-disk.js';
+import { advancing } from '../tools/progress.js';
 import { OPTIONS } from './command-options.js';
+import { commandProgress } from './command-progress.js';
 import { openTold } from './open-told.js';
 import { type Arguments, getopt } from './getopt.js';
 import { imageSpec, keysOf, outputFormat } from './image-options.js';
@@ -29,12 +31,15 @@ export async function runMeasureCommand(words: string[]): Promise<Outcome> {
   const output = outputFormat(args);
   const format = args.last('O') ?? 'raw';
   const source = await sourceOf(args, sizes.at(-1));
+  const progress = commandProgress(args, true);
   try {
     const values = targetValues(format, pairs);
-    const result = measure({ format, values, source, snapshot: choices.at(-1), keys });
+    const request = { format, values, source, snapshot: choices.at(-1), keys };
+    const result = await advancing(measureSteps(request), progress);
     process.stdout.write(output === 'json' ? jsonMeasure(result) : humanMeasure(result));
     return { status: 0 };
   } finally {
+    progress.finish();
     if (typeof source !== 'bigint') source.abandon();
   }
 }

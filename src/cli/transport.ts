@@ -1,9 +1,8 @@
 /** How a mount speaks with the kernel: by itself, or through the package fuse-native. */
-import { accessSync, constants } from 'node:fs';
-import { delimiter, join } from 'node:path';
-import { HELPER_PATH, OLD_HELPER } from '../fuse/device.js';
+import { OLD_HELPER } from '../fuse/device.js';
 import { hasFuseNative } from '../fuse/native/binding.js';
 import { TRANSPORTS } from './command-options.js';
+import { findProgram } from './find-program.js';
 import { choiceOption, type MountSettings, usage as wrongUse } from './options.js';
 
 export type Transport = 'kernel' | 'fuse-native';
@@ -17,7 +16,7 @@ export interface Means {
 
 const MEANS: Means = {
   isRoot: process.geteuid!() === 0,
-  has: isOnPath,
+  has: (program) => findProgram(program) !== undefined,
   hasFuseNative,
 };
 
@@ -41,16 +40,4 @@ export function chooseTransport(settings: MountSettings, means: Means = MEANS): 
   }
   if (means.isRoot || refused !== undefined || means.has('fusermount3')) return 'kernel';
   return means.has(OLD_HELPER) && means.hasFuseNative() ? 'fuse-native' : 'kernel';
-}
-
-function isOnPath(program: string): boolean {
-  const folders = `${process.env.PATH ?? ''}${delimiter}${HELPER_PATH}`.split(delimiter);
-  return folders.filter(Boolean).some((folder) => {
-    try {
-      accessSync(join(folder, program), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }

@@ -14,11 +14,15 @@ import {
 import { type Geometry, geometryOf } from '../image/qcow2/geometry.js';
 import { BITMAP_DIRECTORY_ENTRY, LIMIT } from '../image/qcow2/layout.js';
 import { SECTOR_SIZE } from '../image/extent.js';
+import type { Steps } from '../image/steps.js';
 import { preallocationNamed } from '../image/writer.js';
 import { blockStatus, type MappedDisk } from './block-status.js';
 import type { OpenDisk } from './open-disk.js';
 import { encryptionOf } from './qcow2-options.js';
 import { chosenSnapshot, type SnapshotChoice } from './snapshot-choice.js';
+
+/** Bytes whose map is walked at once; a multiple of every cluster's size. */
+const WINDOW_SIZE = 1 << 30;
 
 /** Bytes of the file. */
 export interface Measure {
@@ -41,8 +45,14 @@ export interface MeasureRequest {
   readonly keys: KeyRing;
 }
 
-/** Throws an ImageError in QEMU's words. */
-export function measure({ format, values, source, snapshot, keys }: MeasureRequest): Measure {
+/** Throws an ImageError in QEMU's words. A source's whole map is walked. */
+export function* measureSteps({
+  format,
+  values,
+  source,
+  snapshot,
+  keys,
+}: MeasureRequest): Steps<Measure> {
   if (format !== 'qcow2' && format !== 'raw' && isCreatable(format)) {
     throw new ImageError(
       'unsupported',
@@ -55,7 +65,7 @@ export function measure({ format, values, source, snapshot, keys }: MeasureReque
     const size = alignUpExact(content.size, SECTOR_SIZE);
     return { required: size, fullyAllocated: size };
   }
-  return measureQcow2(values, content, keys);
+  return yield* measureQcow2(values, content, keys);
 }
 
 /** What is to be stored. */
@@ -84,7 +94,7 @@ function contentOf(source: OpenDisk | bigint, snapshot: SnapshotChoice | undefin
   };
 }
 
-function measureQcow2(values: OptionValues, content: Content, keys: KeyRing): Measure {
+function* measureQcow2(values: OptionValues, content: Content, keys: KeyRing): Steps<Measure> {
   const { geometry, preallocation, cryptoSize } = measuredOptions(values, keys);
   const { clusterSize } = geometry;
   // Whole clusters are exact far beyond 2^53: as far as tables go.
@@ -99,7 +109,7 @@ function measureQcow2(values: OptionValues, content: Content, keys: KeyRing): Me
   const stored =
     whole || (content.disk !== null && values.has('backing_file'))
       ? size
-      : storedBytes(content, clusterSize);
+      : yield* storedBytes(content, clusterSize);
   // As QEMU: what counts its clusters is not counted.
   const crypto = alignUp(cryptoSize, clusterSize);
   const fullyAllocated = size + metadataSize(geometry, size) + crypto;
@@ -149,19 +159,23 @@ function cryptoSizeOf(values: OptionValues, keys: KeyRing): number {
 }
 
 /** Bytes of the clusters of which a part is data. */
-function storedBytes({ disk, size }: Content, clusterSize: number): number {
+function* storedBytes({ disk, size }: Content, clusterSize: number): Steps<number> {
   if (disk === null) return 0;
   const end = Math.min(disk.disk.size, Number(size));
   let stored = 0;
   /** Clusters before this place are counted. */
   let counted = 0;
-  for (const { start, length, zero, data } of blockStatus(disk, 0, end)) {
-    if (zero || !data) continue;
-    const from = Math.max(counted, start - (start % clusterSize));
-    const to = alignUp(start + length, clusterSize);
-    if (to <= from) continue;
-    stored += to - from;
-    counted = to;
+  for (let done = 0; done < end; done += WINDOW_SIZE) {
+    yield done / end;
+    const stop = Math.min(end, done + WINDOW_SIZE);
+    for (const { start, length, zero, data } of blockStatus(disk, done, stop)) {
+      if (zero || !data) continue;
+      const from = Math.max(counted, start - (start % clusterSize));
+      const to = alignUp(start + length, clusterSize);
+      if (to <= from) continue;
+      stored += to - from;
+      counted = to;
+    }
   }
   return stored;
 }

@@ -4,6 +4,7 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { CLI, noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
+import { put } from '../helpers/mount-write.js';
 import { AES_OPTIONS } from '../helpers/encrypted.js';
 import { imageWords, SECRET } from '../helpers/image-words.js';
 import { qemuImg, qemuIo, qemuRead } from '../helpers/qemu.js';
@@ -201,5 +202,42 @@ describe('changed.json of a snapshot in a mount', () => {
     writeFileSync(`${mnt}/disk.raw`, Buffer.alloc(512, 7), { flag: 'r+' });
     expect(read()).to.deep.equal([{ start: 0, length: 64 * KIB, zero: false }, ...known]);
     await sandbox().unmount(mnt);
+  });
+
+  it('tells all that differs by the bytes, whatever was written', async () => {
+    const random = new Random(SEED);
+    const path = sandbox().path('disk.qcow2');
+    const size = 3 * KIB * KIB;
+    const options = random.pick(['cluster_size=4k', 'extended_l2=on', 'compat=0.10']);
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', options, path, `${size}`);
+    qemuIo(path, 'write -P 1 0 2M', ...randomWrites(random, 4, size));
+    const names = ['a', 'b'];
+    for (const name of names) {
+      qemuImg('snapshot', '-c', name, path);
+      qemuIo(path, ...randomWrites(random, 5, size));
+    }
+    const mnt = await sandbox().mount(path, { options: ['-o', 'rw'] });
+    for (let round = 0; round < 3; round++) {
+      for (const name of names) {
+        const snapshot = `${mnt}/disk.snapshots/${name}`;
+        const told = JSON.parse(readFileSync(`${snapshot}.changed.json`, 'utf8')) as Extent[];
+        const [old, now] = [readFileSync(`${snapshot}.raw`), readFileSync(`${mnt}/disk.raw`)];
+        const where = `${options}, ${name}, round ${round}`;
+        const has = new Set(sectorsOf(told));
+        expect(
+          sectors(old, now).filter((sector) => !has.has(sector)),
+          where,
+        ).to.deep.equal([]);
+        for (const { start, length, zero } of told) {
+          const isZero = now.subarray(start, start + length).every((byte) => byte === 0);
+          expect(!zero || isZero, where).to.equal(true);
+        }
+      }
+      for (let n = 0; n < 3; n++) {
+        const length = SECTOR * (1 + random.below(200));
+        const at = SECTOR * random.below((size - length) / SECTOR);
+        put(`${mnt}/disk.raw`, at, Buffer.alloc(length, random.below(3)));
+      }
+    }
   });
 });

@@ -154,19 +154,21 @@ describe('a mount through fuse-native', () => {
       symlinkSync(join(ROOT, 'node_modules', name), box().path('node_modules', name));
     }
     const mnt = box().folder();
-    const run = () => {
-      const words = [join(place, 'dist/cli/main.js'), image, mnt, ...box().transport];
-      return box().run(process.execPath, words);
-    };
-    expect((await run()).stderr).to.include(
+    const program = join(place, 'dist/cli/main.js');
+    const run = (...words: string[]) => box().run(process.execPath, [program, ...words]);
+    const mount = () => run(image, mnt, ...box().transport);
+    expect((await mount()).stderr).to.include(
       'the package fuse-native is not installed (npm install -g --ignore-scripts fuse-native@2.2.6)',
+    );
+    expect((await run('doctor')).stdout).to.match(
+      /^optional +fuse-native .*is not installed\n +-> npm install -g --ignore-scripts fuse-native@/m,
     );
     const other = box().path('node_modules', 'fuse-native');
     mkdirSync(other);
     writeFileSync(join(other, 'package.json'), '{"version":"2.1.0"}');
-    expect((await run()).stderr).to.include('the package fuse-native is of version 2.1.0');
+    expect((await mount()).stderr).to.include('the package fuse-native is of version 2.1.0');
     cpSync(join(ROOT, 'node_modules/fuse-native'), other, { recursive: true });
-    expect(await run()).to.deep.equal({ status: 0, stdout: '', stderr: WARNING });
+    expect(await mount()).to.deep.equal({ status: 0, stdout: '', stderr: WARNING });
     await expectSame(box(), `${mnt}/disk.raw`, truth);
     const [server] = box().mounts();
     expect(server).to.include({ type: 'fuse.qcow2fs' });

@@ -45,14 +45,7 @@ const required = createRequire(import.meta.url);
 
 /** Throws an ImageError that says how to get what is missing. */
 export function loadFuseNative(): NativeFuse {
-  const folder = findPackage();
-  const prebuilt = join(folder, 'prebuilds', `linux-${process.arch}`);
-  if (!existsSync(prebuilt)) {
-    const message = `the package ${NAME} has no binary for linux-${process.arch}`;
-    throw new ImageError('unsupported', 'ENOEXEC', message, {
-      limit: 'transport=kernel needs none',
-    });
-  }
+  const prebuilt = findFuseNative();
   try {
     // Found by its name from then on, where the system has none, or another.
     loadLibrary(join(prebuilt, 'libfuse.so'));
@@ -64,10 +57,19 @@ export function loadFuseNative(): NativeFuse {
   }
 }
 
-/** Whether it would be found; what loading it comes to is not known then. */
+/** The folder of its binaries for this machine; what loading them comes to is not known then. Throws an ImageError. */
+export function findFuseNative(): string {
+  const prebuilt = join(findPackage(), 'prebuilds', `linux-${process.arch}`);
+  if (existsSync(prebuilt)) return prebuilt;
+  const message = `the package ${NAME} has no binary for linux-${process.arch}`;
+  throw new ImageError('unsupported', 'ENOEXEC', message, { limit: 'transport=kernel needs none' });
+}
+
+/** Whether it would be found. */
 export function hasFuseNative(): boolean {
   try {
-    return existsSync(join(findPackage(), 'prebuilds', `linux-${process.arch}`));
+    findFuseNative();
+    return true;
   } catch {
     return false;
   }
