@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 need_commands qemu-img=qemu-utils fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs \
   mksquashfs=squashfs-tools sfdisk=fdisk sgdisk=gdisk mkfs.vfat=dosfstools fio=fio \
   setpriv=util-linux losetup=mount findmnt=util-linux getfattr=attr strace=strace \
-  zsh=zsh fish=fish man=man-db mandoc=mandoc 7z=p7zip-full fuse2fs=fuse2fs
+  zsh=zsh fish=fish man=man-db mandoc=mandoc 7z=p7zip-full fuse2fs=fuse2fs \
+  chromium=chromium
 need_node
 need_build build:dev
 

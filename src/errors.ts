@@ -30,6 +30,8 @@ export interface ErrorContext {
   readonly operation?: string;
   /** What would have been right, in words: printed in parentheses behind the message. */
   readonly limit?: string;
+  /** Another thread has put it into the log. */
+  readonly told?: boolean;
   /** A second line that QEMU's tools print: only where scripts may look for it. */
   readonly hint?: string;
 }

@@ -171,6 +171,8 @@ export const OPTIONS = {
     ...[LONG_FORMAT, IMAGE_OPTS, FORCE_SHARE, OBJECT, OUTPUT],
     valued({ long: 'start-offset', short: 's' }, 'OFFSET', 'from this byte of the disk on'),
     valued({ long: 'max-length', short: 'l' }, 'SIZE', 'so many bytes at most'),
+    { long: 'draw', help: 'draw it, by layers and kinds, in blocks of characters', ours: true },
+    { ...valued({ long: 'html' }, 'FILE', 'draw it on a page for browsers', 'file'), ours: true },
   ],
   measure: [
     ...[FORMAT, IMAGE_OPTS, FORCE_SHARE, OBJECT, OUTPUT, MADE_FORMAT, CREATION, SNAPSHOT],

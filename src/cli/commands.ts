@@ -165,7 +165,7 @@ export const COMMANDS: readonly Command[] = [
     name: 'map',
     usage:
       'map [-f FMT | --image-opts] [--output=human|json] [--start-offset=OFFSET] ' +
-      '[--max-length=SIZE] [--object OBJECT] [-U] FILE',
+      '[--max-length=SIZE] [--draw | --html=FILE] [--object OBJECT] [-U] FILE',
     options: OPTIONS.map,
     image: true,
     summary: 'show where the parts of a disk lie in files, as qemu-img map does',
@@ -183,8 +183,8 @@ export const COMMANDS: readonly Command[] = [
   },
   {
     name: 'mount',
-    usage: '[mount] IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
-    summary: 'mount an image; the word `mount` may be left out',
+    usage: '[mount] IMAGE|FOLDER… MOUNTPOINT [-o OPTION[,OPTION…]]',
+    summary: 'mount an image, or many; the word `mount` may be left out',
     options: OPTIONS.mount,
     run: async (words, usage) => (await import('./mount.js')).runMount(words, usage),
   },

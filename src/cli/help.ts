@@ -13,7 +13,7 @@ export function helpText(): string {
 
 function ourHelp(): string[] {
   return [
-    'Usage: qcow2fs IMAGE MOUNTPOINT [-o OPTION[,OPTION…]]',
+    'Usage: qcow2fs IMAGE|FOLDER… MOUNTPOINT [-o OPTION[,OPTION…]]',
     '',
     'Shows a qcow2 image, and every snapshot in it, as flat raw files. MOUNTPOINT is a folder,',
     'or a regular file, over which the raw disk is then mounted.',

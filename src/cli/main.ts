@@ -3,9 +3,7 @@
 import './progress-signal.js';
 
 // Only now, as all that is imported is loaded before the first line of it runs.
-const { exitNow } = await import('../sys/process.js');
-const { isLoaded } = await import('../sys/libc.js');
-const { problemStatus, run } = await import('./run.js');
+const { exitNow, isLoaded, problemStatus, run } = await import('./run.js');
 
 /** The disk behind our output may be full. Where nobody reads it any more, the work is done all the same. */
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -3,10 +3,9 @@
  * `/sbin/mount.TYPE SOURCE FOLDER [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]`, and umount
  * `/sbin/umount.TYPE FOLDER [-flnrv] [-N NAMESPACE] [-t TYPE]`.
  */
-import { basename } from 'node:path';
 import { getopt } from './getopt.js';
 import { withoutUnknown } from './options.js';
-import { UsageError } from './program.js';
+import { type HelperCommand, UsageError } from './program.js';
 
 /** The links by which they find it: umount(8) goes by the type that the kernel shows, which begins with `fuse.`. */
 export const HELPER_NAMES: readonly string[] = ['mount', 'umount'].flatMap((name) => [
@@ -22,7 +21,7 @@ const VALUES = ['N', 'o', 't'].map((short) => ({ short, value: true as const }))
 
 /** The words of `mount` or `umount` that the helper's words stand for. */
 export interface HelperCall {
-  readonly command: 'mount' | 'umount';
+  readonly command: HelperCommand;
   readonly words: string[];
   /** The words are looked at, and nothing is done. */
   readonly fake: boolean;
@@ -30,11 +29,8 @@ export interface HelperCall {
   readonly told: string;
 }
 
-/** Undefined where the program is called by another name. Throws a UsageError. */
-export function helperCall(words: readonly string[]): HelperCall | undefined {
-  const name = basename(process.argv[1] ?? '');
-  const command = /^(u?mount)\.(?:fuse\.)?qcow2fs$/.exec(name)?.[1];
-  if (command !== 'mount' && command !== 'umount') return undefined;
+/** Throws a UsageError. */
+export function helperCall(command: HelperCommand, words: readonly string[]): HelperCall {
   const args = getopt(words, [...FLAGS, ...VALUES]);
   if (args.has('N')) throw new UsageError("option '-N': other mount namespaces are not entered");
   const told = (done: string): string =>

@@ -3,8 +3,15 @@ import { readlinkSync, realpathSync } from 'node:fs';
 import { resolve, sep } from 'node:path';
 import { describeError, ImageError } from '../errors.js';
 import { isKernelFlag, statTarget } from '../fuse/device.js';
-import { DEFAULT_CACHE_SIZE, defaultWorkers, mountImage } from '../fuse/mount.js';
-import type { KeyRing, KeySources, Secrets } from '../image/crypto/key-ring.js';
+import {
+  DEFAULT_CACHE_SIZE,
+  defaultWorkers,
+  type KernelMountInput,
+  mountImage,
+} from '../fuse/mount.js';
+import { mountMany } from '../fuse/mount-many.js';
+import type { LiveMount, ServedMount } from '../fuse/mounting.js';
+import { KeyRing, type KeySources, type Secrets } from '../image/crypto/key-ring.js';
 import { filesOf, type ImageDescription } from '../image/description.js';
 import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
 import { isDirect } from '../image/write-options.js';
@@ -29,6 +36,7 @@ import {
 } from './options.js';
 import type { Outcome } from './outcome.js';
 import { askBeforehand, mountKeyRing, mountKeys } from './mount-keys.js';
+import { isMany, manySettings, memberOpener, sourcesOf } from './mount-many.js';
 import { forbidPrivileges, mountUser } from './mount-user.js';
 import { takeObjects } from './objects.js';
 import { openOverlaid } from './overlay.js';
@@ -40,7 +48,8 @@ import { parseWords } from './words.js';
 const MAX_ID = 2 ** 32 - 2;
 
 interface MountCommand {
-  readonly image: string;
+  /** Images, or folders that hold some. */
+  readonly sources: readonly [string, ...string[]];
   readonly target: string;
   readonly settings: MountSettings;
   /** Of `--object`. */
@@ -53,11 +62,11 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
   const foreground = command.settings.has('foreground') || command.settings.has('debug');
   if (channel === undefined) {
     // Bad numbers are told by the process that was called, without starting another.
-    const { user } = checkSettings(command.settings);
+    const { user } = checkSettings(command.settings, isMany(command.sources));
     if (user !== undefined) forbidPrivileges(foreground);
   }
   if (channel === undefined && !foreground) {
-    const asked = askBeforehand(keySources(command), openPolicy(command.settings), command.image);
+    const asked = asksBeforehand(command);
     return { status: await spawnDaemon(process.argv.slice(1), asked) };
   }
   const shutdown = watchForEnd((message) => channel?.failed(message, 1));
@@ -73,7 +82,8 @@ export async function runMount(words: string[], usage: string): Promise<Outcome>
 
 /** Throws what is wrong with the words of a mount, as far as that is seen without its image. */
 export function checkMount(words: string[]): void {
-  checkSettings(parseMountCommand(words, '').settings);
+  const { settings, sources } = parseMountCommand(words, '');
+  checkSettings(settings, isMany(sources));
 }
 
 function parseMountCommand(words: string[], usage: string): MountCommand {
@@ -84,6 +94,7 @@ function parseMountCommand(words: string[], usage: string): MountCommand {
     values: ['o', 'object', ...values],
     alias: { f: 'foreground', d: 'debug' },
     operands: ['IMAGE', 'MOUNTPOINT'],
+    more: true,
   };
   const parsed = parseWords(words.map(withOptionalValue), spec, usage);
   const settings = parseMountOptions(parsed.values('o'));
@@ -92,8 +103,17 @@ function parseMountCommand(words: string[], usage: string): MountCommand {
     const value = parsed.values(name).at(-1);
     if (value !== undefined) setOption(settings, name, value);
   }
-  const [image, target] = parsed.operands as [string, string];
-  return { image, target, settings, secrets: takeObjects(parsed.values('object')) };
+  const [first, ...others] = parsed.operands as [string, string, ...string[]];
+  const target = others.pop()!;
+  const secrets = takeObjects(parsed.values('object'));
+  return { sources: [first, ...others], target, settings, secrets };
+}
+
+/** Which of many images is encrypted is known when somebody looks at it: their keys are given, not asked for. */
+function asksBeforehand(command: MountCommand): readonly Uint8Array[] {
+  const { settings, sources } = command;
+  if (isMany(sources)) return [];
+  return askBeforehand(keySources(command), openPolicy(settings), sources[0]);
 }
 
 function keySources({ settings, secrets }: MountCommand): KeySources {
@@ -108,10 +128,11 @@ function withOptionalValue(word: string): string {
 }
 
 /** The settings as numbers; throws what is wrong with them. */
-function checkSettings(settings: MountSettings) {
+function checkSettings(settings: MountSettings, many: boolean) {
   const logFile = textOption(settings, 'log');
   checkWriting(settings);
   return {
+    ...manySettings(settings, many),
     write: {
       cache: choiceOption(settings, 'cache', CACHES),
       discard: choiceOption(settings, 'discard', ['unmap', 'ignore']),
@@ -124,7 +145,7 @@ function checkSettings(settings: MountSettings) {
     },
     cacheSize: sizeOption(settings, 'cache-size', MIN_CACHE_SIZE, 2 ** 32) ?? DEFAULT_CACHE_SIZE,
     workers: integerOption(settings, 'workers', 1, 64) ?? defaultWorkers(),
-    transport: chooseTransport(settings),
+    transport: many ? 'kernel' : chooseTransport(settings),
     user: mountUser(settings),
     logFile: logFile === undefined ? undefined : resolve(logFile),
   };
@@ -180,66 +201,107 @@ async function serveMount(
   channel: DaemonChannel | undefined,
   shutdown: Shutdown,
 ): Promise<Outcome> {
-  const { image: imagePath, target: targetPath, settings } = command;
-  const checked = checkSettings(settings);
-  const { ownership, cacheSize, workers, transport, logFile, write, user } = checked;
-  const path = resolve(imagePath);
-  const overlaid = settings.has('overlay');
-  const image = openAs(settings, path, mountKeyRing(keySources(command), channel?.passphrases));
-  const { writable } = image.description;
-  const { target, isFile } = checkTarget(targetPath, image.description);
+  const { sources, settings } = command;
+  const many = isMany(sources);
+  const { user, logFile, ...checked } = checkSettings(settings, many);
   const trace = settings.has('debug');
   const logging = logOptions(logFile, channel !== undefined, trace);
-  openLog(logging);
-  const native = transport === 'kernel' ? undefined : await import('../fuse/native/mount.js');
-  for (const warning of [...image.warnings, ...(native === undefined ? [] : [native.LIMITS])]) {
-    process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
-    if (logging.target !== 'stderr') log.warning(warning);
-  }
   // Another user's mount stays open to root, who made it.
   const allowRoot =
     settings.has('allow_root') || (user !== undefined && !settings.has('allow_other'));
   const allowOther = settings.has('allow_other') || allowRoot;
-  const mount = native?.mountNative ?? mountImage;
-  const live = await mount({
-    image,
-    target,
-    rootIsFile: isFile,
-    overlaid,
-    write,
-    // An overlay shows the snapshot as its own disk.
-    snapshot: overlaid ? null : findSnapshot(image.description, textOption(settings, 'snapshot')),
-    info: infoJson(image.description.layers[0], imagePath),
-    imageName: imagePath,
-    source: path,
-    ownership,
+  const common = {
+    ...checked,
     device: {
-      readOnly: !writable,
       allowOther,
       defaultPermissions: allowOther || settings.has('default_permissions'),
       kernelFlags: [...settings.keys()].filter(isKernelFlag),
     },
     onlyUser: allowRoot ? (user?.uid ?? process.getuid!()) : undefined,
     user,
-    cacheSize,
-    workers,
     log: logging,
     trace,
-    onMounted: (mount) => shutdown.mounted(mount),
-  });
+    onMounted: (mount: ServedMount) => shutdown.mounted(mount),
+  };
+  const mount = many ? mountAll : mountOne;
+  const { live, source, target } = await mount(command, channel, common);
   if (channel !== undefined && shutdown.stopping()) {
     throw new ImageError('policy', 'EINTR', 'interrupted by a signal while mounting');
   }
   channel?.ready();
-  sdNotify(`READY=1\nSTATUS=${printable(`${path} is served on ${target}`)}`);
+  sdNotify(`READY=1\nSTATUS=${printable(`${source} is served on ${target}`)}`);
   try {
     await live.closed;
     // What libfuse leaves behind would keep the process.
-    return { status: 0, atOnce: native !== undefined };
+    return { status: 0, atOnce: checked.transport !== 'kernel' };
   } catch (error) {
     log.error(describeError(error));
     return { status: 1, atOnce: true };
   }
+}
+
+/** What is the same for one image and for many. */
+type Common = Omit<ReturnType<typeof checkSettings>, 'logFile'> &
+  Pick<KernelMountInput, 'onlyUser' | 'log' | 'trace' | 'onMounted'> & {
+    readonly device: Omit<KernelMountInput['device'], 'readOnly'>;
+  };
+
+interface Mounted {
+  readonly live: LiveMount;
+  readonly source: string;
+  readonly target: string;
+}
+
+async function mountOne(
+  command: MountCommand,
+  channel: DaemonChannel | undefined,
+  common: Common,
+): Promise<Mounted> {
+  const { settings, sources } = command;
+  const [imageName] = sources;
+  const source = resolve(imageName);
+  const overlaid = settings.has('overlay');
+  const image = openAs(settings, source, mountKeyRing(keySources(command), channel?.passphrases));
+  const { target, isFile } = checkTarget(command.target, image.description);
+  openLog(common.log);
+  const native =
+    common.transport === 'kernel' ? undefined : await import('../fuse/native/mount.js');
+  for (const warning of [...image.warnings, ...(native === undefined ? [] : [native.LIMITS])]) {
+    process.stderr.write(`qcow2fs: warning: ${printable(warning)}\n`);
+    if (common.log.target !== 'stderr') log.warning(warning);
+  }
+  const mount = native?.mountNative ?? mountImage;
+  const live = await mount({
+    ...common,
+    ...{ image, imageName, source, target, overlaid, rootIsFile: isFile },
+    // An overlay shows the snapshot as its own disk.
+    snapshot: overlaid ? null : findSnapshot(image.description, textOption(settings, 'snapshot')),
+    info: infoJson(image.description.layers[0], imageName),
+    device: { ...common.device, readOnly: !image.description.writable },
+  });
+  return { live, source, target };
+}
+
+async function mountAll(
+  command: MountCommand,
+  _channel: DaemonChannel | undefined,
+  common: Common,
+): Promise<Mounted> {
+  const { settings } = command;
+  const { sources, target } = sourcesOf(command.sources, command.target);
+  const { backingRoot, ...rest } = openPolicy(settings);
+  // Images are opened later, from elsewhere.
+  const policy = { ...rest, backingRoot: backingRoot && resolve(backingRoot) };
+  const writable = policy.writable === true;
+  openLog(common.log);
+  const source = sources.map(({ path }) => path).join(',');
+  const live = await mountMany({
+    ...common,
+    ...{ sources, source, target, writable, format: policy.format, rootIsFile: false },
+    openFile: memberOpener(policy, new KeyRing(keySources(command))),
+    device: { ...common.device, readOnly: !writable },
+  });
+  return { live, source, target };
 }
 
 /** Where messages go: a file, the terminal that looks on, or syslog. */

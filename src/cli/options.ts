@@ -78,6 +78,7 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
     takes: FORMATS,
   },
   { name: 'gid', value: 'N', help: "group of the files, instead of the image's" },
+  { name: 'idle', value: 'SECONDS', help: 'of many images: close one that is unused so long (60)' },
   {
     name: 'key-file',
     value: 'FILE',
@@ -90,6 +91,7 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
     help: 'the same, from --object secret,id=ID,…; ID:ID… for several',
   },
   { name: 'log', value: 'FILE', help: 'append messages to FILE, instead of syslog', takes: 'file' },
+  { name: 'max-open', value: 'N', help: 'of many images: so many are open at most (64)' },
   { name: 'no-backing', help: 'refuse images that name another file' },
   {
     ...{ name: 'overlay', value: 'FILE', optional: true },

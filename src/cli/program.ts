@@ -14,6 +14,14 @@ export function programName(): ProgramName {
   return NAMES.find((name) => name === called) ?? 'qcow2fs';
 }
 
+export type HelperCommand = 'mount' | 'umount';
+
+/** What mount(8) or umount(8) wants; undefined where it is not called by a link of theirs. */
+export function helperCommand(): HelperCommand | undefined {
+  const called = basename(process.argv[1] ?? '');
+  return /^(u?mount)\.(?:fuse\.)?qcow2fs$/.exec(called)?.[1] as HelperCommand | undefined;
+}
+
 /** The command line is wrong: behind the message the user is told where help is. */
 export class UsageError extends Error {}
 

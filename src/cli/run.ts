@@ -8,11 +8,21 @@ import { ImageError } from '../errors.js';
 import { Cancelled } from '../tools/progress.js';
 import type { Command } from './command.js';
 import { COMMANDS, findCommand } from './commands.js';
-import { isDaemon } from './daemon.js';
-import { type HelperCall, helperCall } from './mount-helper.js';
 import { nearWord } from './near-word.js';
 import type { Outcome } from './outcome.js';
-import { HelpWanted, problemText, programName, reportError, UsageError } from './program.js';
+import {
+  type HelperCommand,
+  HelpWanted,
+  helperCommand,
+  problemText,
+  programName,
+  reportError,
+  UsageError,
+} from './program.js';
+
+// For `main`, which imports nothing else: each import more is files more to be loaded by every start.
+export { isLoaded } from '../sys/libc.js';
+export { exitNow } from '../sys/process.js';
 
 /** The version of QEMU whose words are spoken: scripts look at it to know what can be asked for. */
 const SPOKEN = '7.2.0';
@@ -24,8 +34,8 @@ const BY_SIGNAL = 128;
 export async function run(words: string[]): Promise<Outcome> {
   const name = programName();
   refuseUnreadable(words);
-  const helper = helperCall(words);
-  if (helper !== undefined) return runHelper(helper);
+  const helper = helperCommand();
+  if (helper !== undefined) return runHelper(helper, words);
   const [first] = words;
   if (first === '--version' || first === '-V') {
     const own = `qcow2fs version ${version()}`;
@@ -44,13 +54,15 @@ export async function run(words: string[]): Promise<Outcome> {
 }
 
 /** As mount(8) and umount(8) want it done. */
-async function runHelper({ command, words, fake, told }: HelperCall): Promise<Outcome> {
+async function runHelper(command: HelperCommand, given: readonly string[]): Promise<Outcome> {
+  const { helperCall } = await import('./mount-helper.js');
+  const { words, fake, told } = helperCall(command, given);
   if (fake) {
     (await import('./mount.js')).checkMount(words);
     return { status: 0 };
   }
   // The daemon comes by here, too, when the mount has ended.
-  const serving = isDaemon();
+  const serving = (await import('./daemon.js')).isDaemon();
   const outcome = await runCommand(findCommand(command)!, words);
   if (outcome.status !== 0 || serving) return outcome;
   process.stdout.write(told);

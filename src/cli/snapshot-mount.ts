@@ -15,7 +15,7 @@ import {
   statSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { ERRNO, errnoName, errnoOf, type ErrnoName, ImageError, isExpected } from '../errors.js';
 import { MOUNT_TYPE } from '../fuse/device.js';
 import { findMount, listMounts, type Mount } from '../fuse/mountinfo.js';
@@ -27,34 +27,59 @@ import {
   type Control,
   DAEMON_PID,
   IMAGE_PATH,
+  SOURCES,
 } from '../mount/xattrs.js';
+import { isInside } from '../mount/image-files.js';
 import { isOnFuse } from '../sys/file.js';
 import { getxattr, setxattr } from '../sys/mount.js';
 import type { ListedSnapshot } from './info.js';
 
 const LONGEST_FAILURE = 4096;
 const LONGEST_PATH = 4096;
+/** The longest value that the kernel hands on. */
+const LONGEST_SOURCES = 65_536;
 
-/** The mount point of ours that a path is; undefined where it is none. */
+/** The root of an image's tree in a mount of ours that a path is; undefined where it is none. */
 export function mountAt(path: string): string | undefined {
   const mount = unlessMissing(() => findMount(path));
-  return mount?.type === MOUNT_TYPE ? mount.target : undefined;
+  if (mount?.type === MOUNT_TYPE) return mount.target;
+  // One of many in a mount: only roots tell of the process behind them.
+  const isRoot = unlessMissing(() => isOnFuse(path) && getxattr(path, DAEMON_PID) !== undefined);
+  return isRoot === true ? path : undefined;
 }
 
-/** The mount that the image at `path` is written to through; undefined where there is none. */
+/** The root of the image at `path` in a mount through which it is written to; undefined where there is none. */
 export function mountThatWrites(path: string): string | undefined {
   const real = unlessMissing(() => realpathSync(path));
   if (real === undefined) return undefined;
-  return listMounts().find((mount) => serves(mount, real))?.target;
+  for (const mount of listMounts()) {
+    const root = rootIn(mount, real);
+    if (root !== undefined) return root;
+  }
+  return undefined;
 }
 
-function serves({ type, options, target, mountId }: Mount, real: string): boolean {
-  if (type !== MOUNT_TYPE || !options.split(',').includes('rw')) return false;
+function rootIn({ type, options, target, mountId }: Mount, real: string): string | undefined {
+  if (type !== MOUNT_TYPE || !options.split(',').includes('rw')) return undefined;
   // What another mount hides cannot be asked.
-  if (unlessMissing(() => findMount(target))?.mountId !== mountId) return false;
-  const image = unlessMissing(() => getxattr(target, IMAGE_PATH, LONGEST_PATH));
-  if (image === undefined) return false;
-  return unlessMissing(() => realpathSync(image)) === real;
+  if (unlessMissing(() => findMount(target))?.mountId !== mountId) return undefined;
+  const isRoot = (root: string) => {
+    const image = unlessMissing(() => getxattr(root, IMAGE_PATH, LONGEST_PATH));
+    return image !== undefined && unlessMissing(() => realpathSync(image)) === real;
+  };
+  const sources = unlessMissing(() => getxattr(target, SOURCES, LONGEST_SOURCES));
+  if (sources === undefined) return isRoot(target) ? target : undefined;
+  return placesIn(JSON.parse(sources) as Record<string, string>, real)
+    .map((place) => join(target, place))
+    .find(isRoot);
+}
+
+/** Where a mount of many may show a file: by its place in a folder, or by its own name. */
+function placesIn(sources: Readonly<Record<string, string>>, real: string): string[] {
+  return Object.entries(sources).flatMap(([name, path]) => {
+    if (path === real) return [name];
+    return isInside(real, path) ? [join(name, relative(path, real))] : [];
+  });
 }
 
 /** Another user's mount, a dead one, a path that leads nowhere: nothing that is asked here. */

@@ -9,6 +9,8 @@ export interface WordsSpec {
   readonly alias?: Readonly<Record<string, string>>;
   /** How many words there must be besides the options. */
   readonly operands: readonly string[];
+  /** There may be more. */
+  readonly more?: boolean;
 }
 
 export interface Words {
@@ -35,7 +37,7 @@ export function parseWords(words: string[], spec: WordsSpec, usage: string): Wor
   const missing = spec.operands[operands.length];
   if (missing !== undefined) fail(`${missing} is missing`);
   const extra = operands[spec.operands.length];
-  if (extra !== undefined) fail(`unexpected '${extra}'`);
+  if (extra !== undefined && spec.more !== true) fail(`unexpected '${extra}'`);
   const listOf = (name: string): string[] => {
     const value: unknown = parsed[name];
     return value === undefined ? [] : Array.isArray(value) ? value.map(String) : [String(value)];

@@ -101,6 +101,8 @@ export class Dispatcher {
       const session = this.#sessions.enter(opcode, request);
       try {
         this.#serveIn(session, opcode);
+        if (opcode.files !== 0) this.#sessions.countFiles(opcode.files);
+        for (const nodeid of this.#reply.entered) this.#sessions.countLookup(nodeid);
       } finally {
         this.#sessions.leave();
       }
@@ -111,9 +113,9 @@ export class Dispatcher {
     }
   }
 
-  #serveIn({ operations, base }: Session, opcode: Opcode): void {
+  #serveIn({ operations, base, size }: Session, opcode: Opcode): void {
     this.request.base = base;
-    this.#reply.base = base;
+    this.#reply.begin(base, size);
     if (opcode.looks) {
       operations.enter();
       try {

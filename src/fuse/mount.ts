@@ -8,6 +8,7 @@ import { closeImage } from '../image/open.js';
 import { flushedImage, recoverServed, serveImage } from '../mount/served-image.js';
 import { allocateStatus } from '../mount/status.js';
 import { MountState } from '../shared/mount-state.js';
+import type { QuestionLine } from '../shared/questions.js';
 import { allocateWorkerStatus } from '../shared/worker-status.js';
 import { log } from '../sys/log.js';
 import { becomeUser, type User } from '../sys/privileges.js';
@@ -34,6 +35,12 @@ export interface KernelMountInput extends MountInput {
   readonly workerUrl?: URL;
 }
 
+/** What the end of a mount and its workers need, whatever it shows. */
+export type ServeInput = Omit<
+  KernelMountInput,
+  'image' | 'overlaid' | 'write' | 'snapshot' | 'info' | 'imageName' | 'ownership' | 'cacheSize'
+>;
+
 /** Mounts and serves. When it settles, the mount answers. */
 export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
   const { workers, image, cacheSize, write } = input;
@@ -47,7 +54,8 @@ export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
   const state = new MountState(served.state, owners);
   return serveMount(input, {
     writable: flushed !== null,
-    input: { image: served, state: served.state, requests: facts.status.requests },
+    status: allocateWorkerStatus(workers),
+    input: { serves: { image: served }, state: served.state, requests: facts.status.requests },
     images: () => (flushed === null ? [] : [flushed]),
     state,
     stop: () => state.stop(),
@@ -57,16 +65,21 @@ export async function mountImage(input: KernelMountInput): Promise<LiveMount> {
 }
 
 /** What a mount serves, as far as mounting and its end ask. */
-interface Served extends Pick<FlusherOptions, 'images' | 'stop' | 'state'> {
+export interface Served extends Pick<FlusherOptions, 'images' | 'stop' | 'state'> {
   readonly writable: boolean;
-  readonly input: Pick<WorkerInput, 'image' | 'state' | 'requests'>;
+  readonly input: Pick<WorkerInput, 'serves' | 'state' | 'requests'>;
+  /** Of `WorkerStatus`. */
+  readonly status: SharedArrayBuffer;
+  /** What workers ask is answered on. */
+  readonly connect?: (() => QuestionLine) | undefined;
   /** Frees what a worker held that has died. */
   readonly recover: (owner: number) => void;
   /** Lets go of all images: no thread uses them any more. */
   readonly release: () => void;
 }
 
-async function serveMount(input: KernelMountInput, served: Served): Promise<LiveMount> {
+/** Mounts, and serves what is `served` until the mount ends. */
+export async function serveMount(input: ServeInput, served: Served): Promise<LiveMount> {
   const { target, rootIsFile, source, workers, trace } = input;
   const options = { ...input.device, owner: input.user, maxRead: MAX_READ };
   const fd = mountDevice({ source, target, rootIsFile, options });
@@ -77,12 +90,13 @@ async function serveMount(input: KernelMountInput, served: Served): Promise<Live
     input: {
       ...served.input,
       fd,
-      status: allocateWorkerStatus(workers),
+      status: served.status,
       log: input.log,
       trace,
       onlyUser: input.onlyUser,
     },
     recover: served.recover,
+    connect: served.connect,
     ...(input.workerUrl === undefined ? {} : { workerUrl: input.workerUrl }),
   });
   const flusher = served.writable ? new Flusher({ ...served, busy: () => pool.busy }) : null;

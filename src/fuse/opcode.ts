@@ -24,19 +24,32 @@ export interface Opcode {
   readonly byHandle: boolean;
   /** Whether it looks into the image and changes nothing: it is served within the image then. */
   readonly looks: boolean;
+  /** Whether anybody can serve it of the folder that an image is, too: what is asked is all about that. */
+  readonly ofFolder: boolean;
+  /** By how many it changes how many files are open. */
+  readonly files: -1 | 0 | 1;
   readonly serve: Serve;
 }
 
-export type Traits = Partial<Pick<Opcode, 'named' | 'answered' | 'byHandle' | 'looks'>>;
+export type Traits = Partial<Omit<Opcode, 'code' | 'name' | 'layout' | 'serve'>>;
+
+const NO_TRAITS: Required<Traits> = {
+  named: false,
+  answered: true,
+  byHandle: false,
+  looks: false,
+  ofFolder: false,
+  files: 0,
+};
 
 export function opcode(
   code: number,
   name: string,
   layout: Layout | null,
   serve: Serve,
-  { named = false, answered = true, byHandle = false, looks = false }: Traits = {},
+  traits: Traits = {},
 ): Opcode {
-  return { code, name, layout, serve, named, answered, byHandle, looks };
+  return { ...NO_TRAITS, ...traits, code, name, layout, serve };
 }
 
 export const NAMED: Traits = { named: true };

@@ -151,7 +151,7 @@ export const WRITING_OPCODES: readonly Opcode[] = [
   opcode(24, 'REMOVEXATTR', null, unsupported, NAMED),
   opcode(25, 'FLUSH', FLUSH_IN, flush, BY_HANDLE),
   opcode(30, 'FSYNCDIR', FSYNC_IN, fsync, BY_HANDLE),
-  opcode(35, 'CREATE', CREATE_IN, create, NAMED),
+  opcode(35, 'CREATE', CREATE_IN, create, { ...NAMED, files: 1 }),
   opcode(43, 'FALLOCATE', FALLOCATE_IN, fallocate, BY_HANDLE),
   opcode(45, 'RENAME2', RENAME2_IN, rename2, NAMED),
   // The kernel reads and writes instead.

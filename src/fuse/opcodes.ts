@@ -152,34 +152,41 @@ const once: Serve = () => {
 
 const LOOKS = { looks: true };
 const LOOKS_BY_HANDLE = { looks: true, byHandle: true };
+const OF_FOLDER = { looks: true, ofFolder: true };
 
 /** Answered by the main thread, before there is a dispatcher (init.ts). */
 export const INIT = opcode(26, 'INIT', INIT_IN, once);
 
+/** Nodes are made from their numbers: there is nothing to forget, but for who counts them (`Sessions`). */
+export const FORGET = opcode(2, 'FORGET', FORGET_IN, nothing, UNANSWERED);
+export const BATCH_FORGET = opcode(42, 'BATCH_FORGET', BATCH_FORGET_IN, nothing, UNANSWERED);
+
+export const GETXATTR = opcode(22, 'GETXATTR', GETXATTR_IN, getxattr, { ...NAMED, ...LOOKS });
+export const LISTXATTR = opcode(23, 'LISTXATTR', GETXATTR_IN, listxattr, LOOKS);
+
 /** All opcodes that are served; the kernel learns by ENOSYS that it need not send others. */
 export const OPCODES: readonly Opcode[] = [
   opcode(1, 'LOOKUP', null, lookup, { ...NAMED, ...LOOKS }),
-  // Nodes are made from their numbers: there is nothing to forget.
-  opcode(2, 'FORGET', FORGET_IN, nothing, UNANSWERED),
-  opcode(3, 'GETATTR', GETATTR_IN, getattr, LOOKS),
-  opcode(14, 'OPEN', OPEN_IN, open),
+  FORGET,
+  opcode(3, 'GETATTR', GETATTR_IN, getattr, OF_FOLDER),
+  opcode(14, 'OPEN', OPEN_IN, open, { files: 1 }),
   opcode(15, 'READ', READ_IN, read, LOOKS_BY_HANDLE),
   opcode(17, 'STATFS', null, statfs, LOOKS),
-  opcode(18, 'RELEASE', RELEASE_IN, release, BY_HANDLE),
-  opcode(22, 'GETXATTR', GETXATTR_IN, getxattr, { ...NAMED, ...LOOKS }),
-  opcode(23, 'LISTXATTR', GETXATTR_IN, listxattr, LOOKS),
+  opcode(18, 'RELEASE', RELEASE_IN, release, { ...BY_HANDLE, files: -1 }),
+  GETXATTR,
+  LISTXATTR,
   INIT,
   opcode(27, 'OPENDIR', OPEN_IN, opendir),
   opcode(28, 'READDIR', READ_IN, listing(false), LOOKS_BY_HANDLE),
-  opcode(29, 'RELEASEDIR', RELEASE_IN, nothing, BY_HANDLE),
-  opcode(34, 'ACCESS', ACCESS_IN, access, LOOKS),
+  opcode(29, 'RELEASEDIR', RELEASE_IN, nothing, { ...BY_HANDLE, ofFolder: true }),
+  opcode(34, 'ACCESS', ACCESS_IN, access, OF_FOLDER),
   // The request that is interrupted is finished and answered: none takes long.
   opcode(36, 'INTERRUPT', INTERRUPT_IN, nothing, UNANSWERED),
   opcode(38, 'DESTROY', null, nothing, BY_HANDLE),
-  opcode(42, 'BATCH_FORGET', BATCH_FORGET_IN, nothing, UNANSWERED),
+  BATCH_FORGET,
   opcode(44, 'READDIRPLUS', READ_IN, listing(true), LOOKS_BY_HANDLE),
   opcode(46, 'LSEEK', LSEEK_IN, lseek, LOOKS_BY_HANDLE),
-  opcode(52, 'STATX', STATX_IN, statx, LOOKS),
+  opcode(52, 'STATX', STATX_IN, statx, OF_FOLDER),
   ...WRITING_OPCODES,
 ];
 

@@ -4,6 +4,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { ERRNO } from '../errors.js';
+import type { QuestionLine } from '../shared/questions.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { OUT_HEADER } from './abi.js';
@@ -15,10 +16,18 @@ import type { WorkerInput, WorkerWord } from './worker.js';
 /** The module that workers run. */
 export const WORKER_URL = new URL('../fuse/worker-main.js', import.meta.url);
 
+/**
+ * Of workers that serve many images: what they keep of each is soon of no use, and would fill what is
+ * meant for what is used on.
+ */
+const OF_MANY = { maxYoungGenerationSizeMb: 4 };
+
 export interface PoolOptions {
   readonly workers: number;
   /** What each worker is given, but for its index. */
-  readonly input: Omit<WorkerInput, 'index'>;
+  readonly input: Omit<WorkerInput, 'index' | 'line'>;
+  /** Makes each worker's line to the main thread, if it needs one. */
+  readonly connect?: (() => QuestionLine) | undefined;
   /** Frees what a worker held that has died, by its number as an owner. */
   readonly recover: (owner: number) => void;
   readonly log: DispatchLog;
@@ -75,7 +84,12 @@ export class WorkerPool {
   async #start(index: number): Promise<void> {
     let worker: Worker;
     try {
-      worker = new Worker(this.#url, { workerData: { ...this.#options.input, index } });
+      const { connect, input } = this.#options;
+      const line = connect?.();
+      worker = new Worker(this.#url, {
+        workerData: { ...input, index, line } satisfies WorkerInput,
+        ...(line !== undefined && { transferList: [line.port], resourceLimits: OF_MANY }),
+      });
     } catch (error) {
       this.#leave();
       throw error;
@@ -136,6 +150,7 @@ export class WorkerPool {
     const { input, log, recover } = this.#options;
     const words = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
     recover(index + 1);
+    this.#status(index).leave();
     this.#answer(index);
     const restarts = this.#restarts[index]!;
     const delay = restarts.died(progress);

@@ -1,4 +1,5 @@
 /** Payloads of replies: written straight into the buffer that goes to the kernel. */
+import { ImageError } from '../errors.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
 import type { Attributes, Node } from '../mount/node.js';
 import {
@@ -26,11 +27,20 @@ export class Reply {
   readonly buffer: IoBuffer;
   /** Bytes of payload so far. */
   length = 0;
-  /** What makes the session's own node numbers those that the kernel knows, added to them. */
-  base = 0;
+  /** Nodes that it tells the kernel of, by their numbers there. */
+  readonly entered: number[] = [];
+  #base = 0;
+  #size = Number.POSITIVE_INFINITY;
 
   constructor(buffer: IoBuffer) {
     this.buffer = buffer;
+  }
+
+  /** What is put in is of a session's nodes: `Session`. */
+  begin(base: number, size: number): void {
+    this.#base = base;
+    this.#size = size;
+    if (this.entered.length > 0) this.entered.length = 0;
   }
 
   get view(): DataView {
@@ -63,7 +73,7 @@ export class Reply {
   }
 
   statx({ attributes, lasting }: Node): void {
-    const ino = this.base + attributes.ino;
+    const ino = this.#number(attributes.ino);
     const { size, blocks, mode, nlink, uid, gid, blksize } = attributes;
     const { atime, btime, ctime, mtime } = attributes;
     STATX_OUT.write(this.view, this.take(STATX_OUT.size), {
@@ -96,7 +106,7 @@ export class Reply {
       this.buffer.bytes.fill(0, at, at + plus);
     } else if (node !== undefined) this.entry(node);
     DIRENT.write(this.view, this.take(DIRENT.size), {
-      ino: this.base + entry.id,
+      ino: this.#number(entry.id),
       off: next,
       namelen: name.length,
       type: entry.directory ? DIRENT_TYPE.DIRECTORY : DIRENT_TYPE.FILE,
@@ -109,12 +119,21 @@ export class Reply {
 
   #attributes({ ino, ...attributes }: Attributes): void {
     const at = this.take(ATTR.size);
-    ATTR.write(this.view, at, { ino: this.base + ino, ...attrOf(attributes) });
+    ATTR.write(this.view, at, { ino: this.#number(ino), ...attrOf(attributes) });
+  }
+
+  #number(id: number): number {
+    if (id < this.#size) return this.#base + id;
+    throw new ImageError('unsupported', 'EOVERFLOW', 'too many snapshots were taken', {
+      limit: 'they can be reached when the image was closed',
+    });
   }
 
   #entryHead({ id, lasting }: Node): void {
+    const nodeid = this.#number(id);
+    this.entered.push(nodeid);
     ENTRY_OUT.write(this.view, this.take(ENTRY_OUT.size), {
-      nodeid: this.base + id,
+      nodeid,
       entryValid: validSec(lasting.name),
       attrValid: validSec(lasting.attributes),
     });

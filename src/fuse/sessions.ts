@@ -8,6 +8,8 @@ export interface Session {
   readonly operations: Operations;
   /** Makes the session's own node numbers those that the kernel knows, added to them. */
   readonly base: number;
+  /** What its own node numbers are below. */
+  readonly size: number;
 }
 
 /** All sessions of a mount, as one thread knows them. */
@@ -18,6 +20,10 @@ export interface Sessions {
    */
   enter(opcode: Opcode, request: Request): Session;
   leave(): void;
+  /** Within a session: so many files more of it are open. */
+  countFiles(change: 1 | -1): void;
+  /** The kernel is told of a node, by its number there: it will say when it has forgotten it. */
+  countLookup(nodeid: number): void;
 }
 
 /** One that serves all nodes. */
@@ -25,7 +31,7 @@ export class SoleSession implements Sessions {
   readonly #session: Session;
 
   constructor(operations: Operations) {
-    this.#session = { operations, base: 0 };
+    this.#session = { operations, base: 0, size: Number.POSITIVE_INFINITY };
   }
 
   enter(): Session {
@@ -33,4 +39,8 @@ export class SoleSession implements Sessions {
   }
 
   leave(): void {}
+
+  countFiles(): void {}
+
+  countLookup(): void {}
 }

@@ -5,25 +5,39 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { ERRNO } from '../errors.js';
 import { prepareToAttach } from '../image/attach.js';
+import { loadZstd } from '../image/qcow2/compression.js';
+import { asking } from '../mount/collection-questions.js';
 import { operationsOf, type ServedImage } from '../mount/served-image.js';
 import { MountState } from '../shared/mount-state.js';
 import { RequestCounters } from '../shared/request-counters.js';
+import { ask, type QuestionLine } from '../shared/questions.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
 import { type LogDescription, log, openLog } from '../sys/log.js';
 import { readRequest, UNMOUNTED, writeReply } from './channel.js';
 import { Dispatcher } from './dispatch.js';
 import { MAX_READ } from './init.js';
+import { MemberSessions, type MemberSessionsOptions } from './member-sessions.js';
 import { invalidateNodes } from './notify.js';
 import { PAYLOAD } from './reply.js';
 import { type Sessions, SoleSession } from './sessions.js';
+
+/** A mount of one image. */
+export interface ServesOne {
+  readonly image: ServedImage;
+}
+
+/** A mount of many. */
+export interface ServesMany extends Pick<MemberSessionsOptions, 'facts' | 'members' | 'pid'> {
+  readonly image?: undefined;
+}
 
 /** What a worker is given. */
 export interface WorkerInput {
   readonly fd: number;
   /** From 0; its number as an owner of locks is one more. */
   readonly index: number;
-  readonly image: ServedImage;
+  readonly serves: ServesOne | ServesMany;
   /** Of the `MountState` that tells of the mount's end. */
   readonly state: SharedArrayBuffer;
   readonly status: SharedArrayBuffer;
@@ -32,6 +46,8 @@ export interface WorkerInput {
   readonly log: LogDescription;
   readonly trace: boolean;
   readonly onlyUser?: number | undefined;
+  /** To the main thread, in a mount of many images. */
+  readonly line?: QuestionLine | undefined;
 }
 
 /** What a worker says: that it waits for requests, and that it has finished the first one. */
@@ -74,11 +90,31 @@ export function serve(input: WorkerInput, sessions: Sessions): void {
   dispatcher.end();
 }
 
+/** Who serves what `input` describes. `makeOperations`: in tests. */
+export async function sessionsOf(
+  { serves, status, index, line }: WorkerInput,
+  makeOperations = operationsOf,
+): Promise<Sessions> {
+  const owner = index + 1;
+  if (serves.image !== undefined) {
+    await prepareToAttach(serves.image.description);
+    return new SoleSession(makeOperations(serves.image, owner));
+  }
+  // Later there is no waiting for it.
+  await loadZstd();
+  return new MemberSessions({
+    ...serves,
+    owner,
+    makeOperations,
+    status: new WorkerStatus(status, index),
+    questions: asking((question) => ask(line!, question)),
+  });
+}
+
 /** A worker's whole life. */
 export async function runWorker(): Promise<void> {
   const input = workerData as WorkerInput;
-  await prepareToAttach(input.image.description);
-  const operations = operationsOf(input.image, input.index + 1);
+  const sessions = await sessionsOf(input);
   parentPort!.postMessage('ready' satisfies WorkerWord);
-  serve(input, new SoleSession(operations));
+  serve(input, sessions);
 }

@@ -252,7 +252,10 @@ export class AttachedImage {
   #readViews(header: Qcow2Header, opened: readonly Snapshot[]): SnapshotView[] {
     const state = this.#state;
     if (state === null || state.generation === 0) {
-      return opened.map((snapshot, index) => ({ view: index + 1, snapshot }));
+      return opened.map((snapshot, index) => ({
+        view: state === null ? index + 1 : state.viewAt(index),
+        snapshot,
+      }));
     }
     const { geometry } = header;
     const { size, snapshotsOffset, nbSnapshots } = state;

@@ -4,8 +4,18 @@ import { ERRNO } from '../errors.js';
 import { allocateChangeMap, type ChangeMapMemory } from '../shared/change-map.js';
 import { allocateImageCounters } from '../shared/image-counters.js';
 import { allocateImageLock, ImageLock } from '../shared/image-lock.js';
-import { allocateImageState, ImageState, type ImageStateMemory } from '../shared/image-state.js';
-import { allocateSliceCache, SliceCache, type SliceCacheMemory } from '../shared/slice-cache.js';
+import {
+  allocateImageState,
+  ImageState,
+  type ImageStateMemory,
+  type KeptViews,
+} from '../shared/image-state.js';
+import {
+  allocateSliceCache,
+  emptySliceCache,
+  SliceCache,
+  type SliceCacheMemory,
+} from '../shared/slice-cache.js';
 import type { Storage } from '../storage/storage.js';
 import { type ImageDescription, layerClusterSize, type LayerDescription } from './description.js';
 import { storageOf } from './file-storage.js';
@@ -41,15 +51,20 @@ export interface MemoryOptions {
   /** Threads that attach; their numbers are 1 to `owners`. */
   readonly owners: number;
   readonly write?: WriteOptions;
+  /** The numbers that its snapshots had before; from 1 on in the table's order where they are not given. */
+  readonly views?: KeptViews | undefined;
+  /** A cache of an image that is closed; a new one is made where it is not given. */
+  readonly cache?: SliceCacheMemory | undefined;
   /** Instead of the file of the top layer; in tests. */
   readonly storage?: Storage;
 }
 
 export function allocateImageMemory(
   description: ImageDescription,
-  { cacheSize, owners, write = DEFAULT_WRITE_OPTIONS, storage }: MemoryOptions,
+  { cacheSize, owners, write = DEFAULT_WRITE_OPTIONS, storage, views, cache: used }: MemoryOptions,
 ): ImageMemory {
-  const cache = allocateSliceCache(cacheSize);
+  const cache = used ?? allocateSliceCache(cacheSize);
+  if (used !== undefined) emptySliceCache(used);
   const counters = allocateImageCounters(owners);
   if (!description.writable) return { cache, counters, write: null };
   const top = description.layers[0];
@@ -65,6 +80,7 @@ export function allocateImageMemory(
       lock: allocateImageLock(owners),
       state: allocateImageState({
         ...initialState(top, storage ?? storageOf(top.file), size),
+        views,
         virginFrom: isDevice ? Number.POSITIVE_INFINITY : Math.ceil(size / clusterSize),
       }),
       metadata: allocateMetadataMap(),

@@ -47,6 +47,8 @@ export interface MountFacts {
   readonly rootIsFile: boolean;
   /** The image's file name without its extension. */
   readonly stem: string;
+  /** The mount shows other images, too. */
+  readonly oneOfMany?: boolean;
   /** Shared: which warnings were told (`warnOnce`). */
   readonly told: Uint8Array;
 }
@@ -65,6 +67,7 @@ export function gatherFacts(
   ownership: Ownership,
   rest: GivenFacts,
   overlaid = false,
+  told = allocateTold(),
 ): MountFacts {
   const { mode, uid, gid } = fstatSync(description.layers[overlaid ? 1 : 0]!.file.fd);
   const { umask } = ownership;
@@ -79,7 +82,7 @@ export function gatherFacts(
     directoryMode: read | (read >> 2),
     diskMode: description.writable ? write : read,
     ...liveFacts(description),
-    told: allocateTold(),
+    told,
     ...rest,
   };
 }
@@ -99,7 +102,7 @@ function blocksOfImage({ layers: [top] }: ImageDescription): number | null {
   return stats.reduce((sum, { blocks }) => sum + blocks, 0);
 }
 
-function timesOf(stat: BigIntStats) {
+export function timesOf(stat: BigIntStats) {
   return {
     atime: timestamp(stat.atimeNs),
     mtime: timestamp(stat.mtimeNs),

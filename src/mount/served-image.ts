@@ -10,6 +10,7 @@ import {
   type MemoryOptions,
   recoverOwner,
 } from '../image/memory.js';
+import { ImageState, type KeptViews } from '../shared/image-state.js';
 import { MountState, allocateMountState } from '../shared/mount-state.js';
 import { Changes } from './changes.js';
 import type { MountFacts } from './facts.js';
@@ -30,10 +31,16 @@ const FLUSH_PATIENCE_MS = 500;
 export interface ServedImage {
   readonly description: ImageDescription;
   readonly memory: ImageMemory;
-  readonly files: OpenFilesMemory;
+  /** Null where the image is read-only. */
+  readonly files: OpenFilesMemory | null;
   /** Of a `MountState`. */
   readonly state: SharedArrayBuffer;
   readonly facts: MountFacts;
+}
+
+/** The numbers by which the snapshots of an image are known, for when it is opened again as it is now. */
+export function keptViews({ memory }: ServedImage): KeptViews | undefined {
+  return memory.write === null ? undefined : new ImageState(memory.write.state).keptViews();
 }
 
 /** The owners' numbers are those of the workers, from 1, and the main thread's behind them. */
@@ -45,7 +52,7 @@ export function serveImage(
   return {
     description,
     memory: allocateImageMemory(description, memory),
-    files: allocateOpenFiles(),
+    files: description.writable ? allocateOpenFiles() : null,
     state: allocateMountState(),
     facts,
   };
@@ -68,7 +75,7 @@ export function operationsOf(served: ServedImage, owner: number, patienceMs?: nu
   const image = new AttachedImage(served.description, served.memory, owner);
   const { writer, disk } = image;
   if (writer === null) return new Operations(new Tree(image, served.facts));
-  const files = new OpenFiles(served.files, disk, owner, patienceMs);
+  const files = new OpenFiles(served.files!, disk, owner, patienceMs);
   const tree = new Tree(image, served.facts, files.windows);
   const state = new MountState(served.state, owner);
   return new Operations(tree, new Changes({ tree, disk, writer, files, state }));
@@ -77,6 +84,6 @@ export function operationsOf(served: ServedImage, owner: number, patienceMs?: nu
 /** Frees what the dead thread `owner` held of an image. */
 export function recoverServed({ memory, files, state }: ServedImage, owner: number): void {
   recoverOwner(memory, owner);
-  recoverOpenFiles(files, owner);
+  if (files !== null) recoverOpenFiles(files, owner);
   new MountState(state, owner).recover(owner);
 }

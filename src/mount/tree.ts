@@ -41,8 +41,10 @@ import { SnapshotFolder } from './snapshot-folder.js';
 import { imageStatus, mountStatus } from './status.js';
 import { warnOnce } from './warn-once.js';
 
-/** Nodes that a thread keeps. */
+/** Nodes that a thread keeps: room for all of them is set aside. */
 const NODES_KEPT = 4096;
+/** The same of each image of many. */
+const FEW_NODES_KEPT = 128;
 
 /** The name that everything of the disk begins with. */
 const DISK = 'disk';
@@ -76,7 +78,7 @@ export class Tree implements FileTree {
   /** The snapshot that is mounted as the disk. */
   #mounted: SnapshotView | undefined;
   /** Those that stay as they are until the generation changes. */
-  readonly #nodes = new LRUCache<number, Node>({ max: NODES_KEPT });
+  readonly #nodes: LRUCache<number, Node>;
   readonly #tables: PartitionTables;
 
   /** `windows`: the partitions that are open, of a mount that can be written to. */
@@ -84,6 +86,7 @@ export class Tree implements FileTree {
     this.#image = image;
     this.#facts = facts;
     this.#windows = windows;
+    this.#nodes = new LRUCache({ max: facts.oneOfMany === true ? FEW_NODES_KEPT : NODES_KEPT });
     this.counters = image.counters;
     this.own = new OwnFolder(facts.status.texts, [
       { name: 'metrics', make: () => metricsText(this.#status()) },

@@ -13,6 +13,9 @@ export const DAEMON_PID = `${XATTR_PREFIX}daemon-pid`;
 /** What `.qcow2fs/status.json` holds, where that is no folder. On the root only, and not listed. */
 export const STATUS = `${XATTR_PREFIX}status`;
 
+/** Of a mount of many images, on its root: where they come from, as JSON (`CollectionFacts`). */
+export const SOURCES = `${XATTR_PREFIX}sources`;
+
 /** The image's path, of the overlay where there is one. */
 export const IMAGE_PATH = `${XATTR_PREFIX}image`;
 

@@ -60,6 +60,8 @@ export interface InitialState {
   /** Index of the first cluster behind the file's end; Infinity where there is none. */
   readonly virginFrom: number;
   readonly dirty: boolean;
+  /** Where it was open before, and the table of snapshots is the same. */
+  readonly views?: KeptViews | undefined;
 }
 
 /** What writing has cost since the image was opened. */
@@ -71,6 +73,14 @@ export interface WriteTotals {
   readonly allocated: number;
 }
 
+/** The views of an image's snapshots. */
+export interface KeptViews {
+  /** In the order of the table. */
+  readonly views: Int32Array;
+  /** The first that no snapshot has had. */
+  readonly next: number;
+}
+
 export function allocateImageState(initial: InitialState): ImageStateMemory {
   const memory = {
     numbers: new SharedArrayBuffer(NUMBERS * 8),
@@ -79,10 +89,12 @@ export function allocateImageState(initial: InitialState): ImageStateMemory {
     views: new SharedArrayBuffer(MAX_VIEWS * 4),
   };
   const state = new ImageState(memory);
-  Object.assign(state, initial);
+  const { views: kept, ...rest } = initial;
+  Object.assign(state, rest);
   const views = new Int32Array(memory.views);
-  for (let index = 0; index < initial.nbSnapshots; index++) views[index] = index + 1;
-  state.nextView = initial.nbSnapshots + 1;
+  if (kept !== undefined) views.set(kept.views);
+  else for (let index = 0; index < initial.nbSnapshots; index++) views[index] = index + 1;
+  state.nextView = kept?.next ?? initial.nbSnapshots + 1;
   return memory;
 }
 
@@ -316,6 +328,10 @@ export class ImageState {
   /** The place in the table of a view's snapshot; -1 where it is gone. */
   indexOfView(view: number): number {
     return this.#views.subarray(0, this.nbSnapshots).indexOf(view);
+  }
+
+  keptViews(): KeptViews {
+    return { views: this.#views.slice(0, this.nbSnapshots), next: this.nextView };
   }
 
   get nextView(): number {

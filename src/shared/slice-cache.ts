@@ -64,6 +64,11 @@ export function allocateSliceCache(bytes: number): SliceCacheMemory {
   };
 }
 
+/** Makes it as good as a new one; no thread uses it. */
+export function emptySliceCache({ slots, locks, ranks, dirtyCounts }: SliceCacheMemory): void {
+  for (const memory of [slots, locks, ranks, dirtyCounts]) new Uint8Array(memory).fill(0);
+}
+
 /**
  * A sequence number, read no earlier than what was read before it. On x86 loads keep their order; on
  * others only an operation that also writes holds back the loads in front of it.

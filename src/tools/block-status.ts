@@ -128,6 +128,30 @@ export function statusAt(layers: readonly Layer[], start: number, length: number
   throw new RangeError('a disk has at least one layer');
 }
 
+/** The same, and where it lies, be it compressed or encrypted. */
+export interface PlacedStatus extends BlockStatus {
+  /** In the file of the layer that tells, or of its data; null where it lies nowhere. */
+  readonly place: number | null;
+  /** As much as it takes there at most; 0 where it lies nowhere. */
+  readonly placeLength: number;
+  /** Whether snapshots refer to the same host clusters: their COPIED flag is clear. */
+  readonly shared: boolean;
+}
+
+export function placedAt(layers: readonly Layer[], start: number, length: number): PlacedStatus {
+  const found = statusAt(layers, start, length);
+  const { kind, preallocated, hostOffset, hostLength, copied } = extent;
+  const isCompressed = kind === EXTENT.COMPRESSED;
+  const lies = kind === EXTENT.DATA ? found.data : isCompressed || preallocated;
+  const isQcow2 = layers[found.depth]!.description.format === 'qcow2';
+  return {
+    ...found,
+    place: lies ? hostOffset : null,
+    placeLength: lies ? (isCompressed ? hostLength : found.length) : 0,
+    shared: kind === EXTENT.DATA && isQcow2 && !copied,
+  };
+}
+
 /** Of the extent that the layer's map has just told. */
 function ownStatus(layer: Layer, start: number): Growing {
   const isRaw = layer.description.format === 'raw';

@@ -218,7 +218,7 @@ describe('qcow2fs refuses to mount, with status 1 and the reason,', () => {
     ['a log in a missing folder', ['vm.qcow2', 'mnt0', '--log=none/log'], /none\/log/],
     ['no words', [], /./],
     ['an image without a mount point', ['vm.qcow2'], /MOUNTPOINT is missing/],
-    ['too many words', ['vm.qcow2', 'mnt0', 'more'], /unexpected 'more'/],
+    ['too many words', ['vm.qcow2', 'mnt0', 'more'], /mount point 'more' does not exist/],
     ['an unknown flag', ['vm.qcow2', 'mnt0', '--nonsense'], /unknown option '--nonsense'/],
     ['an unknown option', ['vm.qcow2', 'mnt0', '-o', 'nonsense'], /'nonsense': unknown mount/],
     [

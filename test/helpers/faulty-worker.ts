@@ -4,16 +4,14 @@
  */
 import { existsSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
-import { SoleSession } from '#src/fuse/sessions.js';
-import { serve, type WorkerInput } from '#src/fuse/worker.js';
+import { serve, sessionsOf, type WorkerInput } from '#src/fuse/worker.js';
+import type { Operations } from '#src/mount/operations.js';
 import { operationsOf } from '#src/mount/served-image.js';
 import { FileStorage } from '#src/storage/file.js';
 import { log } from '#src/sys/log.js';
 import { faultAt, RELEASE_VARIABLE, waitsAt } from './faults.js';
 
 const input = workerData as WorkerInput;
-const operations = operationsOf(input.image, input.index + 1);
-const read = operations.read.bind(operations);
 let dieInLoad = false;
 
 const load = FileStorage.prototype.read;
@@ -29,26 +27,31 @@ function waitForRelease(): void {
   while (!existsSync(process.env[RELEASE_VARIABLE]!)) Atomics.wait(never, 0, 0, 5);
 }
 
-operations.read = (id, offset, length, target, at, handle) => {
-  if (waitsAt(offset, length)) waitForRelease();
-  switch (faultAt(offset, length)) {
-    case 'bug':
-      throw new TypeError('a bug made for a test');
-    case 'exit':
-      return process.exit(1);
-    case 'goodExit':
-      return process.exit(0);
-    case 'uncaught':
-      throw Object.defineProperty(new Error('never seen'), 'stack', {
-        get: () => {
-          throw new Error('an error made for a test that nobody catches');
-        },
-      });
-    case 'inLoad':
-      dieInLoad = true;
-  }
-  return read(id, offset, length, target, at, handle);
-};
+function makeFaulty(operations: Operations): Operations {
+  const read = operations.read.bind(operations);
+  operations.read = (id, offset, length, target, at, handle) => {
+    if (waitsAt(offset, length)) waitForRelease();
+    switch (faultAt(offset, length)) {
+      case 'bug':
+        throw new TypeError('a bug made for a test');
+      case 'exit':
+        return process.exit(1);
+      case 'goodExit':
+        return process.exit(0);
+      case 'uncaught':
+        throw Object.defineProperty(new Error('never seen'), 'stack', {
+          get: () => {
+            throw new Error('an error made for a test that nobody catches');
+          },
+        });
+      case 'inLoad':
+        dieInLoad = true;
+    }
+    return read(id, offset, length, target, at, handle);
+  };
+  return operations;
+}
 
+const sessions = await sessionsOf(input, (...words) => makeFaulty(operationsOf(...words)));
 parentPort!.postMessage('ready');
-serve(input, new SoleSession(operations));
+serve(input, sessions);
