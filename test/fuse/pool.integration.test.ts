@@ -1,5 +1,5 @@
 /** Workers that have bugs or die: the request gets EIO, the mount lives on. */
-import { readdirSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import { findMount } from '#src/fuse/mountinfo.js';
@@ -89,6 +89,33 @@ describe('WorkerPool', () => {
     }
   }
 
+  it('lives on with many images: what dies in one leaves none of them open for ever', async () => {
+    const raw = box().path('truth.raw');
+    writeSparse(raw, 8 * MIB, [{ at: 0, bytes: noise(1, 8 * MIB) }]);
+    const source = box().folder('source');
+    const names = ['a.qcow2', 'b.qcow2', 'c.qcow2'];
+    for (const name of names) {
+      await box().must('qemu-img', ['convert', '-O', 'qcow2', raw, `${source}/${name}`]);
+    }
+    mnt = box().folder();
+    host = box().start(process.execPath, [HOST, source, mnt, '2']);
+    await until(() => host.stdout.includes('ready') || host.child.exitCode !== null, 'ready');
+    for (let pair = 0; pair < 3; pair++) {
+      for (const [index, name] of names.entries()) {
+        file = `${mnt}/${name}/disk.raw`;
+        const fault = (['exit', 'bug', 'inLoad'] as const)[(pair + index) % 3]!;
+        expect(await readSector(sectorOf(fault, pair)), fault).to.include('Input/output error');
+        await expectSame(box(), file, wholeOf(raw));
+      }
+    }
+    const held = () =>
+      readdirSync(`/proc/${host.pid}/fd`).filter((fd) => {
+        return isImage(`/proc/${host.pid}/fd/${fd}`);
+      }).length;
+    await until(() => held() === 0, 'all are closed when nobody uses them');
+    await end();
+  });
+
   it('logs a bug once, with where it was, however often it is met', async () => {
     await start(box(), 1);
     for (let times = 0; times < 3; times++) await readSector(sectorOf('bug', 1));
@@ -174,6 +201,15 @@ describe('WorkerPool', () => {
     expect(statSync(mnt).isDirectory()).to.equal(true);
   });
 });
+
+/** Whether a descriptor is one of an image; it may be closed meanwhile. */
+function isImage(fd: string): boolean {
+  try {
+    return readlinkSync(fd).endsWith('.qcow2');
+  } catch {
+    return false;
+  }
+}
 
 /** Waits until a count has stayed the same for a while. */
 async function settled(pid: number, count: () => number): Promise<void> {
