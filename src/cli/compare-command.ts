@@ -48,9 +48,13 @@ function showsBar(args: Arguments): boolean {
 
 async function compare(first: OpenDisk, second: OpenDisk, args: Arguments): Promise<number> {
   const quiet = args.has('q');
-  // As QEMU, where the output is a pipe: an error comes before it.
-  const said: string[] = [];
-  const say = (text: string) => quiet || said.push(`${text}\n`);
+  // As QEMU, where the output is a pipe: an error comes before it. With a bar all comes in its turn.
+  const held: string[] = [];
+  const say = (text: string) => {
+    if (quiet) return;
+    if (showsBar(args)) process.stdout.write(`${text}\n`);
+    else held.push(`${text}\n`);
+  };
   const progress = commandProgress(args, quiet, LEAST_STEP);
   try {
     const result = await compareDisks(first, second, {
@@ -72,7 +76,7 @@ async function compare(first: OpenDisk, second: OpenDisk, args: Arguments): Prom
     return STATUS.READ;
   } finally {
     progress.finish();
-    process.stdout.write(said.join(''));
+    process.stdout.write(held.join(''));
   }
 }
 

@@ -126,6 +126,7 @@ describe('a mount through fuse-native', () => {
     writeFileSync(file, '');
     for (const [target, options, reason] of [
       [mnt, 'lazytime', /libfuse 2 does not know 'lazytime' \(transport=kernel can\)/],
+      ['/proc', 'ro', /'\/proc' is a mount already/],
       [file, 'ro', /file' is a file: it mounts on folders alone/],
     ] as const) {
       const { status, stderr } = await box().cli([

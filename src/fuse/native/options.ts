@@ -1,5 +1,7 @@
 /** The options of a mount in libfuse 2's words, and what it has no words for. */
-import { ImageError } from '../../errors.js';
+import { statSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { type ErrnoName, ImageError } from '../../errors.js';
 import { escapeOption, flagWords } from '../device.js';
 import type { MountInput } from '../mounting.js';
 
@@ -23,6 +25,9 @@ export function nativeOptions({
   onlyUser,
 }: OptionsInput): string {
   if (rootIsFile) throw refusal(`'${target}' is a file: it mounts on folders alone`, 'ENOTDIR');
+  if (statSync(target).dev !== statSync(dirname(target)).dev) {
+    throw refusal(`'${target}' is a mount already`, 'EBUSY');
+  }
   const flags = flagWords(device);
   const unknown = flags.find((name) => UNKNOWN_FLAGS.includes(name));
   if (unknown !== undefined) throw refusal(`libfuse 2 does not know '${unknown}'`, 'EINVAL');
@@ -59,7 +64,7 @@ function unsafeFlags(flags: readonly string[]): string[] {
   return ['suid', 'dev'].filter((name) => !flags.includes(`no${name}`));
 }
 
-function refusal(problem: string, code: 'EINVAL' | 'ENAMETOOLONG' | 'ENOTDIR'): ImageError {
+function refusal(problem: string, code: ErrnoName): ImageError {
   return new ImageError('unsupported', code, `transport fuse-native: ${problem}`, {
     limit: 'transport=kernel can',
   });
