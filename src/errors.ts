@@ -86,6 +86,24 @@ export function describeError(error: unknown): string {
   return limit === undefined ? error.message : `${error.message} (${limit})`;
 }
 
+/** What programs may want to know of an error; names as `errorFacts` gives them. */
+export interface ErrorFacts {
+  /** By its name. */
+  readonly errno: string;
+  /** Where it was, in bytes of the file. */
+  readonly file?: string;
+  readonly offset?: number;
+}
+
+export function errorFacts(error: unknown): ErrorFacts {
+  const { path, offset } = error instanceof ImageError ? error.context : {};
+  return {
+    errno: errnoName(errnoOf(error)),
+    ...(path !== undefined && { file: path }),
+    ...(offset !== undefined && { offset }),
+  };
+}
+
 /** The errno to answer with for anything that was thrown; EIO where it is a bug of ours. */
 export function errnoOf(error: unknown): number {
   if (error instanceof ImageError || error instanceof SysError) return error.errno;

@@ -19,6 +19,7 @@ export interface CommandOption extends Option {
 
 export const FORMATS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 const MADE_FORMATS = ['qcow', 'qcow2', 'qed', 'raw'];
+export const LOG_FORMATS = ['text', 'json'] as const;
 export const TRANSPORTS = ['auto', 'kernel', 'fuse-native'] as const;
 export const CACHES = ['writeback', 'writethrough', 'none', 'directsync', 'unsafe'] as const;
 
@@ -183,6 +184,7 @@ export const OPTIONS = {
     OBJECT,
     { short: 'f', long: 'foreground', help: 'do not become a daemon' },
     { short: 'd', long: 'debug', help: 'trace every request; stays in the foreground' },
+    { short: 'v', long: 'verbose', help: 'tell of what is opened and closed, too' },
   ],
   rebase: [
     ...[OBJECT, IMAGE_OPTS, FORCE_SHARE, QUIET, FORMAT, CACHE, SOURCE_CACHE, PROGRESS],

@@ -18,9 +18,16 @@ import { isDirect } from '../image/write-options.js';
 import { infoJson } from '../mount/info-json.js';
 import { snapshotFileNames } from '../mount/names.js';
 import { MIN_CACHE_SIZE } from '../shared/slice-cache.js';
-import { type LogDescription, log, openLog, openLogFile, printable } from '../sys/log.js';
+import {
+  type LogDescription,
+  type LogTarget,
+  log,
+  openLog,
+  openLogFile,
+  printable,
+} from '../sys/log.js';
 import { sdNotify } from '../sys/process.js';
-import { CACHES } from './command-options.js';
+import { CACHES, LOG_FORMATS } from './command-options.js';
 import { type DaemonChannel, daemonChannel, spawnDaemon } from './daemon.js';
 import {
   choiceOption,
@@ -92,7 +99,7 @@ function parseMountCommand(words: string[], usage: string): MountCommand {
   const spec = {
     flags,
     values: ['o', 'object', ...values],
-    alias: { f: 'foreground', d: 'debug' },
+    alias: { f: 'foreground', d: 'debug', v: 'verbose' },
     operands: ['IMAGE', 'MOUNTPOINT'],
     more: true,
   };
@@ -148,6 +155,7 @@ function checkSettings(settings: MountSettings, many: boolean) {
     transport: many ? 'kernel' : chooseTransport(settings),
     user: mountUser(settings),
     logFile: logFile === undefined ? undefined : resolve(logFile),
+    logFormat: choiceOption(settings, 'log-format', LOG_FORMATS) ?? 'text',
   };
 }
 
@@ -203,9 +211,13 @@ async function serveMount(
 ): Promise<Outcome> {
   const { sources, settings } = command;
   const many = isMany(sources);
-  const { user, logFile, ...checked } = checkSettings(settings, many);
+  const { user, logFile, logFormat, ...checked } = checkSettings(settings, many);
   const trace = settings.has('debug');
-  const logging = logOptions(logFile, channel !== undefined, trace);
+  const logging: LogDescription = {
+    target: logTarget(logFile, channel !== undefined),
+    format: logFormat,
+    level: trace ? 'debug' : settings.has('verbose') ? 'info' : 'warning',
+  };
   // Another user's mount stays open to root, who made it.
   const allowRoot =
     settings.has('allow_root') || (user !== undefined && !settings.has('allow_other'));
@@ -229,9 +241,12 @@ async function serveMount(
     throw new ImageError('policy', 'EINTR', 'interrupted by a signal while mounting');
   }
   channel?.ready();
-  sdNotify(`READY=1\nSTATUS=${printable(`${source} is served on ${target}`)}`);
+  const served = `${source} is served on ${target}`;
+  sdNotify(`READY=1\nSTATUS=${printable(served)}`);
+  log.info(served, { source, target, transport: checked.transport, workers: checked.workers });
   try {
     await live.closed;
+    log.info(`${source} is released from ${target}`, { source, target });
     // What libfuse leaves behind would keep the process.
     return { status: 0, atOnce: checked.transport !== 'kernel' };
   } catch (error) {
@@ -241,7 +256,7 @@ async function serveMount(
 }
 
 /** What is the same for one image and for many. */
-type Common = Omit<ReturnType<typeof checkSettings>, 'logFile'> &
+type Common = Omit<ReturnType<typeof checkSettings>, 'logFile' | 'logFormat'> &
   Pick<KernelMountInput, 'onlyUser' | 'log' | 'trace' | 'onMounted'> & {
     readonly device: Omit<KernelMountInput['device'], 'readOnly'>;
   };
@@ -305,10 +320,9 @@ async function mountAll(
 }
 
 /** Where messages go: a file, the terminal that looks on, or syslog. */
-function logOptions(file: string | undefined, daemon: boolean, trace: boolean): LogDescription {
-  const level = trace ? 'debug' : 'info';
-  if (file !== undefined) return { target: { fd: openLogFile(file) }, level };
-  return { target: daemon ? 'syslog' : 'stderr', level };
+function logTarget(file: string | undefined, daemon: boolean): LogTarget {
+  if (file !== undefined) return { fd: openLogFile(file) };
+  return daemon ? 'syslog' : 'stderr';
 }
 
 /** The mount point: absolute, links followed. None of the image's files may lie in it. */

@@ -4,7 +4,7 @@
  */
 import { ImageError } from '../errors.js';
 import { isKernelFlag } from '../fuse/device.js';
-import { CACHES, FORMATS, type Takes, TRANSPORTS } from './command-options.js';
+import { CACHES, FORMATS, LOG_FORMATS, type Takes, TRANSPORTS } from './command-options.js';
 
 /**
  * What mount(8) and fstab may say in -o without meaning anything here: it is for others, or for who
@@ -91,6 +91,12 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
     help: 'the same, from --object secret,id=ID,…; ID:ID… for several',
   },
   { name: 'log', value: 'FILE', help: 'append messages to FILE, instead of syslog', takes: 'file' },
+  {
+    name: 'log-format',
+    value: 'FORMAT',
+    help: 'of messages: text (default), json (an object a line)',
+    takes: LOG_FORMATS,
+  },
   { name: 'max-open', value: 'N', help: 'of many images: so many are open at most (64)' },
   { name: 'no-backing', help: 'refuse images that name another file' },
   {
@@ -114,6 +120,7 @@ export const MOUNT_OPTIONS: readonly OptionRecord[] = [
     value: 'NAME',
     help: 'once mounted, root gives up its rights and is that user (name or number)',
   },
+  { name: 'verbose', help: 'tell of what is opened and closed, too' },
   { name: 'workers', value: 'N', help: 'threads that serve requests (cores + 1)' },
 ];
 

@@ -2,8 +2,9 @@
  * From the bytes of a request to the bytes of its reply, by the opcode table. No kernel is needed
  * for it: tests feed it bytes. Nothing that a handler does wrong gets past it but as an errno.
  */
-import { ERRNO, errnoOf } from '../errors.js';
+import { ERRNO, errnoOf, errorFacts } from '../errors.js';
 import type { IoBuffer } from '../sys/io-buffer.js';
+import type { LogFacts } from '../sys/log.js';
 import { IN_HEADER, OUT_HEADER } from './abi.js';
 import type { Opcode } from './opcode.js';
 import { OPCODES } from './opcodes.js';
@@ -14,8 +15,8 @@ import { LineThrottle, textForLog } from './throttle.js';
 import { traceLine } from './trace.js';
 
 export interface DispatchLog {
-  error(message: string): void;
-  debug(message: string): void;
+  error(message: string, facts?: LogFacts): void;
+  debug(message: string, facts?: LogFacts): void;
 }
 
 export interface DispatchOptions {
@@ -55,7 +56,7 @@ export class Dispatcher {
     this.#reply = new Reply(replyBuffer);
     this.#sessions = sessions;
     this.#options = options;
-    this.#errors = new LineThrottle((line) => options.log.error(line), options.now);
+    this.#errors = new LineThrottle((line, facts) => options.log.error(line, facts), options.now);
   }
 
   /**
@@ -139,12 +140,15 @@ export class Dispatcher {
 
   #report(opcode: Opcode, error: unknown): void {
     const text = textForLog(error);
-    if (text !== null) this.logError(`${opcode.name} node ${this.request.kernelNodeid}: ${text}`);
+    if (text === null) return;
+    const node = this.request.kernelNodeid;
+    const facts = { request: opcode.name, node, ...errorFacts(error) };
+    this.logError(`${opcode.name} node ${node}: ${text}`, facts);
   }
 
   /** Into the log, as far as that is not flooded. */
-  logError(line: string): void {
-    this.#errors.put(line);
+  logError(line: string, facts?: LogFacts): void {
+    this.#errors.put(line, facts);
   }
 
   /** There will be no more requests. */

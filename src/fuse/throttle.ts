@@ -1,11 +1,12 @@
 /** A log that cannot be flooded: at most some lines in a while, and then how many were left out. */
 import { describeError, ERRNO, ImageError, errnoOf, isExpected } from '../errors.js';
+import type { LogFacts } from '../sys/log.js';
 
 const LINES = 20;
 const WINDOW_MS = 10_000;
 
 export class LineThrottle {
-  readonly #put: (line: string) => void;
+  readonly #put: (line: string, facts?: LogFacts) => void;
   readonly #now: () => number;
   #windowStart = Number.NEGATIVE_INFINITY;
   #shown = 0;
@@ -13,13 +14,16 @@ export class LineThrottle {
   #last = '';
 
   /** `now` tells the time in milliseconds. */
-  constructor(put: (line: string) => void, now: () => number = () => performance.now()) {
+  constructor(
+    put: (line: string, facts?: LogFacts) => void,
+    now: () => number = () => performance.now(),
+  ) {
     this.#put = put;
     this.#now = now;
   }
 
   /** Puts the line, if it is not the one before it again and the window has room for it. */
-  put(line: string): void {
+  put(line: string, facts?: LogFacts): void {
     // Read-ahead and retries would fill the log with the same line.
     if (line === this.#last) return;
     this.#last = line;
@@ -34,7 +38,7 @@ export class LineThrottle {
       return;
     }
     this.#shown++;
-    this.#put(line);
+    this.#put(line, facts);
   }
 
   /** Tells what was left out, if its window has ended. Cheap where there is nothing to tell. */

@@ -1,12 +1,13 @@
 /** One image of a mount that is written to, as the thread sees it that makes it durable. */
-import { describeError, ERRNO, errnoOf } from '../errors.js';
+import { describeError, ERRNO, errnoOf, errorFacts } from '../errors.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { MountState } from '../shared/mount-state.js';
+import type { LogFacts } from '../sys/log.js';
 
 export interface FlushedImageOptions {
   readonly writer: Pick<ImageWriter, 'flushAll' | 'close'>;
   readonly state: MountState;
-  readonly log: { error(message: string): void };
+  readonly log: { error(message: string, facts?: LogFacts): void };
 }
 
 /** How an attempt went: `busy`, where other threads hold the image, and nothing was told. */
@@ -44,7 +45,7 @@ export class FlushedImage {
       if (errnoOf(error) === ERRNO.EAGAIN && again) return 'busy';
       const words = `flushing the image: ${describeError(error)}`;
       // What is tried again is told once.
-      if (words !== this.#told) this.#options.log.error(words);
+      if (words !== this.#told) this.#options.log.error(words, { ...errorFacts(error) });
       this.#told = words;
       return 'failed';
     }

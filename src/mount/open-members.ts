@@ -12,6 +12,7 @@ import { closeImage, type OpenedImage } from '../image/open.js';
 import type { WriteOptions } from '../image/write-options.js';
 import { Members } from '../shared/members.js';
 import { MIN_CACHE_SIZE, type SliceCacheMemory } from '../shared/slice-cache.js';
+import type { LogFacts } from '../sys/log.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import type { ImageFile } from './catalogue.js';
 import type { OpenMember } from './collection-questions.js';
@@ -37,7 +38,7 @@ export interface OpenMembersOptions {
   /** Opens an image's file, with its locks. */
   readonly openFile: (image: ImageFile) => OpenedImage;
   readonly factsOf: (image: ImageFile, description: ImageDescription) => MountFacts;
-  readonly log: { error(message: string): void; warning(message: string): void };
+  readonly log: Record<'error' | 'warning' | 'info', (message: string, facts?: LogFacts) => void>;
 }
 
 interface Open {
@@ -84,7 +85,9 @@ export class OpenMembers {
       checkFile(image, description);
       const { cacheSize, open } = this.#serve(image, description);
       this.#open.set(image.member, { image, cacheSize, ...open });
-      for (const warning of opened.warnings) this.#options.log.warning(warning);
+      const { log } = this.#options;
+      for (const warning of opened.warnings) log.warning(warning, { file: image.path });
+      log.info(`${image.path} is opened`, { file: image.path });
       return { state: open.state, image: open.served };
     } catch (error) {
       closeImage(description);
@@ -100,7 +103,8 @@ export class OpenMembers {
     const cache = this.#caches.get(cacheSize)?.pop();
     const { views } = image;
     const served = serveImage(description, facts, { cacheSize, owners, write, views, cache });
-    const error = (message: string) => log.error(`${image.path}: ${message}`);
+    const error = (message: string, facts?: LogFacts) =>
+      log.error(`${image.path}: ${message}`, { file: image.path, ...facts });
     const flushed = flushedImage(served, owners, { error });
     const state = this.members.open(image.member);
     this.members.use(image.member);
@@ -188,6 +192,7 @@ export class OpenMembers {
     image.views = keptViews(served);
     closeImage(served.description);
     members.close(member);
+    this.#options.log.info(`${image.path} is closed`, { file: image.path });
     this.#keepCache(cacheSize, served.memory.cache);
     return true;
   }

@@ -9,6 +9,8 @@ const MARK = '\x1e';
 export interface Step {
   /** Of the document. */
   readonly line: number;
+  /** The line before the block that it stands in. */
+  readonly block: number;
   readonly command: string;
   /** What the document says that it prints. */
   readonly shown: readonly string[];
@@ -21,17 +23,19 @@ export interface Result {
 }
 
 export function stepsOf(document: string): Step[] {
-  const steps: { line: number; command: string; shown: string[] }[] = [];
+  const steps: { line: number; block: number; command: string; shown: string[] }[] = [];
+  let block = 0;
   let inside = false;
   for (const [index, text] of document.split('\n').entries()) {
     if (/^```/.test(text)) {
       inside = text === '```console';
+      block = index;
       continue;
     }
     if (!inside) continue;
     const last = steps.at(-1);
     if (text.startsWith('$ ')) {
-      steps.push({ line: index + 1, command: text.slice(2), shown: [] });
+      steps.push({ line: index + 1, block, command: text.slice(2), shown: [] });
     } else if (last !== undefined && last.shown.length === 0 && /\\$/.test(last.command)) {
       last.command += `\n${text}`;
     } else {
@@ -41,10 +45,10 @@ export function stepsOf(document: string): Step[] {
   return steps;
 }
 
-/** A script of bash that runs them one after the other, as typed; `between` before each. */
-export function scriptOf(steps: readonly Step[], between = ':'): string {
-  const lines = steps.flatMap(({ command }) => [
-    `{ ${between}; } > /dev/null 2>&1`,
+/** A script of bash that runs them one after the other, as typed, and in silence what is to come before each. */
+export function scriptOf(steps: readonly Step[], before: (index: number) => string): string {
+  const lines = steps.flatMap(({ command }, index) => [
+    `{ :; ${before(index)}\n} > /dev/null 2>&1`,
     `printf '${MARK}'`,
     '(exit $status)',
     command,

@@ -15,7 +15,7 @@ const [path, target, workers, module = './faulty-worker.js'] = process.argv.slic
   ...[string, string, string],
   string?,
 ];
-const log = { target: 'stderr', level: 'debug' } as const;
+const log = { target: 'stderr', format: 'text', level: 'debug' } as const;
 openLog(log);
 const common = {
   target,

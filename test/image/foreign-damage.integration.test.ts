@@ -1,8 +1,8 @@
-/** What is wrong with VDI, VHD, VHDX and VMDK images: found, and refused, as QEMU does it. */
+/** What is wrong with VDI, VHD, VHDX, VMDK and QED images: found, and refused, as QEMU does it. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { crc32c } from '#src/codec/crc32c.js';
-import { openImage } from '#src/image/open.js';
+import { closeImage, openImage } from '#src/image/open.js';
 import { check } from '#src/tools/check.js';
 import { expectImageError } from '../helpers/errors.js';
 import { vmdkDescriptor } from '../helpers/foreign-images.js';
@@ -13,7 +13,7 @@ import { useTempFolder } from '../helpers/temp.js';
 
 const MIB = 1 << 20;
 
-describe('damaged VDI, VHD, VHDX and VMDK images', () => {
+describe('damaged VDI, VHD, VHDX, VMDK and QED images', () => {
   const temp = useTempFolder();
 
   async function same(...words: string[]): Promise<void> {
@@ -258,5 +258,19 @@ describe('damaged VDI, VHD, VHDX and VMDK images', () => {
     expectImageError('EPERM', /./, () => check(path, { report: (one) => found.push(one) }));
     const sector = (tables - 1) * 512 * 128;
     expect(found).to.deep.equal([{ kind: 'grain-unknown', sector }]);
+  });
+
+  it('QED: features that are to be cleared by who does not know them', () => {
+    const path = temp.at('disk.qed');
+    const AUTOCLEAR_AT = 32;
+    qemuImg('create', '-q', '-f', 'qed', path, '1M');
+    const image = readFileSync(path);
+    image.writeBigUInt64LE(0x8000_0000_0000_0005n, AUTOCLEAR_AT);
+    writeFileSync(path, image);
+    closeImage(openImage(path).description);
+    expect(readFileSync(path).equals(image), 'read').to.equal(true);
+    closeImage(openImage(path, { writable: true, lock: 'write' }).description);
+    image.fill(0, AUTOCLEAR_AT, AUTOCLEAR_AT + 8);
+    expect(readFileSync(path).equals(image), 'opened for writing').to.equal(true);
   });
 });

@@ -2,7 +2,7 @@
  * What fuse-native calls. Each request is answered, whatever becomes of it: one that is not holds a thread of libfuse
  * for ever, and who waits for it.
  */
-import { ERRNO, errnoName, errnoOf } from '../../errors.js';
+import { ERRNO, errnoName, errnoOf, errorFacts } from '../../errors.js';
 import type { MountState } from '../../shared/mount-state.js';
 import type { RequestCounters } from '../../shared/request-counters.js';
 import type { DispatchLog } from '../dispatch.js';
@@ -43,14 +43,17 @@ type Serve = (...args: never[]) => Outcome;
 
 export function makeHandlers(options: HandlerOptions): ServedHandlers {
   const { files, state, counters, log, trace } = options;
-  const errors = new LineThrottle((line) => log.error(line));
+  const errors = new LineThrottle((line, facts) => log.error(line, facts));
   const attempt = (name: string, serve: Serve, args: readonly unknown[]): Outcome => {
     if (state.stopped) return [-ERRNO.ENOTCONN];
     try {
       return serve(...(args as never[]));
     } catch (error) {
       const text = textForLog(error);
-      if (text !== null) errors.put(`${name} '${args[0]}': ${text}`);
+      if (text !== null) {
+        const facts = { request: name, path: String(args[0]), ...errorFacts(error) };
+        errors.put(`${name} '${args[0]}': ${text}`, facts);
+      }
       return [-errnoOf(error)];
     }
   };

@@ -7,7 +7,15 @@ import { defineFormat, type FormatParts, type FormatSource } from '../format.js'
 import type { MutableStorage } from '../../storage/storage.js';
 import { TableSlices } from '../table-slices.js';
 import { checkQed } from './check.js';
-import { ENTRY_SIZE, FEATURE, MAGIC, type QedHeader, readHeader, ZERO_CLUSTER } from './header.js';
+import {
+  clearAutoclear,
+  ENTRY_SIZE,
+  FEATURE,
+  MAGIC,
+  type QedHeader,
+  readHeader,
+  ZERO_CLUSTER,
+} from './header.js';
 import { QedWriter } from './writer.js';
 
 export const QED = defineFormat<QedHeader>({
@@ -37,11 +45,15 @@ export const QED = defineFormat<QedHeader>({
   magic: MAGIC,
 });
 
-/** As QEMU: what is wrong with tables of an image that was not closed is put right on opening. */
+/**
+ * As QEMU: features that are not known end with the opening, and what is wrong with tables of an image that was
+ * not closed is put right.
+ */
 function prepareQed(
   storage: MutableStorage,
   { facts, layout }: FormatParts & { readonly layout: QedHeader },
 ): FormatParts {
+  clearAutoclear(storage);
   if (!facts.dirty) return { facts, layout };
   const { corruptions } = checkQed(storage, layout, true);
   if (corruptions === 0) return { facts: { ...facts, dirty: false }, layout };

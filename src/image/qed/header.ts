@@ -115,6 +115,16 @@ export function setNeedCheck(storage: MutableStorage, value: boolean): void {
   storage.write(buffer, 0, bits64.size, position);
 }
 
+/** Says that features which are not known do not hold any more: the image is written to. None is known. */
+export function clearAutoclear(storage: MutableStorage): void {
+  const position = HEADER.offsets.autoclearFeatures;
+  const buffer = readExactly(storage, position, bits64.size, 'QED header');
+  if (buffer.view.getBigUint64(0, true) === 0n) return;
+  buffer.bytes.fill(0);
+  storage.write(buffer, 0, bits64.size, position);
+  storage.flush();
+}
+
 /** Reads and checks the header. Throws an ImageError. `unfinished`: it has no magic yet. */
 export function readHeader(storage: Storage, unfinished = false): QedHeader {
   const { view } = readExactly(storage, 0, HEADER.size, 'QED header');
