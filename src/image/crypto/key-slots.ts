@@ -56,6 +56,8 @@ export function slotsToChange(
       ? [slotToFill(header, change)]
       : erased(storage, place, header, change);
   for (const index of chosen) checkPlace(header, index, place);
+  const standIn = change.state === 'active' ? standInFor(header, chosen[0]!) : null;
+  if (standIn !== null) checkPlace(header, standIn, place);
   return chosen;
 }
 
@@ -123,6 +125,12 @@ function erased(
   );
 }
 
+/** The slot that opens the image while the only one is written over; null where another one is active. */
+function standInFor({ slots }: LuksHeader, index: number): number | null {
+  const isOnly = slots[index]!.active && slots.filter(({ active }) => active).length === 1;
+  return isOnly ? (index + 1) % LUKS_KEY_SLOTS : null;
+}
+
 /** Else something of the image lies there. */
 function checkPlace(header: LuksHeader, index: number, { length }: HeaderPlace): void {
   const end = header.slots[index]!.keyOffset + materialBytes(header);
@@ -163,16 +171,10 @@ export function changeSlots(
     put(storage, slot.entry.subarray(0, from), at);
     storage.flush();
   };
-  const { slots: before } = readLuksHeader(storage, place);
-  const isOnly = before[index]!.active && before.filter(({ active }) => active).length === 1;
-  if (!isOnly) {
-    fill(index);
-    return;
-  }
-  const meanwhile = (index + 1) % LUKS_KEY_SLOTS;
-  fill(meanwhile);
+  const standIn = standInFor(readLuksHeader(storage, place), index);
+  if (standIn !== null) fill(standIn);
   fill(index);
-  erase(storage, offset, readLuksHeader(storage, place), meanwhile);
+  if (standIn !== null) erase(storage, offset, readLuksHeader(storage, place), standIn);
 }
 
 function erase(storage: MutableStorage, offset: number, header: LuksHeader, index: number): void {

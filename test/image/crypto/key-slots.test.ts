@@ -82,6 +82,17 @@ describe('key slots', () => {
     expect(open(storage, 'p4')!.key.equals(key)).to.equal(true);
   });
 
+  it('are not written over what lies behind the header, by one that stands in either', async () => {
+    const bytes = await image();
+    const storage = new MemoryStorage(Buffer.from(bytes));
+    const place = luksPlace(readHeader(storage))!;
+    const short = { ...place, length: readLuksHeader(storage, place).slots[1]!.keyOffset };
+    const newPassphrase = Buffer.from('new');
+    const over = { ...CHANGE, slot: 0, force: true, newPassphrase };
+    expect(() => slotsToChange(storage, short, over)).to.throw(/key slot 1 ends behind/);
+    expect(Buffer.from(storage.bytes).equals(bytes)).to.equal(true);
+  });
+
   it('open by another passphrase whenever a change ends in the middle', async () => {
     const start = await image();
     const storage = new Crashing(start);
