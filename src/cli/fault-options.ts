@@ -12,7 +12,9 @@ import {
 import type { OptionMap } from './json-options.js';
 import { INVALID_VALUE, Options } from './node-options.js';
 
-const PREFIX = 'blkdebug:';
+/** The driver of faults on purpose. */
+export const FAULTY = 'blkdebug';
+const PREFIX = `${FAULTY}:`;
 const EIO = 5n;
 const SECTIONS = ['inject-error', 'set-state'] as const;
 const LIMITS = [
@@ -45,11 +47,8 @@ export function faultyName(name: string): FaultyName | undefined {
   return { config: rest.slice(0, end) || undefined, file: rest.slice(end + 1) };
 }
 
-/** Takes all options but those of the child. Undefined where nothing is to fail. */
-export function takeFaults(
-  options: Options,
-  config = options.take('config'),
-): FaultPlan | undefined {
+/** The rules of the options, and of the file `config` before them. Undefined where nothing is to fail. */
+export function takeFaults(options: Options, config: string | undefined): FaultPlan | undefined {
   const rules = config === undefined ? NO_RULES : readConfig(config);
   const all = (name: Section) => [...rules[name], ...takeList(options, name)];
   const errors = all('inject-error').map(errorRule);

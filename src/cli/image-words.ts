@@ -13,16 +13,14 @@ import {
   type ImageSpec,
   isFileDriver,
 } from '../image/spec.js';
-import { faultyName, type FaultyName, takeFaults, takeLimits } from './fault-options.js';
 import type { FaultPlan } from '../storage/faults.js';
+import { FAULTY, faultyName, type FaultyName, takeFaults, takeLimits } from './fault-options.js';
 import { takeQcow2, takeRaw, takeVpc } from './format-options.js';
 import { type OptionMap, parseJsonOptions } from './json-options.js';
 import { parseKeyValues } from './key-values.js';
 import { INVALID_VALUE, Options, takeCommon } from './node-options.js';
 
 const JSON_PREFIX = 'json:';
-/** The driver of faults on purpose. */
-export const FAULTY = 'blkdebug';
 const FORMAT_DRIVERS: readonly string[] = ['qcow2', 'raw', ...OTHER_FORMATS];
 /** Beside qcow2: those that can name a backing file. */
 const OVER_BACKING = ['qed', 'qcow', 'vmdk'];
@@ -69,7 +67,7 @@ function fileNamed(name: string): FileSpec {
   const protocol = protocolOf(name);
   if (protocol === undefined) return { path: name };
   const faulty = faultyName(name);
-  if (faulty !== undefined) return faultyFile(new Options(new Map()), faulty);
+  if (faulty !== undefined) return faultyFile(faulty);
   if (protocol === 'file') {
     const path = name.slice('file:'.length);
     // A name with a colon would be taken for another protocol's.
@@ -82,9 +80,9 @@ function fileNamed(name: string): FileSpec {
   return { path: name, nullDisk: { size: NULL_SIZE, isHole: false } };
 }
 
-/** What lies below faults on purpose, with them; `options`: of its own node. */
-function faultyFile(options: Options, { config, file }: FaultyName): FileSpec {
-  const faults = takeFaults(options, config);
+/** What lies below faults on purpose, with them. */
+function faultyFile({ config, file }: FaultyName): FileSpec {
+  const faults = takeFaults(new Options(new Map()), config);
   const below = fileNamed(file);
   if (below.path === '') throw invalid("The 'file' block driver requires a file name");
   return { ...below, ...(faults !== undefined && { faults }) };
@@ -212,9 +210,7 @@ function faultyNode(
   const zeroUnit = takeLimits(options);
   const common = takeCommon(options);
   options.end((key) => `Block protocol '${FAULTY}' doesn't support the option '${key}'`);
-  const spec = child(image, filename);
-  const below = { ...spec, ...common, write: { ...spec.write, ...common.write } };
-  return { below, faults, zeroUnit };
+  return { below: withCommon(child(image, filename), common), faults, zeroUnit };
 }
 
 function faultyFileNode(options: Options, filename: string): ImageSpec {
@@ -247,9 +243,12 @@ function copyOnRead(options: Options, filename: string): ImageSpec {
   if (file == null) throw invalid('A block device must be specified for "file"');
   const common = takeCommon(options);
   options.end((key) => `Block format 'copy-on-read' does not support the option '${key}'`);
-  const below = overFormat(file, filename);
-  const write = { ...below.write, ...common.write };
-  return { ...below, ...common, write, filename, copyOnRead: true };
+  return { ...withCommon(overFormat(file, filename), common), filename, copyOnRead: true };
+}
+
+/** What a node says that changes nothing but what it is told, over what is said below it. */
+function withCommon(below: ImageSpec, common: Partial<ImageSpec>): ImageSpec {
+  return { ...below, ...common, write: { ...below.write, ...common.write } };
 }
 
 /** A whole image as a child: its format may be stated beside the name of its file. */

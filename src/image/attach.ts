@@ -429,7 +429,8 @@ function sliceLoader(files: readonly TableFile[]): LoadSlice {
     // Others' slices may begin anywhere: what the file has of one is enough.
     const unit = layer.format === 'qcow2' ? layer.header.geometry.clusterSize : SLICE_SIZE;
     const length = Math.min(unit, SLICE_SIZE);
-    if (!isNamedByHeader(layer, offset)) storage.faults?.happens('l2_load');
+    const { faults } = storage;
+    if (faults !== undefined && !isNamedByHeader(layer, offset)) faults.happens('l2_load');
     const n = storage.read(scratch, 0, length, offset);
     const isWhole = layer.format === 'qcow2';
     if (n < length && (isWhole ? offset + length > alignUp(storage.size(), unit) : n === 0)) {

@@ -4,8 +4,8 @@ import type { ImageSpec } from '../../image/spec.js';
 import { OPEN_OPTIONS } from '../command-options.js';
 import type { Arguments, Option } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
-import { faultyName } from '../fault-options.js';
-import { FAULTY, parseImageName, parseImageOptions } from '../image-words.js';
+import { FAULTY, faultyName } from '../fault-options.js';
+import { parseImageName, parseImageOptions } from '../image-words.js';
 import { parseKeyValues } from '../key-values.js';
 import { letters } from './arguments.js';
 import { ANY, type ImageCommand, type PlainCommand } from './command.js';
@@ -74,14 +74,12 @@ function specOf(name: string | undefined, words: string | undefined): ImageSpec 
   if (words === undefined) return parseImageName(name!);
   warnOfShortForms(words);
   if (name === undefined) return parseImageOptions(words);
-  const keys = parseKeyValues(words).map(([key]) => key);
-  if (keys.includes('file.filename')) {
+  const given = parseKeyValues(words);
+  if (given.some(([key]) => key === 'file.filename')) {
     throw invalid("Can't specify 'file' and 'filename' options at the same time");
   }
   const path = nameOfFile(name).replaceAll(',', ',,');
-  const isFaulty = parseKeyValues(words).some(
-    ([key, value]) => key === 'driver' && value === FAULTY,
-  );
+  const isFaulty = given.some(([key, value]) => key === 'driver' && value === FAULTY);
   const whole = `${isFaulty ? 'filename' : 'file.filename'}=${path},${words}`;
   try {
     return { ...parseImageOptions(whole), filename: name };
