@@ -7,7 +7,7 @@ import type { KeyRing } from '../image/crypto/key-ring.js';
 import { formatDriver } from '../image/formats.js';
 import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
 import type { ImageFile, Source } from '../mount/catalogue.js';
-import { isInside } from '../mount/image-files.js';
+import { isInside } from '../image/file-names.js';
 import { integerOption, type MountSettings, usage as wrongUse } from './options.js';
 
 const DEFAULT_IDLE = 60;

@@ -1,6 +1,6 @@
 /** `qcow2fs IMAGE MOUNTPOINT`: opens, mounts, becomes a daemon, and lives until the unmount. */
 import { readlinkSync, realpathSync } from 'node:fs';
-import { resolve, sep } from 'node:path';
+import { resolve } from 'node:path';
 import { describeError, ImageError } from '../errors.js';
 import { isKernelFlag, statTarget } from '../fuse/device.js';
 import {
@@ -13,6 +13,7 @@ import { mountMany } from '../fuse/mount-many.js';
 import type { LiveMount, ServedMount } from '../fuse/mounting.js';
 import { KeyRing, type KeySources, type Secrets } from '../image/crypto/key-ring.js';
 import { filesOf, type ImageDescription } from '../image/description.js';
+import { isInside } from '../image/file-names.js';
 import { type OpenedImage, openImage, type OpenPolicy } from '../image/open.js';
 import { isDirect } from '../image/write-options.js';
 import { infoJson } from '../mount/info-json.js';
@@ -338,7 +339,7 @@ function checkTarget(
   for (const { fd } of stat.isDirectory() ? description.layers.flatMap(filesOf) : []) {
     // The files themselves, wherever links to them lie.
     const real = readlinkSync(`/proc/self/fd/${fd}`);
-    if (!real.startsWith(target === sep ? sep : `${target}${sep}`)) continue;
+    if (!isInside(real, target)) continue;
     throw new ImageError('invalid', 'EBUSY', `mount point '${path}' would hide '${real}'`, {
       limit: 'an image cannot lie inside its own mount point',
     });

@@ -29,7 +29,7 @@ import {
   IMAGE_PATH,
   SOURCES,
 } from '../mount/xattrs.js';
-import { isInside } from '../mount/image-files.js';
+import { isInside } from '../image/file-names.js';
 import { isOnFuse } from '../sys/file.js';
 import { getxattr, setxattr } from '../sys/mount.js';
 import type { ListedSnapshot } from './info.js';

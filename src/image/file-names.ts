@@ -1,4 +1,5 @@
 /** Names that an image has for other files, as QEMU takes them. */
+import { sep } from 'node:path';
 import { ImageError } from '../errors.js';
 
 /** The protocol that a name begins with: what stands before a colon that comes before any slash. */
@@ -36,4 +37,9 @@ export function resolveName(overlay: string, name: string): string {
     });
   }
   return fullName(overlay, protocol === undefined ? name : name.slice('file:'.length));
+}
+
+/** Whether a path lies in a folder; both without links. */
+export function isInside(path: string, folder: string): boolean {
+  return path.startsWith(folder.endsWith(sep) ? folder : `${folder}${sep}`);
 }

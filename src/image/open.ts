@@ -13,7 +13,6 @@ import {
   type Stats,
   statSync,
 } from 'node:fs';
-import { sep } from 'node:path';
 import { describeError, ERRNO, errnoOf, ImageError, invalid, isExpected } from '../errors.js';
 import type { MutableStorage, Storage } from '../storage/storage.js';
 import { duplicate } from '../sys/file.js';
@@ -29,7 +28,7 @@ import {
   type Qcow2Description,
 } from './description.js';
 import { fileIdentity, identityOf } from './file-identity.js';
-import { extentPath, resolveName } from './file-names.js';
+import { extentPath, isInside, resolveName } from './file-names.js';
 import { storageOf } from './file-storage.js';
 import { type FormatDriver, OTHER_FORMATS } from './format.js';
 import { formatDriver } from './formats.js';
@@ -481,7 +480,7 @@ class Opening {
   /** The file behind the descriptor: a link changed since cannot lead elsewhere. */
   #checkInside(path: string, fd: number): void {
     const real = readlinkSync(`/proc/self/fd/${fd}`);
-    if (real.startsWith(this.#root === sep ? sep : `${this.#root}${sep}`)) return;
+    if (isInside(real, this.#root!)) return;
     throw new ImageError(
       'policy',
       'EPERM',

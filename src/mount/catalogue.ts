@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { ImageError, isExpected } from '../errors.js';
 import type { KeptViews } from '../shared/image-state.js';
 import { MEMBER_LIMIT } from '../shared/members.js';
-import { fileOf, formatAt, isInside, lookAt, stateOf } from './image-files.js';
+import { isInside } from '../image/file-names.js';
+import { fileOf, formatAt, lookAt, stateOf } from './image-files.js';
 import { FIRST_FOLDER } from './member-ids.js';
 import { ROOT_ID } from './node.js';
 

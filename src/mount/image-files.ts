@@ -10,8 +10,9 @@ import {
   realpathSync,
   statSync,
 } from 'node:fs';
-import { extname, sep } from 'node:path';
+import { extname } from 'node:path';
 import { isExpected } from '../errors.js';
+import { isInside } from '../image/file-names.js';
 import { OTHER_FORMATS } from '../image/format.js';
 import { formatOf, PROBED_SIZE } from '../image/probe.js';
 
@@ -47,11 +48,6 @@ export function stateOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): stri
 /** Says that it is the same file. */
 export function fileOf({ dev, ino }: BigIntStats): string {
   return `${dev}:${ino}`;
-}
-
-/** Whether a path lies in a folder; both without links. */
-export function isInside(path: string, folder: string): boolean {
-  return path.startsWith(folder.endsWith(sep) ? folder : `${folder}${sep}`);
 }
 
 /**

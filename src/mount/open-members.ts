@@ -8,6 +8,7 @@
 import { fstatSync, readlinkSync, statSync } from 'node:fs';
 import { ERRNO, errnoOf, ImageError } from '../errors.js';
 import { filesOf, type ImageDescription } from '../image/description.js';
+import { isInside } from '../image/file-names.js';
 import { closeImage, type OpenedImage } from '../image/open.js';
 import type { WriteOptions } from '../image/write-options.js';
 import { Members } from '../shared/members.js';
@@ -18,7 +19,7 @@ import type { ImageFile } from './catalogue.js';
 import type { OpenMember } from './collection-questions.js';
 import type { MountFacts } from './facts.js';
 import type { FlushedImage } from './flushed-image.js';
-import { fileOf, isInside, stateOf } from './image-files.js';
+import { fileOf, stateOf } from './image-files.js';
 import { flushedImage, keptViews, type ServedImage, serveImage } from './served-image.js';
 
 /** Of what is left of the cache, an image that is opened gets one part in so many. */
