@@ -6,7 +6,7 @@ import { ImageError, invalid } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
 import { BlockMapping } from './block-mapping.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
-import { defineFormat } from './format.js';
+import { defineFormat, PLAIN_FACTS } from './format.js';
 import { readExactly } from './read-bytes.js';
 import { TableSlices } from './table-slices.js';
 
@@ -31,9 +31,7 @@ export const CLOOP = defineFormat<Layout>({
   tableOrder: 'big64',
   open: (storage) => {
     const layout = readLayout(storage);
-    const common = { clusterSize: null, backing: null, encrypted: false };
-    const facts = { size: layout.size, dirty: false, dirtyUntold: true, ...common };
-    return { facts, layout };
+    return { facts: { ...PLAIN_FACTS, size: layout.size, dirtyUntold: true }, layout };
   },
   mapping: (layout, { storage, cache, file }) => {
     const tables = new TableSlices(cache, file);

@@ -52,6 +52,14 @@ export interface FormatFacts {
   readonly dirtyUntold?: boolean;
 }
 
+/** Those of an image that stands alone and is in order; a driver says what is otherwise. */
+export const PLAIN_FACTS = {
+  clusterSize: null,
+  backing: null,
+  dirty: false,
+  encrypted: false,
+} as const;
+
 /** A fact of one format alone. One that is undefined is not told. */
 export type FormatFact = string | number | boolean | undefined | readonly FormatFactList[];
 export interface FormatFactList {

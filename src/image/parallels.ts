@@ -6,8 +6,8 @@ import type { Storage } from '../storage/storage.js';
 import { BlockMapping } from './block-mapping.js';
 import { type CheckResult, NOTHING_FOUND, type ReportFormat } from './check-result.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
-import { defineFormat } from './format.js';
-import { readExactly } from './read-bytes.js';
+import { defineFormat, PLAIN_FACTS } from './format.js';
+import { eachWord, readExactly } from './read-bytes.js';
 import { TableSlices } from './table-slices.js';
 
 const HEADER = struct('Parallels header', 'little', {
@@ -46,8 +46,6 @@ const BITMAPS = 0x20385fae252cb34an;
 const MAX_TRACKS = Math.floor((2 ** 31 - 1) / 513);
 const MAX_ENTRIES = Math.floor((2 ** 31 - 1) / 4);
 const ENTRY_SIZE = 4;
-/** Bytes of the table that a check reads at once. */
-const CHUNK_SIZE = 1 << 20;
 
 interface Layout {
   readonly size: number;
@@ -64,8 +62,7 @@ export const PARALLELS = defineFormat<Layout>({
   open: (storage) => {
     const layout = readLayout(storage);
     const { size, inUse: dirty } = layout;
-    const common = { clusterSize: null, backing: null, encrypted: false };
-    return { facts: { size, dirty, dirtyUntold: true, ...common }, layout };
+    return { facts: { ...PLAIN_FACTS, size, dirty, dirtyUntold: true }, layout };
   },
   mapping: (layout, { storage, cache, file }) => {
     const { blockSize, entries, entryUnit } = layout;
@@ -150,22 +147,16 @@ function checkParallels(storage: Storage, layout: Layout, report: ReportFormat):
   };
   if (inUse) wrong({ kind: 'parallels-in-use' });
   let [allocated, fragmented, last, previous] = [0, 0, 0, 0];
-  for (let done = 0; done < entries * ENTRY_SIZE; done += CHUNK_SIZE) {
-    const length = Math.min(CHUNK_SIZE, entries * ENTRY_SIZE - done);
-    const { view } = readExactly(storage, HEADER.size + done, length, 'block table');
-    for (let at = 0; at < length; at += ENTRY_SIZE) {
-      const offset = view.getUint32(at, true) * entryUnit;
-      if (offset !== 0) {
-        if (offset > fileSize) {
-          wrong({ kind: 'parallels-outside', block: (done + at) / ENTRY_SIZE });
-        }
-        allocated++;
-        last = Math.max(last, offset);
-        if (previous !== 0 && previous + blockSize !== offset) fragmented++;
-      }
-      previous = offset;
+  eachWord(storage, HEADER.size, entries, 'block table', (entry, block) => {
+    const offset = entry * entryUnit;
+    if (offset !== 0) {
+      if (offset > fileSize) wrong({ kind: 'parallels-outside', block });
+      allocated++;
+      last = Math.max(last, offset);
+      if (previous !== 0 && previous + blockSize !== offset) fragmented++;
     }
-  }
+    previous = offset;
+  });
   const imageEndOffset = last + blockSize;
   const lost = Math.max(0, fileSize - imageEndOffset);
   if (lost > 0) report({ kind: 'parallels-lost', length: lost });

@@ -30,6 +30,25 @@ export function readExactly(
   return buffer;
 }
 
+/** Bytes of a table that are read at once. */
+const CHUNK_SIZE = 1 << 20;
+
+/** Looks at `count` little-endian words of 32 bits from `position` on, in turn; errors as `readExactly`'s. */
+export function eachWord(
+  storage: Storage,
+  position: number,
+  count: number,
+  what: string,
+  look: (word: number, index: number) => void,
+): void {
+  const size = count * 4;
+  for (let done = 0; done < size; done += CHUNK_SIZE) {
+    const length = Math.min(CHUNK_SIZE, size - done);
+    const { view } = readExactly(storage, position + done, length, what);
+    for (let at = 0; at < length; at += 4) look(view.getUint32(at, true), (done + at) / 4);
+  }
+}
+
 function pastTheEnd(
   storage: Storage,
   offset: number,

@@ -7,8 +7,8 @@ import { BlockMapping } from './block-mapping.js';
 import { type CheckResult, NOTHING_FOUND, type ReportFormat } from './check-result.js';
 import { ClusterSet } from './cluster-set.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
-import { defineFormat } from './format.js';
-import { readExactly } from './read-bytes.js';
+import { defineFormat, PLAIN_FACTS } from './format.js';
+import { eachWord, readExactly } from './read-bytes.js';
 import { TableSlices } from './table-slices.js';
 
 const HEADER = struct('VDI header', 'little', {
@@ -45,8 +45,6 @@ const ENTRY_SIZE = 4;
 /** Entries from this one on name no block. */
 const NO_BLOCK = 0xffff_fffe;
 const MAX_BLOCKS = 0x2000_0000;
-/** Bytes of the map that a check reads at once. */
-const CHUNK_SIZE = 1 << 20;
 
 interface Layout {
   readonly mapOffset: number;
@@ -62,8 +60,8 @@ export const VDI = defineFormat<Layout>({
   open: (storage) => {
     const { layout, isStatic } = readLayout(storage);
     const { size } = layout;
-    const common = { backing: null, dirty: false, encrypted: false, hasHostHoles: isStatic };
-    return { facts: { size, clusterSize: BLOCK_SIZE, ...common }, layout };
+    const facts = { ...PLAIN_FACTS, size, clusterSize: BLOCK_SIZE, hasHostHoles: isStatic };
+    return { facts, layout };
   },
   mapping: (layout, { storage, cache, file }) => {
     const tables = new TableSlices(cache, file);
@@ -127,20 +125,15 @@ function checkVdi(storage: Storage, layout: Layout, report: ReportFormat): Check
     report(finding);
   };
   let allocated = 0;
-  for (let done = 0; done < blocks * ENTRY_SIZE; done += CHUNK_SIZE) {
-    const length = Math.min(CHUNK_SIZE, blocks * ENTRY_SIZE - done);
-    const { view } = readExactly(storage, mapOffset + done, length, 'block map');
-    for (let at = 0; at < length; at += ENTRY_SIZE) {
-      const entry = view.getUint32(at, true);
-      if (entry >= NO_BLOCK) continue;
-      if (entry >= blocks) {
-        wrong({ kind: 'vdi-outside', block: (done + at) / ENTRY_SIZE, entry });
-      } else {
-        allocated++;
-        if (!used.add(entry)) wrong({ kind: 'vdi-twice', entry });
-      }
+  eachWord(storage, mapOffset, blocks, 'block map', (entry, block) => {
+    if (entry >= NO_BLOCK) return;
+    if (entry >= blocks) {
+      wrong({ kind: 'vdi-outside', block, entry });
+      return;
     }
-  }
+    allocated++;
+    if (!used.add(entry)) wrong({ kind: 'vdi-twice', entry });
+  });
   if (allocated !== blocksAllocated)
     wrong({ kind: 'vdi-count', allocated, stated: blocksAllocated });
   return { ...NOTHING_FOUND, corruptions };

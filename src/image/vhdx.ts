@@ -9,7 +9,7 @@ import type { IoBuffer } from '../sys/io-buffer.js';
 import { BlockMapping } from './block-mapping.js';
 import { type CheckResult, NOTHING_FOUND, type ReportFormat } from './check-result.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
-import { type CheckedSource, defineFormat, type FormatSource } from './format.js';
+import { type CheckedSource, defineFormat, type FormatSource, PLAIN_FACTS } from './format.js';
 import { readExactly } from './read-bytes.js';
 import { TableSlices } from './table-slices.js';
 import { readLog } from './vhdx-log.js';
@@ -102,7 +102,7 @@ export const VHDX = defineFormat<Layout>({
     const layout = readLayout(changed, log);
     const { size, blockSize: clusterSize } = layout;
     const dirty = patches !== null;
-    const facts = { size, clusterSize, backing: null, dirty, encrypted: false };
+    const facts = { ...PLAIN_FACTS, size, clusterSize, dirty };
     return { facts, layout, ...(patches && { patches }) };
   },
   mapping,

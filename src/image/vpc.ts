@@ -5,7 +5,7 @@ import { ImageError, invalid } from '../errors.js';
 import type { Storage } from '../storage/storage.js';
 import { BlockMapping } from './block-mapping.js';
 import { EXTENT, SECTOR_SIZE } from './extent.js';
-import { defineFormat, type FormatSource } from './format.js';
+import { defineFormat, type FormatSource, PLAIN_FACTS } from './format.js';
 import { readExactly } from './read-bytes.js';
 import type { VhdSize } from './spec.js';
 import { TableSlices } from './table-slices.js';
@@ -76,8 +76,7 @@ export const VPC = defineFormat<Layout>({
     const layout = readLayout(storage, sizeFrom);
     const clusterSize = layout.table?.blockSize ?? null;
     const hasHostHoles = layout.table === null;
-    const common = { backing: null, dirty: false, encrypted: false, hasHostHoles };
-    return { facts: { size: layout.size, clusterSize, ...common }, layout };
+    return { facts: { ...PLAIN_FACTS, size: layout.size, clusterSize, hasHostHoles }, layout };
   },
   mapping: (layout, source) => {
     const { storage } = source;
