@@ -98,7 +98,7 @@ export interface ErrorFacts {
 export function errorFacts(error: unknown): ErrorFacts {
   const { path, offset } = error instanceof ImageError ? error.context : {};
   return {
-    errno: errnoName(errnoOf(error)),
+    errno: errorCode(error),
     ...(path !== undefined && { file: path }),
     ...(offset !== undefined && { offset }),
   };
@@ -110,6 +110,16 @@ export function errnoOf(error: unknown): number {
   // Node's own file-system errors carry a negated errno.
   const errno = (error as { errno?: unknown } | null)?.errno;
   return typeof errno === 'number' && errno < 0 ? -errno : ERRNO.EIO;
+}
+
+/** The same by its name, for another error of that number. */
+export function errorCode(error: unknown): ErrnoName {
+  return errnoName(errnoOf(error)) as ErrnoName;
+}
+
+/** All that is known of an error that may be a bug of ours: where it was thrown, if it tells. */
+export function errorStack(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
 /** Whether the error is expected (an image's, the system's), not a bug of this program. */

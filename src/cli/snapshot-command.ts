@@ -2,7 +2,7 @@
  * `snapshot`: lists, takes, deletes and applies snapshots; of a closed image, or through the mount that
  * writes to it.
  */
-import { describeError, ERRNO, errnoName, errnoOf, type ErrnoName } from '../errors.js';
+import { describeError, ERRNO, errnoOf, errorCode } from '../errors.js';
 import { ImageError, isExpected } from '../errors.js';
 import { collectInfo } from '../image/info.js';
 import type { ImageSpec } from '../image/spec.js';
@@ -131,7 +131,7 @@ function inWords({ what, name }: Action, holdsSome: boolean, body: () => void): 
     const errno = errnoOf(error);
     const message = `Could not ${what} snapshot '${name}': ${reason(what, errno, holdsSome)}`;
     const limit = describeError(error);
-    throw new ImageError('invalid', errnoName(errno) as ErrnoName, message, { limit }, error);
+    throw new ImageError('invalid', errorCode(error), message, { limit }, error);
   }
 }
 

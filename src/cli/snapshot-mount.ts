@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
-import { ERRNO, errnoName, errnoOf, type ErrnoName, ImageError, isExpected } from '../errors.js';
+import { ERRNO, errnoOf, ImageError, isExpected, errorCode } from '../errors.js';
 import { MOUNT_TYPE } from '../fuse/device.js';
 import { findMount, listMounts, type Mount } from '../fuse/mountinfo.js';
 import { collectInfo } from '../image/info.js';
@@ -127,7 +127,7 @@ function openForMount(file: string): number {
 /** In the words of the mount, which knows more than an errno says. */
 function explained(target: string, error: unknown): unknown {
   const errno = errnoOf(error);
-  const code = errnoName(errno) as ErrnoName;
+  const code = errorCode(error);
   if (errno === ERRNO.EROFS) {
     return new ImageError('policy', code, `'${target}' is mounted read-only`, { limit: '-o rw' });
   }

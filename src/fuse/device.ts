@@ -13,6 +13,7 @@ import {
   describeError,
   errnoName,
   errnoOf,
+  errorCode,
 } from '../errors.js';
 import { MNT, MS, mount, receiveDescriptor, socketPair, umount } from '../sys/mount.js';
 
@@ -118,7 +119,7 @@ export function statTarget(target: string): Stats {
   try {
     return statSync(target);
   } catch (error) {
-    const code = errnoName(errnoOf(error)) as ErrnoName;
+    const code = errorCode(error);
     if (code === 'ENOENT') throw new ImageError('missing', code, `${name} does not exist`);
     if (code === 'EACCES') throw new ImageError('policy', code, `${name}: permission denied`);
     if (code !== 'ENOTCONN') throw error;

@@ -1,7 +1,7 @@
 /** Mounting many images: what workers serve of them, and what the main thread does meanwhile. */
 import { closeSync, openSync } from 'node:fs';
 import { basename, dirname, extname } from 'node:path';
-import { isExpected } from '../errors.js';
+import { isExpected, errorStack } from '../errors.js';
 import type { ImageDescription } from '../image/description.js';
 import type { OpenedImage } from '../image/open.js';
 import { loadZstd } from '../image/qcow2/compression.js';
@@ -60,8 +60,7 @@ export async function mountMany(input: ManyMountInput): Promise<LiveMount> {
   const collection = new Collection({ ...input, members, statuses, factsOf, log });
   const answerer = new Answerer(
     answering(collection, (error) => {
-      if (!isExpected(error))
-        log.error(`internal error: ${error instanceof Error ? error.stack : error}`);
+      if (!isExpected(error)) log.error(`internal error: ${errorStack(error)}`);
     }),
   );
   const facts = { rootFd, ownership, status, sources: pathsOf(sources) };

@@ -3,7 +3,7 @@
  * answered with EIO: the mount lives on.
  */
 import { Worker } from 'node:worker_threads';
-import { ERRNO } from '../errors.js';
+import { ERRNO, errorStack } from '../errors.js';
 import type { QuestionLine } from '../shared/questions.js';
 import { WorkerStatus } from '../shared/worker-status.js';
 import { IoBuffer } from '../sys/io-buffer.js';
@@ -148,7 +148,7 @@ export class WorkerPool {
   /** Cleans up behind a worker that is dead, and sees to the next one. */
   #bury(index: number, failure: unknown, progress: Progress): void {
     const { input, log, recover } = this.#options;
-    const words = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
+    const words = errorStack(failure);
     recover(index + 1);
     this.#status(index).leave();
     this.#answer(index);

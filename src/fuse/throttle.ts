@@ -1,5 +1,5 @@
 /** A log that cannot be flooded: at most some lines in a while, and then how many were left out. */
-import { describeError, ERRNO, ImageError, errnoOf, isExpected } from '../errors.js';
+import { describeError, ERRNO, ImageError, errnoOf, isExpected, errorStack } from '../errors.js';
 import type { LogFacts } from '../sys/log.js';
 
 const LINES = 20;
@@ -59,7 +59,7 @@ export class LineThrottle {
  */
 export function textForLog(error: unknown): string | null {
   if (!isExpected(error)) {
-    return `internal error: ${error instanceof Error ? error.stack : String(error)}`;
+    return `internal error: ${errorStack(error)}`;
   }
   if (error instanceof ImageError && error.context.told === true) return null;
   return errnoOf(error) === ERRNO.EIO ? describeError(error) : null;

@@ -1,5 +1,5 @@
 /** Errors of opening, in QEMU's words: each names its file, and leads there from the image. */
-import { type ErrnoName, errnoName, errnoOf, ImageError, isExpected } from '../errors.js';
+import { errnoOf, ImageError, isExpected, errorCode } from '../errors.js';
 import { strerror } from '../sys/libc.js';
 
 /** Errors that say where they come from already. */
@@ -72,7 +72,6 @@ function placed({ name, depth, image }: Place, error: ImageError, operation?: st
 
 /** A failed system call as an error of the image, in the C library's words. */
 export function systemError(error: Error): ImageError {
-  const errno = errnoOf(error);
-  const code = errnoName(errno) as ErrnoName;
-  return new ImageError(code === 'ENOENT' ? 'missing' : 'invalid', code, strerror(errno));
+  const code = errorCode(error);
+  return new ImageError(code === 'ENOENT' ? 'missing' : 'invalid', code, strerror(errnoOf(error)));
 }

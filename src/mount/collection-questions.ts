@@ -1,12 +1,5 @@
 /** What workers ask the main thread of a mount of many images. Questions and answers are plain data. */
-import {
-  describeError,
-  type ErrnoName,
-  type ErrorKind,
-  errnoName,
-  errnoOf,
-  ImageError,
-} from '../errors.js';
+import { describeError, type ErrnoName, type ErrorKind, ImageError, errorCode } from '../errors.js';
 import type { DirectoryNode } from './node.js';
 import type { ServedImage } from './served-image.js';
 import type { ImageStatus } from './status.js';
@@ -98,5 +91,5 @@ export function answering(
 function failureOf(error: unknown): Failure {
   const message = describeError(error);
   if (error instanceof ImageError) return { kind: error.kind, code: error.code, message };
-  return { kind: 'invalid', code: errnoName(errnoOf(error)) as ErrnoName, message };
+  return { kind: 'invalid', code: errorCode(error), message };
 }

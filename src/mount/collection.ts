@@ -3,14 +3,7 @@
  * images are closed that nobody uses.
  */
 import type { BigIntStats } from 'node:fs';
-import {
-  describeError,
-  type ErrnoName,
-  errnoName,
-  errnoOf,
-  ImageError,
-  isExpected,
-} from '../errors.js';
+import { describeError, type ErrnoName, ImageError, isExpected, errorCode } from '../errors.js';
 import { AttachedImage } from '../image/attach.js';
 import { closeImage, openImage } from '../image/open.js';
 import { Catalogue, type Folder, type Found, type ImageFile, type Source } from './catalogue.js';
@@ -220,7 +213,7 @@ const SHOWN_AS: ReadonlyMap<ErrnoName, ErrnoName> = new Map([
 
 function asShown(error: unknown): ImageError {
   if (!isExpected(error)) throw error;
-  const code = errnoName(errnoOf(error)) as ErrnoName;
+  const code = errorCode(error);
   const kind = error instanceof ImageError ? error.kind : 'invalid';
   return new ImageError(kind, SHOWN_AS.get(code) ?? code, describeError(error), {}, error);
 }

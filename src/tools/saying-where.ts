@@ -1,12 +1,5 @@
 /** Errors of a step of a command, as QEMU's tools say them. */
-import {
-  describeError,
-  type ErrnoName,
-  errnoName,
-  errnoOf,
-  ImageError,
-  isExpected,
-} from '../errors.js';
+import { describeError, errnoOf, ImageError, isExpected, errorCode } from '../errors.js';
 import { strerror } from '../sys/libc.js';
 
 /**
@@ -15,8 +8,7 @@ import { strerror } from '../sys/libc.js';
  */
 export function sayingWhere(where: string, error: unknown): unknown {
   if (!isExpected(error)) return error;
-  const errno = errnoOf(error);
-  const code = errnoName(errno) as ErrnoName;
   const limit = describeError(error);
-  return new ImageError('invalid', code, `${where}: ${strerror(errno)}`, { limit }, error);
+  const message = `${where}: ${strerror(errnoOf(error))}`;
+  return new ImageError('invalid', errorCode(error), message, { limit }, error);
 }
