@@ -125,7 +125,9 @@ describe('qcow2fs diff', () => {
     qemuIo(path, 'write -P 1 64k 64k', ...randomWrites(random, 3, size));
     const words = imageWords(path);
     const exact = diff('-l', 's', ...words);
-    expectTrue(exact, diff('--metadata', '-l', 's', ...words), before, qemuRead(path));
+    const byTables = diff('--metadata', '-l', 's', ...words);
+    expectTrue(exact, byTables, before, qemuRead(path));
+    expect(diff('--metadata', '-l', 's', path), 'without a key').to.deep.equal(byTables);
     const base = temp.at('split.qcow2');
     const over = temp.at('over.qcow2');
     make(`data_file=${temp.at('data')}`, base);
