@@ -196,8 +196,13 @@ describe('changed.json of a snapshot in a mount', () => {
       { start: 64 * KIB, length: 64 * KIB, zero: true },
       { start: 1024 * KIB, length: 64 * KIB, zero: false },
     ];
+    const size = () => statSync(`${mnt}/disk.snapshots/old.changed.json`).size;
+    expect(size(), 'before somebody opens it').to.equal('[]\n'.length);
+    const tar = spawnSync('tar', ['cf', '-', '-C', `${mnt}/disk.snapshots`, 'old.changed.json']);
+    const unpacked = spawnSync('tar', ['xOf', '-'], { input: tar.stdout, encoding: 'utf8' }).stdout;
+    expect(JSON.parse(unpacked)).to.deep.equal(known);
+    expect(size()).to.equal(unpacked.length);
     expect(read()).to.deep.equal(known);
-    expect(statSync(`${mnt}/disk.snapshots/old.changed.json`).size).to.equal(0);
     await sandbox().unmount(mnt);
     mnt = await sandbox().mount(path, { options: ['-o', 'rw'] });
     expect(read()).to.deep.equal(known);
