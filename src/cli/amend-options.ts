@@ -99,7 +99,8 @@ function valuesOf(list: string, table: OptionTable): OptionValues {
   } catch (error) {
     if (!(error instanceof ImageError) || !isForCreation(pairs, table)) throw error;
     const hint = 'This option is only supported for image creation';
-    throw new ImageError(error.kind, error.code, error.message, { ...error.context, hint });
+    const context = { ...error.context, hint, limit: 'only supported for image creation' };
+    throw new ImageError(error.kind, error.code, error.message, context);
   }
 }
 
