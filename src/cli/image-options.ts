@@ -27,7 +27,9 @@ export function imageSpec(
     ...spec,
     keys,
     ...(format != null && { format }),
-    ...(args.has('force-share') && { forceShare: true }),
+    ...(args.knows('force-share') && {
+      forceShare: args.has('force-share') || spec.forceShare === true,
+    }),
   };
 }
 

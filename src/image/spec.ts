@@ -72,7 +72,7 @@ export interface ImageSpec extends FileSpec, NodeNames {
   /** For all layers; of the image itself alone. */
   readonly keys?: KeyRing | undefined;
   readonly readOnly?: boolean | undefined;
-  /** Read it though another process writes to it. */
+  /** Read it though another process writes to it. False: who asks could say so, and is told that. */
   readonly forceShare?: boolean | undefined;
   /** False: take no locks. */
   readonly locking?: boolean | undefined;

@@ -67,7 +67,8 @@ function settingsOf(spec: ImageSpec, flags: OpenFlags) {
 export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<IoImage> {
   const { readOnly, forceShare, discard, detectZeroes, write } = settingsOf(spec, flags);
   const options = { writable: !readOnly, write };
-  const opened = { ...spec, readOnly, forceShare, write };
+  // Where nothing is written, it could be forced.
+  const opened = { ...spec, readOnly, forceShare: readOnly ? forceShare : undefined, write };
   if (!readOnly && !flags.snapshot) repairDirty(opened);
   const disk = flags.snapshot
     ? await openThrowAway(opened, options)
