@@ -189,6 +189,7 @@ describe('images of other formats', () => {
       ['-o', 'cluster_size=3k', '1M'],
       ['-o', 'table_size=3', '1M'],
       ['-o', 'cluster_size=4k,table_size=2', '3M'],
+      ['-o', 'cluster_size=64M,table_size=16', '1M'],
       ['-b', base, '-F', 'raw'],
     ];
     for (const words of options) {
