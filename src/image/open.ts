@@ -355,7 +355,7 @@ class Opening {
       if (problem !== null) this.#warnings.push(`${file.path}: snapshot '${name}': ${problem}`);
     }
     const bitmaps = readBitmaps(storage, header);
-    if (writes) checkBitmapTables(storage, header, bitmaps);
+    if (writes) checkBitmapTables(storage, header, bitmaps, true);
     return { ...parts, snapshots, bitmaps };
   }
 

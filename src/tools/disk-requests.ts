@@ -262,19 +262,21 @@ export class DiskRequests {
     const unit = alignDown(from, this.#zeroUnit);
     const end = Math.min(unit + this.#zeroUnit, this.#disk.size);
     const changed = { offset: from, length: to - from };
-    if (this.#restIsZero(unit, end)) this.#zeroUnits(unit, end, options, changed);
+    if (this.#restIsZero(unit, from, to, end)) this.#zeroUnits(unit, end, options, changed);
     else if (options.noFallback) throw unsupported('zeroes without writing them');
     else this.#writeZeroBytes(from, to);
   }
 
-  #restIsZero(from: number, to: number): boolean {
+  /** Whether the image holds nothing of [unit, end), and that reads as zeroes but for [from, to). */
+  #restIsZero(unit: number, from: number, to: number, end: number): boolean {
     this.#disk.image.enter();
     try {
       const { disk } = this.#disk;
-      disk.mapping.map(from, to - from, this.#extent);
+      disk.mapping.map(unit, end - unit, this.#extent);
       const { kind, length } = this.#extent;
       const unheld = kind === EXTENT.ZERO || kind === EXTENT.UNALLOCATED;
-      return unheld && length === to - from && disk.seek(from, false, to) === to;
+      if (!unheld || length < end - unit) return false;
+      return disk.seek(unit, false, from) === from && disk.seek(to, false, end) === end;
     } finally {
       this.#disk.image.leave();
     }

@@ -24,6 +24,9 @@ function makeTemplate(folder: string): void {
   qemuIo(base, 'write -P 1 0 1M');
   qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', top);
   qemuIo(top, 'write -P 2 64k 64k');
+  const zeroed = join(folder, 'zeroed.qcow2');
+  qemuImg('create', '-q', '-f', 'qcow2', zeroed, '192k');
+  qemuIo(zeroed, 'write -P 2 0 192k', 'write -z 64k 64k');
 }
 
 /** Options of a node with faults over the file. */
@@ -80,6 +83,16 @@ const RUNS: readonly (readonly [words: readonly string[], ...commands: string[]]
     'write 0 4k',
   ],
   [['--image-opts', `${DISK},opt-write-zero=256k`], 'write -z 0 960k', 'map', 'read -P 0 0 960k'],
+  // The second write to the file fails: there is none.
+  [
+    [
+      '--image-opts',
+      'driver=qcow2,file.driver=blkdebug,file.image.filename=zeroed.qcow2,file.set-state.0.event=write_aio,' +
+        'file.set-state.0.new_state=2,file.inject-error.0.event=write_aio,file.inject-error.0.state=2',
+    ],
+    'write -P 3 0 192k',
+    'map',
+  ],
   [
     ['--image-opts', 'driver=copy-on-read,file.driver=qcow2,file.file.filename=top.qcow2'],
     'read -P 1 0 64k',

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { ErrnoName } from '#src/errors.js';
-import { BITMAP_FLAG, isUsable, readBitmaps } from '#src/image/qcow2/bitmaps.js';
+import { BITMAP_FLAG, checkBitmapTables, isUsable, readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
 import { EXTENSION_TYPE } from '#src/image/qcow2/layout.js';
 import { MemoryStorage } from '#src/storage/memory.js';
@@ -113,6 +113,32 @@ describe('readBitmaps()', () => {
     expectImageError('EINVAL', /doesn't satisfy the constraints/, () => read(bytes(0)));
     expect(tryQemuImg('info', temp.write('image', bytes(0))).status).to.equal(1);
     expect(read(bytes(BITMAP_FLAG.IN_USE))).to.have.lengthOf(1);
+  });
+
+  it('lets nothing be written where a table or what it names is not in the file, or not as long as it must be', () => {
+    const disk = { size: 1 << 20, bitmaps: [{ name: 'a', granularityBits: 9 }] };
+    const bytes = build(disk);
+    const [bitmap] = read(bytes);
+    const storage = (offset: bigint) => {
+      const changed = Buffer.from(bytes);
+      changed.writeBigUInt64BE(offset, bitmap!.tableOffset);
+      return new MemoryStorage(changed);
+    };
+    const check = (whole: boolean, offset: bigint, fields: object = {}) => {
+      const header = readHeader(storage(0n));
+      checkBitmapTables(storage(offset), header, [{ ...bitmap!, ...fields }], whole);
+    };
+    check(true, 0n);
+    const wrong = /Could not read bitmap_table table from image for bitmap 'a'/;
+    expectImageError('EINVAL', wrong, () => check(true, 1n << 40n));
+    for (const tableOffset of [2 ** 40, 2 ** 53 + 2 ** 16]) {
+      expectImageError('EINVAL', wrong, () => check(true, 0n, { tableOffset }));
+      check(false, 0n, { tableOffset });
+    }
+    expectImageError('EINVAL', /bitmap 'a' from image.* 2 entries, not 1/, () =>
+      check(false, 0n, { tableSize: 2 }),
+    );
+    check(true, 1n << 40n, { flags: BITMAP_FLAG.IN_USE });
   });
 
   it('reads one with extra data, which says whether the bits may be used', () => {
