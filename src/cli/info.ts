@@ -114,9 +114,9 @@ function humanInfo(info: ImageInfo): string {
     lines.push(`backing file: ${backing.name}${actual}`);
     if (backing.format !== null) lines.push(`backing file format: ${backing.format}`);
   }
-  if (snapshots.length > 0) lines.push('Snapshot list:', ...snapshotTable(snapshots));
-  lines.push(...formatFacts(info));
-  return `${lines.join('\n')}\n`;
+  // There can be more than what a call takes as arguments.
+  const listed = snapshots.length > 0 ? ['Snapshot list:', ...snapshotTable(snapshots)] : [];
+  return `${[...lines, ...listed, ...formatFacts(info)].join('\n')}\n`;
 }
 
 /** The lines of what its format alone has. */
