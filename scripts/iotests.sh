@@ -72,7 +72,7 @@ done
 export QEMU_NBD_PROG=$scratch/other/qemu-nbd QSD_PROG=$scratch/other/qemu-storage-daemon
 export TEST_DIR=$scratch/test SOCK_DIR=$scratch/sock
 needed='_launch_qemu|run_qemu|qemu_comm|iotests\.VM|VM\(|QMPTestCase|\$QEMU([ "]|$)|QEMU_NBD|qemu_nbd|_NBD|nbd_server'
-needed="$needed|QSD|QemuStorageDaemon|storage_daemon|_require_devices|blkdebug|blkverify|quorum|throttle"
+needed="$needed|QSD|QemuStorageDaemon|storage_daemon|_require_devices|blkverify|quorum|throttle"
 with_machine=no
 if [ -n "${QEMU_PROG-}" ]; then with_machine=yes; else export QEMU_PROG=$scratch/other/qemu-system; fi
 

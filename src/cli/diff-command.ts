@@ -24,10 +24,12 @@ export async function runDiffCommand(words: string[]): Promise<Outcome> {
     throw new UsageError('Expecting two images, or -l SNAPSHOT once or twice and one image');
   }
   const opened: OpenDisk[] = [];
+  // Tables are not encrypted.
+  const policy = { allowEncrypted: args.has('metadata') };
   try {
     for (const [n, word] of images.entries()) {
       const format = n === 0 ? {} : { format: args.last('F') ?? null };
-      opened.push(await openTold(imageSpec(word, args, format)));
+      opened.push(await openTold(imageSpec(word, args, format), { policy }));
     }
     const [first, second] = disksOf(opened, snapshots);
     await tell(first, second, args, output === 'json' ? jsonText : humanText);

@@ -101,7 +101,7 @@ function secretBytes(options: OptionMap, known: Secrets): Uint8Array {
   const bytes = file == null ? Buffer.from(data!) : readSecret(file);
   const keyId = options.get('keyid') ?? null;
   if (keyId !== null) return decryptSecret(bytes, keyId, options, known);
-  return options.get('format') === 'base64' ? fromBase64(bytes.toString('latin1')) : bytes;
+  return options.get('format') === 'base64' ? fromBase64(bytes) : bytes;
 }
 
 function readSecret(file: string): Buffer {
@@ -123,12 +123,11 @@ function decryptSecret(
   const key = known.get(keyId) ?? fail(`No secret with id '${keyId}'`);
   if (key.length !== SECRET_KEY_BYTES) fail(`Key should be ${SECRET_KEY_BYTES} bytes in length`);
   const iv = options.get('iv') ?? fail('IV is required to decrypt secret');
-  const vector = fromBase64(iv);
+  const vector = fromBase64(Buffer.from(iv));
   if (vector.length !== SECRET_IV_BYTES) {
     fail(`IV should be ${SECRET_IV_BYTES} bytes in length not ${vector.length}`);
   }
-  const encrypted =
-    options.get('format') === 'base64' ? fromBase64(bytes.toString('latin1')) : bytes;
+  const encrypted = options.get('format') === 'base64' ? fromBase64(bytes) : bytes;
   if (encrypted.length === 0 || encrypted.length % SECRET_IV_BYTES !== 0) {
     fail(`Length ${encrypted.length} must be a multiple of block size ${SECRET_IV_BYTES}`);
   }
@@ -142,9 +141,25 @@ function decryptSecret(
   return padded.subarray(0, -padding);
 }
 
-function fromBase64(text: string): Buffer {
+/**
+ * As GLib's, by which a passphrase is what it is for QEMU: characters count in groups of four, newlines
+ * not at all. What is left behind the last group is dropped; `=` stands for zero bits, wherever it is, and
+ * at a group's end for one byte less.
+ */
+function fromBase64(given: Uint8Array): Buffer {
+  if (given.includes(0)) fail('Base64 data contains embedded NUL characters');
+  const text = Buffer.from(given).toString('latin1');
   if (!/^[A-Za-z0-9+/=\n]*$/.test(text)) fail('Base64 data contains invalid characters');
-  return Buffer.from(text, 'base64');
+  const groups = text.replaceAll('\n', '').match(/.{4}/g) ?? [];
+  return Buffer.concat(groups.map(bytesOfGroup));
+}
+
+function bytesOfGroup(group: string): Buffer {
+  const [first, second, third] = Buffer.from(group.replaceAll('=', 'A'), 'base64');
+  const bytes = [first!];
+  if (group[2] !== '=') bytes.push(second!);
+  if (group[3] !== '=') bytes.push(third!);
+  return Buffer.from(bytes);
 }
 
 function fail(message: string, hint?: string): never {

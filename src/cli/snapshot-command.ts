@@ -129,9 +129,11 @@ function inWords({ what, name }: Action, holdsSome: boolean, body: () => void): 
   } catch (error) {
     if (!isExpected(error)) throw error;
     const errno = errnoOf(error);
-    const message = `Could not ${what} snapshot '${name}': ${reason(what, errno, holdsSome)}`;
-    const limit = describeError(error);
-    throw new ImageError('invalid', errorCode(error), message, { limit }, error);
+    const words = reason(what, errno, holdsSome);
+    const message = `Could not ${what} snapshot '${name}': ${words}`;
+    const own = describeError(error);
+    const context = own === words ? {} : { limit: own };
+    throw new ImageError('invalid', errorCode(error), message, context, error);
   }
 }
 

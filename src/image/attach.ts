@@ -29,7 +29,7 @@ import type { CheckedSource, FormatSource, SourceFile } from './format.js';
 import { formatDriver } from './formats.js';
 import { BITMAP_FLAG, type Bitmap, isUsable } from './qcow2/bitmaps.js';
 import { ClusterDecompressor, loadZstd } from './qcow2/compression.js';
-import { l1EntriesFor } from './qcow2/geometry.js';
+import { vmStateStart } from './qcow2/geometry.js';
 import type { Qcow2Header } from './qcow2/header.js';
 import { COMPRESSION_TYPE, LIMIT } from './qcow2/layout.js';
 import { type LayerCipher, type Qcow2Layer, Qcow2Mapping } from './qcow2/mapping.js';
@@ -52,7 +52,7 @@ export async function prepareToAttach({ layers }: ImageDescription): Promise<voi
 }
 
 /** Bytes of disk and VM state that offsets can tell. */
-const MOST_MAPPED = 2 ** 52;
+const MOST_MAPPED = 2 ** 53;
 
 /** A snapshot as it is shown: the view's number is never another one's. */
 export interface SnapshotView {
@@ -200,7 +200,7 @@ export class AttachedImage {
     return remember(this.#vmStates, view, () => {
       const { snapshot, layer } = this.#snapshot(view);
       const { geometry } = layer;
-      const start = l1EntriesFor(geometry, snapshot.diskSize) * geometry.l2Coverage;
+      const start = vmStateStart(geometry, snapshot.diskSize);
       const size = start + snapshot.vmStateSize;
       const whole = new Qcow2Mapping(layer, { ...snapshot, size });
       return new Disk(new TailMapping(whole, () => start), null);
@@ -215,7 +215,7 @@ export class AttachedImage {
       throw new ImageError('unsupported', 'ENOTSUP', message);
     }
     const { geometry } = this.#top!;
-    const start = () => l1EntriesFor(geometry, this.disk.size) * geometry.l2Coverage;
+    const start = () => vmStateStart(geometry, this.disk.size);
     return new Disk(new TailMapping(this.#whole.mapping, start), null);
   }
 

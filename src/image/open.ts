@@ -38,7 +38,7 @@ import { probeFormat } from './probe.js';
 import { checkBitmapTables, hasStaleBitmaps, readBitmaps } from './qcow2/bitmaps.js';
 import { checkStatedFormat, keyOfImage, passphraseKey } from './qcow2/encryption.js';
 import { hasBit } from './qcow2/features.js';
-import { type Qcow2Header, readHeader } from './qcow2/header.js';
+import { checkDataFile, type Qcow2Header, readHeader } from './qcow2/header.js';
 import { CRYPT_METHOD, INCOMPATIBLE } from './qcow2/layout.js';
 import { prepareForWriting } from './qcow2/prepare-for-writing.js';
 import { rebuildRefcounts } from './qcow2/rebuild.js';
@@ -326,6 +326,7 @@ class Opening {
     const isChecked = place.depth === 0 && this.#policy.check === true;
     const isUnfinished = place.depth === 0 && this.#policy.unfinished === true;
     const header = readHeader(storage, isUnfinished ? 'fill' : isChecked ? 'check' : 'use');
+    if (this.#policy.noDataFiles !== true) checkDataFile(header);
     const key = this.#keyOf(spec, storage, header, writes);
     checkCacheSizes(spec, header);
     if (writes && !isChecked) checkFeaturesForWriting(header);
@@ -355,7 +356,7 @@ class Opening {
       if (problem !== null) this.#warnings.push(`${file.path}: snapshot '${name}': ${problem}`);
     }
     const bitmaps = readBitmaps(storage, header);
-    if (writes) checkBitmapTables(storage, header, bitmaps);
+    if (writes) checkBitmapTables(storage, header, bitmaps, true);
     return { ...parts, snapshots, bitmaps };
   }
 

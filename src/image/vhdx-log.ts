@@ -104,24 +104,33 @@ function entriesOf(log: Buffer, logGuid: Uint8Array): Map<number, Entry> {
   return found;
 }
 
-/** The entries that count, the oldest first: up to the newest one, from where that says that they begin. */
+/**
+ * The entries that count, the oldest first: of the runs of entries that follow each other, in place and in number, and
+ * have the one that their last says they begin with, that with the greatest number. Those behind a torn one lack theirs.
+ */
 function activeEntries(entries: ReadonlyMap<number, Entry>, sectors: number): Entry[] {
-  let newest: Entry | undefined;
+  const endOf = ({ at, sectors: length }: Entry) => (at + length) % sectors;
   const byEnd = new Map<string, Entry>();
   for (const entry of entries.values()) {
-    const { sequence } = entry.header;
-    byEnd.set(`${(entry.at + entry.sectors) % sectors} ${sequence}`, entry);
-    if (newest === undefined || sequence > newest.header.sequence) newest = entry;
+    byEnd.set(`${endOf(entry)} ${entry.header.sequence}`, entry);
   }
-  if (newest === undefined) return [];
-  const first = newest.header.tail / SECTOR;
-  const active: Entry[] = [];
-  let entry: Entry | undefined = newest;
-  while (entry !== undefined) {
-    active.unshift(entry);
-    if (entry.at === first) return active;
-    entry = byEnd.get(`${entry.at} ${entry.header.sequence - 1}`);
+  const isLast = (entry: Entry) =>
+    entries.get(endOf(entry))?.header.sequence !== entry.header.sequence + 1;
+  const runOf = (last: Entry): Entry[] | null => {
+    const run: Entry[] = [];
+    for (let entry: Entry | undefined = last; entry !== undefined; ) {
+      run.push(entry);
+      if (entry.at === last.header.tail / SECTOR) return run.reverse();
+      entry = byEnd.get(`${entry.at} ${entry.header.sequence - 1}`);
+    }
+    return null;
+  };
+  const lasts = [...entries.values()].filter(isLast);
+  for (const last of lasts.sort((a, b) => b.header.sequence - a.header.sequence)) {
+    const run = runOf(last);
+    if (run !== null) return run;
   }
+  if (lasts.length === 0) return [];
   throw invalid('VHDX log has lost its start');
 }
 

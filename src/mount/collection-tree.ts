@@ -30,6 +30,7 @@ export interface CollectionFacts {
 
 export class CollectionTree implements FileTree {
   readonly rootId = ROOT_ID;
+  /** The files about the mount itself. */
   readonly own: OwnFolder;
   /** Only what is read of images counts. */
   readonly counters = { read: () => {} };
@@ -101,6 +102,10 @@ export class CollectionTree implements FileTree {
       [DAEMON_PID, String(status.pid)],
       [SOURCES, JSON.stringify(sources)],
     ]);
+  }
+
+  madeFiles(): OwnFolder {
+    return this.own;
   }
 
   isOfView(): boolean {

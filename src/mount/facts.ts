@@ -4,6 +4,7 @@
  */
 import { type BigIntStats, fstatSync } from 'node:fs';
 import { filesOf, type ImageDescription } from '../image/description.js';
+import { allocateToldSizes } from '../shared/told-sizes.js';
 import type { Timestamp } from './node.js';
 import type { StatusFacts } from './status.js';
 import { allocateTold } from './warn-once.js';
@@ -51,6 +52,8 @@ export interface MountFacts {
   readonly oneOfMany?: boolean;
   /** Shared: which warnings were told (`warnOnce`). */
   readonly told: Uint8Array;
+  /** Shared: what is known of files that are made when they are opened (`ToldSizes`). */
+  readonly toldSizes: SharedArrayBuffer;
 }
 
 type GivenFacts = Pick<
@@ -83,6 +86,7 @@ export function gatherFacts(
     diskMode: description.writable ? write : read,
     ...liveFacts(description),
     told,
+    toldSizes: allocateToldSizes(),
     ...rest,
   };
 }

@@ -1,15 +1,22 @@
-/** A tree of files, as far as the operations ask. */
+/** A tree of files, as far as the operations ask, and files in it that are made when they are opened. */
 import type { Disk } from '../image/disk.js';
 import type { ImageCounters } from '../shared/image-counters.js';
 import type { Content } from './content.js';
 import type { Entry } from './entry.js';
 import type { Node } from './node.js';
-import type { OwnFolder } from './own-folder.js';
+
+/** Files whose bytes are found out when they are opened (`isMadeOnReading`). */
+export interface MadeFiles {
+  /** Opens a file that there is; answers the handle by which it is read: an even number above 0. */
+  open(id: number): number;
+  /** What is read of it from byte `offset` on. */
+  content(id: number, handle: number, offset: number): Content;
+}
 
 export interface FileTree {
   readonly rootId: number;
-  /** The files about the mount itself. */
-  readonly own: OwnFolder;
+  /** Those to which a file belongs that is made when it is opened. */
+  madeFiles(id: number): MadeFiles;
   /** Where this thread counts what is read and written. */
   readonly counters: Pick<ImageCounters, 'read'>;
   /**

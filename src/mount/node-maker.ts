@@ -1,7 +1,7 @@
 /** Makes nodes with honest attributes: sizes, space, times, owner, and the image's facts. */
 import type { ImageDescription } from '../image/description.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
-import type { Content, Origin } from './content.js';
+import { BytesContent, type Content, type Origin } from './content.js';
 import { type LiveFacts, liveFacts, type MountFacts } from './facts.js';
 import type { Attributes, DirectoryNode, FileNode, Lasting } from './node.js';
 import { isMadeOnReading, ROOT_ID, SLOT, viewOf } from './node.js';
@@ -11,6 +11,8 @@ import { type LiveNumbers, xattrsOf } from './xattrs.js';
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
 const ANYBODY_WRITES = 0o222;
+/** Of what is not there before somebody opens it. */
+const NOTHING = new BytesContent(Buffer.alloc(0));
 
 export class NodeMaker {
   readonly #description: ImageDescription;
@@ -43,17 +45,29 @@ export class NodeMaker {
   }
 
   file(id: number, parent: number, content: Content, origin: Origin): FileNode {
+    const { imageBlocks } = this.#live(id);
+    const isRaw = this.#description.layers[0].format === 'raw';
+    const blocks = blocksOf(content, origin, { imageBlocks, isRaw });
+    return this.#file(id, parent, content, { size: content.size, blocks }, origin);
+  }
+
+  /** A file that is made when it is opened; `size`: what is told of it until then. */
+  made(id: number, parent: number, size: number, origin: Origin): FileNode {
+    return this.#file(id, parent, NOTHING, { size, blocks: 0 }, origin);
+  }
+
+  #file(
+    id: number,
+    parent: number,
+    content: Content,
+    space: Pick<Attributes, 'size' | 'blocks'>,
+    origin: Origin,
+  ): FileNode {
     const { fileMode, diskMode } = this.#facts;
     const ofDisk = viewOf(id) === 0 && origin.disk !== undefined;
     const mode = S_IFREG | (ofDisk ? diskMode : fileMode);
-    const live = this.#live(id);
-    const isRaw = this.#description.layers[0].format === 'raw';
-    const made = isMadeOnReading(id);
-    const size = made ? 0 : content.size;
-    const space = { imageBlocks: live.imageBlocks, isRaw };
-    const blocks = made ? 0 : blocksOf(content, origin, space);
-    const own = { ino: id, mode, size, blocks, nlink: 1 };
-    const attributes = this.#attributes(own, origin.snapshot, live);
+    const own = { ino: id, mode, nlink: 1, ...space };
+    const attributes = this.#attributes(own, origin.snapshot, this.#live(id));
     return { kind: 'file', id, parent, content, attributes, lasting: this.#lasting(id) };
   }
 
@@ -61,10 +75,11 @@ export class NodeMaker {
     return xattrsOf(this.#description, this.#facts, id === ROOT_ID, origin, live);
   }
 
-  /** A snapshot's own attributes and bytes do not change, but its name can. */
+  /** A snapshot's own attributes and bytes do not change, but its name can, and what is found out of it. */
   #lasting(id: number): Lasting {
     const readOnly = !this.#description.writable;
-    return { name: readOnly, attributes: readOnly || viewOf(id) > 0 };
+    const lasts = (readOnly || viewOf(id) > 0) && !isMadeOnReading(id);
+    return { name: readOnly, attributes: lasts };
   }
 
   #live(id: number): LiveFacts {

@@ -100,7 +100,7 @@ export function partitionOf(id: number): number {
   return isPartition(slotOf(id)) ? slotOf(id) - SLOT.PARTITION : 0;
 }
 
-/** Whether the file's bytes and size are found out when it is read, each time: until then 0 is told. */
+/** Whether the file's bytes and size are found out when it is opened. */
 export function isMadeOnReading(id: number): boolean {
   return slotOf(id) === SLOT.CHANGED || isOwnFile(id);
 }

@@ -12,6 +12,7 @@ import type { FileTree } from './file-tree.js';
 import {
   type DirectoryNode,
   type FileNode,
+  isMadeOnReading,
   isOwnFile,
   type Node,
   partitionOf,
@@ -91,7 +92,7 @@ export class Operations {
   open(id: number, flags: number): OpenedFile {
     const forWriting = (flags & FOR_WRITING) !== 0;
     const { changes } = this;
-    if (isOwnFile(id)) return this.#openOwn(id, forWriting);
+    if (isMadeOnReading(id)) return this.#openMade(id, forWriting);
     if (changes === null) {
       this.within(() => this.#file(id));
       if (forWriting) readOnly();
@@ -122,12 +123,12 @@ export class Operations {
     return this.#tree.lasts(id);
   }
 
-  #openOwn(id: number, forWriting: boolean): OpenedFile {
+  #openMade(id: number, forWriting: boolean): OpenedFile {
     const handle = this.within(() => {
       this.#file(id);
-      return this.#tree.own.open(id);
+      if (forWriting) throw new ImageError('policy', 'EACCES', 'the file is read-only');
+      return this.#tree.madeFiles(id).open(id);
     });
-    if (forWriting) throw new ImageError('policy', 'EACCES', 'the file is read-only');
     return { handle, lasting: false };
   }
 
@@ -148,12 +149,11 @@ export class Operations {
     at: number,
     handle = 0,
   ): number {
-    const isOwn = isOwnFile(id);
-    const content = isOwn ? this.#ownContent(id, handle, offset) : this.#content(id, handle);
+    const content = this.#content(id, handle, offset);
     const present = Math.min(length, content.size - offset);
     if (present <= 0) return 0;
     content.read(offset, present, target, at);
-    if (!isOwn) this.#tree.counters.read(present);
+    if (!isOwnFile(id)) this.#tree.counters.read(present);
     return present;
   }
 
@@ -162,7 +162,7 @@ export class Operations {
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) {
       throw new ImageError('invalid', 'EINVAL', `lseek: unknown whence ${whence}`);
     }
-    const content = this.#content(id, handle);
+    const content = this.#content(id, handle, offset);
     const { size } = content;
     const hole = whence === SEEK_HOLE;
     const found = offset < size ? content.seek(offset, hole) : size;
@@ -230,14 +230,13 @@ export class Operations {
   }
 
   /** Of the open file, if the handle tells, else of the file as it is now. */
-  #content(id: number, handle: number): Content {
+  #content(id: number, handle: number, offset: number): Content {
+    if (isMadeOnReading(id)) {
+      this.#file(id);
+      return this.#tree.madeFiles(id).content(id, handle, offset);
+    }
     const window = handle === 0 ? undefined : this.changes?.files.window(handle);
     return window ?? this.#tree.content(id) ?? this.#file(id).content;
-  }
-
-  #ownContent(id: number, handle: number, offset: number): Content {
-    this.#file(id);
-    return this.#tree.own.content(id, handle, offset);
   }
 
   #file(id: number): FileNode {

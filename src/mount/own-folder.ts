@@ -6,6 +6,7 @@
 import { MadeTexts, type MadeTextsMemory } from '../shared/made-texts.js';
 import { BytesContent } from './content.js';
 import { type Entry, fileEntry } from './entry.js';
+import type { MadeFiles } from './file-tree.js';
 import { isOwnFile, nodeId, SLOT, slotOf } from './node.js';
 
 export const OWN_FOLDER = '.qcow2fs';
@@ -17,7 +18,7 @@ export interface OwnFile {
   readonly make: () => string;
 }
 
-export class OwnFolder {
+export class OwnFolder implements MadeFiles {
   readonly #texts: MadeTexts;
   readonly #files: readonly OwnFile[];
 
@@ -43,14 +44,12 @@ export class OwnFolder {
     return isOwnFile(id) && this.#file(id) !== undefined;
   }
 
-  /** Opens a file that there is; answers the handle by which it is read: an even number above 0. */
   open(id: number): number {
     const number = this.#texts.open();
     this.#make(id, number);
     return number * 2;
   }
 
-  /** What is read of it from byte `offset` on. */
   content(id: number, handle: number, offset: number): BytesContent {
     const number = handle / 2;
     const kept = offset === 0 ? undefined : this.#texts.get(number);

@@ -19,11 +19,12 @@ import { ChangedExtents } from './changed-extents.js';
 import { BytesContent, type Content, type Origin, WindowContent } from './content.js';
 import { directoryEntry, type Entry, fileEntry } from './entry.js';
 import type { MountFacts } from './facts.js';
-import type { FileTree } from './file-tree.js';
+import type { FileTree, MadeFiles } from './file-tree.js';
 import { liveInfo } from './info-json.js';
 import { metricsText } from './metrics.js';
 import {
   isMadeOnReading,
+  isOwnFile,
   isPartition,
   type Node,
   nodeId,
@@ -56,8 +57,6 @@ const ROOT_SLOTS: ReadonlyMap<string, number> = new Map([
   ['.info.json', SLOT.INFO],
   ['.bitmaps', SLOT.BITMAPS],
 ]);
-/** What is not there before somebody asks for it. */
-const NOTHING = new BytesContent(Buffer.alloc(0));
 const PARTITION_FILE = /^([1-9]\d*)\.raw$/;
 
 export class Tree implements FileTree {
@@ -93,7 +92,7 @@ export class Tree implements FileTree {
       { name: 'status.json', make: () => this.status() },
     ]);
     this.#bitmaps = new BitmapFolder(image);
-    this.#changed = new ChangedExtents(image);
+    this.#changed = new ChangedExtents(image, facts.status.texts, facts.toldSizes);
     this.#maker = new NodeMaker(image.description, facts);
     this.#writable = image.description.writable;
     this.#tables = new PartitionTables({
@@ -136,7 +135,7 @@ export class Tree implements FileTree {
 
   /** The node of that number; undefined where there is none. Throws where it cannot be read. */
   node(id: number): Node | undefined {
-    if (this.#writable && viewOf(id) === 0) return this.#make(id);
+    if ((this.#writable && viewOf(id) === 0) || isMadeOnReading(id)) return this.#make(id);
     let node = this.#nodes.get(id);
     if (node === undefined) {
       node = this.#make(id);
@@ -151,6 +150,10 @@ export class Tree implements FileTree {
     if (this.#writable && this.isDisk(id)) return this.#image.disk;
     const node = this.node(id);
     return node?.kind === 'file' ? node.content : undefined;
+  }
+
+  madeFiles(id: number): MadeFiles {
+    return isOwnFile(id) ? this.own : this.#changed;
   }
 
   readonly rootId: number = ROOT_ID;
@@ -358,12 +361,12 @@ export class Tree implements FileTree {
       return this.#maker.file(id, nodeId(view, SLOT.PARTITIONS), content, origin);
     }
     if (disk !== undefined) return this.#maker.file(id, folder, disk, origin);
-    if (this.own.has(id)) return this.#maker.file(id, SLOT.OWN, NOTHING, origin);
+    if (this.own.has(id)) return this.#maker.made(id, SLOT.OWN, 0, origin);
     switch (slotOf(id)) {
       case SLOT.VMSTATE:
         return this.#maker.file(id, folder, this.#image.vmState(view), origin);
       case SLOT.CHANGED:
-        return this.#maker.file(id, folder, this.#changed.content(view), origin);
+        return this.#maker.made(id, folder, this.#changed.size(view), origin);
       case SLOT.INFO: {
         const content = new BytesContent(Buffer.from(this.#info()));
         return this.#maker.file(id, folder, content, origin);

@@ -66,7 +66,7 @@ function act(
   const { what } = action;
   if (editor === null) refuseFormat(disk, name, what);
   else if (what === 'add') editor.add(name, action.granularity);
-  else if (what === 'remove') editor.remove(editor.find(name, 'remove'));
+  else if (what === 'remove') editor.remove(editor.find(name, 'any'));
   else if (what === 'clear') editor.clear(editor.find(name));
   else if (what === 'merge') merge(editor, name, action.from, source);
   else editor.enable(editor.find(name), what === 'enable');
@@ -83,34 +83,42 @@ function refuseFormat(disk: OpenDisk, name: string, what: BitmapAction['what']):
 }
 
 function merge(editor: BitmapEditor, name: string, from: string, source: OpenDisk | null): void {
-  const target = editor.find(name);
+  // As QEMU: both are found before it is asked whether they can be used.
+  editor.find(name, 'any');
   if (source === null) {
+    editor.find(from, 'any');
+    const target = editor.find(name);
     const other = editor.find(from);
     if (other !== target) editor.merge(target, editor.sourcesOf(other));
     return;
   }
-  const merged = storedBitmap(source, from);
-  if (source.size !== editor.size) {
+  const stored = storedBitmap(source, from);
+  const target = editor.find(name);
+  refuseUnusable(stored);
+  const { size } = source;
+  if (size !== editor.size) {
     throw new ImageError(
       'invalid',
       'EINVAL',
       `Bitmaps are of different sizes (destination size is ${editor.size}, source size is ` +
-        `${source.size}) and can't be merged`,
+        `${size}) and can't be merged`,
     );
   }
-  editor.merge(target, [merged]);
+  editor.merge(target, [storedBits(source, stored)]);
 }
 
-function storedBitmap(disk: OpenDisk, name: string): DirtySource {
-  const [top] = disk.description.layers;
+/** What the image has under that name, be it of use or not. */
+function storedBitmap({ description }: OpenDisk, name: string): Bitmap {
+  const [top] = description.layers;
   const bitmaps = top.format === 'qcow2' ? top.bitmaps : [];
   const found = bitmaps.find((bitmap) => bitmap.name === name);
-  if (found === undefined) {
-    throw new ImageError('missing', 'ENOENT', `Dirty bitmap '${name}' not found`);
-  }
-  refuseUnusable(found);
-  const { header, file } = top as Qcow2Description;
-  return new StoredBitmap(storageOf(file), found, header.geometry.clusterSize, disk.size);
+  if (found !== undefined) return found;
+  throw new ImageError('missing', 'ENOENT', `Dirty bitmap '${name}' not found`);
+}
+
+function storedBits({ description, size }: OpenDisk, bitmap: Bitmap): DirtySource {
+  const { header, file } = description.layers[0] as Qcow2Description;
+  return new StoredBitmap(storageOf(file), bitmap, header.geometry.clusterSize, size);
 }
 
 /**

@@ -107,7 +107,7 @@ function refuseBitmapTables(
   { file, header, bitmaps }: Qcow2Description,
 ): void {
   try {
-    checkBitmapTables(storageOf(file), header, bitmaps);
+    checkBitmapTables(storageOf(file), header, bitmaps, false);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     const message = `Could not open '${filename}': ${error.message}: Invalid argument`;

@@ -122,6 +122,9 @@ describe('qemu-img bitmap', () => {
     for (const what of ['clear', 'enable', 'disable', 'add'])
       await same(BITMAP, `--${what}`, 'b', 'of-b');
     await same(BITMAP, '--add', '--merge', 'of-b', 'b', 'x');
+    await same(BITMAP, '--merge', 'gone', 'b', 'of-b');
+    await same(BITMAP, '--merge', 'gone', '-b', 'a', 'b', 'of-b');
+    await same(BITMAP, '--merge', 'of-b', '-b', 'b', 'a', 'gone');
     await same('resize', 'b', '20M');
     await same('amend', '-o', 'size=20M', 'b');
     await same('snapshot', '-c', 's', 'b');

@@ -506,6 +506,15 @@ export const ENCRYPTION = `
   measure --size 1G -O qcow2 -o encrypt.cipher-alg=aes-128
   measure --object secret,id=s,data=abc --size 1G -O qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha1
   convert --object secret,id=s,data=abc -c -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s base.raw x
+  convert --object secret,id=s,format=base64,data=YWJjZA -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s small x
+  convert --object secret,id=s,format=base64,data=YWJjZA= -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s small x
+  convert --object secret,id=s,format=base64,data=YWJjYQ==YWI= -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s small x
+  convert --object secret,id=s,format=base64,data=Y=JjYW=j -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s small x
+  convert --object secret,id=s,format=base64,data=YWJj==== -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s small x
+  convert --object secret,id=s,format=base64,file=base64 -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s small x
+  create --object secret,id=s,format=base64,file=base64-nul x 1k
+  create --object secret,id=s,format=base64,data=YWJj_- x 1k
+  create --object 'secret,id=s,format=base64,data=YW Jj' x 1k
   convert --object secret,id=s,data=abc -O qcow2 -o encrypt.format=aes,encrypt.key-secret=t base.raw x
   convert --object secret,id=s,data=abc -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s base.raw x
   map --object secret,id=s,data=abc --image-opts driver=qcow2,file.filename=aes.q,encrypt.key-secret=s

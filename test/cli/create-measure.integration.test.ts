@@ -32,6 +32,8 @@ describe('create, measure by the words of qemu-img', () => {
     qemuImg('create', '-q', '-f', 'raw', join(template, 'base.raw'), '128k');
     qemuImg('create', '-q', '-f', 'qcow2', join(template, 'base.q'), '3M');
     writeFileSync(join(template, 'small'), 'hello\n');
+    writeFileSync(join(template, 'base64'), 'YW\nJj\n\nZA==\n');
+    writeFileSync(join(template, 'base64-nul'), 'YWJj\0');
   });
 
   let runs = 0;

@@ -125,7 +125,9 @@ describe('qcow2fs diff', () => {
     qemuIo(path, 'write -P 1 64k 64k', ...randomWrites(random, 3, size));
     const words = imageWords(path);
     const exact = diff('-l', 's', ...words);
-    expectTrue(exact, diff('--metadata', '-l', 's', ...words), before, qemuRead(path));
+    const byTables = diff('--metadata', '-l', 's', ...words);
+    expectTrue(exact, byTables, before, qemuRead(path));
+    expect(diff('--metadata', '-l', 's', path), 'without a key').to.deep.equal(byTables);
     const base = temp.at('split.qcow2');
     const over = temp.at('over.qcow2');
     make(`data_file=${temp.at('data')}`, base);
@@ -194,8 +196,13 @@ describe('changed.json of a snapshot in a mount', () => {
       { start: 64 * KIB, length: 64 * KIB, zero: true },
       { start: 1024 * KIB, length: 64 * KIB, zero: false },
     ];
+    const size = () => statSync(`${mnt}/disk.snapshots/old.changed.json`).size;
+    expect(size(), 'before somebody opens it').to.equal('[]\n'.length);
+    const tar = spawnSync('tar', ['cf', '-', '-C', `${mnt}/disk.snapshots`, 'old.changed.json']);
+    const unpacked = spawnSync('tar', ['xOf', '-'], { input: tar.stdout, encoding: 'utf8' }).stdout;
+    expect(JSON.parse(unpacked)).to.deep.equal(known);
+    expect(size()).to.equal(unpacked.length);
     expect(read()).to.deep.equal(known);
-    expect(statSync(`${mnt}/disk.snapshots/old.changed.json`).size).to.equal(0);
     await sandbox().unmount(mnt);
     mnt = await sandbox().mount(path, { options: ['-o', 'rw'] });
     expect(read()).to.deep.equal(known);

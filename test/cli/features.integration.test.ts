@@ -236,4 +236,31 @@ describe('features that are not known', () => {
     }
     expect(readFileSync(tools.at('ours', 'image')).equals(bytes)).to.equal(true);
   });
+
+  it('are told of by info alone where they say what cannot be', async () => {
+    const headers = {
+      raw: { autoclearFeatures: 2n },
+      zlib: { incompatibleFeatures: 8n },
+      zstd: { compressionType: 1 },
+      unknown: { compressionType: 7 },
+    };
+    tools.make((folder) => {
+      for (const [name, header] of Object.entries(headers)) {
+        writeFileSync(join(folder, name), buildImage({ size: SIZE, header }).bytes);
+      }
+    });
+    for (const name of Object.keys(headers)) {
+      for (const words of [
+        ['info', name],
+        ['check', name],
+        ['map', name],
+        ['snapshot', '-c', 's', name],
+      ]) {
+        const theirs = tools.run('qemu', words);
+        const ours = await runInProcess(words, tools.folder('ours'));
+        if (theirs.status === 0) expect(ours.status, words.join(' ')).to.equal(0);
+        else expect(ours, words.join(' ')).to.deep.equal(theirs);
+      }
+    }
+  });
 });

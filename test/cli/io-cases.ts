@@ -61,6 +61,12 @@ const OVER = all(
   io('base.qcow2', 'write -P 1 0 100k', 'write -P 2 200k 64k', 'write -z 300k 16k'),
   img('create -q -f qcow2 -F qcow2 -b base.qcow2 a.qcow2'),
 );
+/** Data in the middle of a cluster of the image over it. */
+const OVER_PARTS = all(
+  img('create -q -f qcow2 -o cluster_size=512 base.qcow2 64k'),
+  io('base.qcow2', 'write -P 1 5k 1k', 'write -P 1 9k 3k', 'write -P 1 13k 1k'),
+  img('create -q -f qcow2 -F qcow2 -o cluster_size=4k -b base.qcow2 a.qcow2'),
+);
 const V2_OVER = all(
   img('create -q -f qcow2 -o cluster_size=4k base.qcow2 1000k'),
   io('base.qcow2', 'write -P 1 0 100k', 'write -P 2 200k 64k'),
@@ -356,6 +362,12 @@ export const IO_CASES: readonly IoCase[] = [
   { title: 'requests: version 2', make: V2, words: ['a.qcow2'], commands: REQUESTS },
   { title: 'requests: subclusters', make: SUBCLUSTERS, words: ['a.qcow2'], commands: REQUESTS },
   { title: 'requests: over another', make: OVER, words: ['a.qcow2'], commands: REQUESTS },
+  {
+    title: 'requests: zeroes over data in a cluster of another',
+    make: OVER_PARTS,
+    words: ['a.qcow2'],
+    commands: ['write -z 5k 2k', 'write -z 9k 1k', 'write -z 13k 1k', 'map', 'read -P 0 12k 4k'],
+  },
   {
     title: 'requests: version 2 over another',
     make: V2_OVER,

@@ -37,6 +37,7 @@ import { Operations } from '#src/mount/operations.js';
 import { allocateStatus } from '#src/mount/status.js';
 import { Tree } from '#src/mount/tree.js';
 import { allocateMountState, MountState } from '#src/shared/mount-state.js';
+import { allocateToldSizes } from '#src/shared/told-sizes.js';
 import { IoBuffer } from '#src/sys/io-buffer.js';
 import { parseMetrics } from '../helpers/prometheus.js';
 import { FakeImage, KIB, snapshotNamed, START } from '../helpers/fake-image.js';
@@ -62,6 +63,7 @@ const FACTS = {
     stem: 'vm',
   },
   told: new Uint8Array(16),
+  toldSizes: allocateToldSizes(),
 } satisfies MountFacts;
 
 function fields<V>(

@@ -20,6 +20,7 @@ import { CrashDriver } from './crash-driver.js';
 import { DATA_FILE, makeCrashImage } from './crash-images.js';
 import type { Workload } from './crash-workloads.js';
 import { type DiskState, Expectation } from './disk-history.js';
+import { encryptedSpec } from './encrypted.js';
 import { imageOf } from './image-words.js';
 import { Random } from './random.js';
 import { readDisk, withImage } from './read.js';
@@ -141,7 +142,9 @@ export function recordOn(
     const amend = (request: AmendRequest | 'compact') => {
       image.writer!.close();
       const { description } = image;
-      const target = { storage: storage!, description };
+      // The only key slot is written over, too.
+      const options = { keys: encryptedSpec(path).keys!, force: true };
+      const target = { storage: storage!, description, options };
       const now = { ...target, description: describeAnew(target), attach };
       let error: unknown;
       try {

@@ -1,5 +1,6 @@
 /** What is done to images before the power fails: one workload for each way to change metadata. */
 import type { CrashDriver } from './crash-driver.js';
+import { LUKS_KEY_SLOTS } from '#src/image/crypto/luks-header.js';
 import { AES_OPTIONS, luksOptions } from './encrypted.js';
 import type { ImageKind } from './crash-images.js';
 import type { Random } from './random.js';
@@ -173,6 +174,18 @@ const WIDTHS = [1, 2, 4, 8, 16, 32, 64];
 const changeWidth: Workload['run'] = (driver, random) => {
   const lazyRefcounts = random.pick([true, false]);
   driver.amend({ version: 3, refcountBits: random.pick(WIDTHS), lazyRefcounts });
+};
+
+/** Key slots that the same secret opens: made, all others erased, and the only one written over. */
+const changeKeySlots: Workload['run'] = (driver, random) => {
+  const [slot, other] = [random.below(LUKS_KEY_SLOTS), random.below(LUKS_KEY_SLOTS)];
+  const make = { state: 'active', newSecret: 's', oldSecret: undefined, iterTime: 0 };
+  const erase = { ...make, state: 'inactive', newSecret: undefined, iterTime: undefined };
+  for (const made of [other, slot]) driver.amend({ keySlots: { ...make, slot: made } });
+  for (const erased of new Set([0, other])) {
+    if (erased !== slot) driver.amend({ keySlots: { ...erase, slot: erased } });
+  }
+  driver.amend({ keySlots: { ...make, slot } });
 };
 
 /** Fills the disk from its start: host clusters enough that tables of refcounts grow. */
@@ -365,6 +378,17 @@ const FAMILIES: readonly Family[] = [
     content: 'filled',
     options: [luksOptions('encrypt.iter-time=0,encrypt.cipher-alg=aes-128'), 'extended_l2=on'],
     run: repeat(60, write, write, write, discard, zero, snapshot, deleteSnapshot),
+  },
+  {
+    name: 'luks-key-slots',
+    versions: ['v3'],
+    clusters: ['512'],
+    size: MIB / 8,
+    content: 'filled',
+    options: [luksOptions('encrypt.iter-time=0,encrypt.cipher-alg=aes-128')],
+    run: (driver, random) => {
+      for (const step of [write, changeKeySlots, write]) step(driver, random);
+    },
   },
   {
     name: 'refcount-growth',

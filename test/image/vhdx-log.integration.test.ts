@@ -58,6 +58,20 @@ describe('VHDX logs', () => {
     expect(readImage(path).equals(disk)).to.equal(true);
   });
 
+  it('whose newest entries follow a torn one: what is whole before that counts, as the specification has it', () => {
+    const { path, disk } = logged((table, sector, size) => {
+      const wrong = { position: table, sector: Buffer.alloc(SECTOR, 0xff) };
+      const torn = logEntry(6, 0, size, [wrong]);
+      torn.fill(0, SECTOR);
+      return [
+        [0, logEntry(5, 0, size, [{ position: table, sector }])],
+        [2 * SECTOR, torn],
+        [4 * SECTOR, logEntry(7, 0, size, [wrong])],
+      ];
+    });
+    expect(readImage(path).equals(disk)).to.equal(true);
+  });
+
   it('that are damaged are no log, as for QEMU, or a clear error', () => {
     const path = temp.at('image.vhdx');
     const broken = (change: (raw: Buffer) => void) =>

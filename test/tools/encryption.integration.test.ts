@@ -190,7 +190,7 @@ describe('encrypted images of QEMU', () => {
       [slot('salt'), 1, /Invalid password/],
       [at + 4096 + 5000, 1, /Invalid password/],
       [slot('active'), 1, /Keyslot 0 state/],
-      [slot('iterations'), 0xff, /iterations of a LUKS key/],
+      [slot('iterations'), 0xff, /iterations of LUKS keys/],
       [
         at + LUKS_HEADER.offsets.cipherName,
         'a'.charCodeAt(0) ^ 'x'.charCodeAt(0),

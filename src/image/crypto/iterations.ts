@@ -8,6 +8,27 @@ const MOST_ITERATIONS = 2 ** 32 - 1;
 /** CPU time that a measurement takes at least; the ticks of the clock are far below it. */
 const MEASURED_MICROS = 20_000;
 const FIRST_TRY = 1 << 13;
+/** Seconds that trying one passphrase may take. An image may say anything, and a thread does nothing else then. */
+const MOST_SECONDS = 600;
+/** So few are never counted as time. */
+const SOON_DONE = 10_000_000;
+
+/**
+ * Throws an ImageError (ENOTSUP) where so many iterations, each of a key of that many bytes, take too long here.
+ */
+export function checkIterations(
+  hash: string,
+  stretched: readonly { readonly iterations: number; readonly keyBytes: number }[],
+): void {
+  const all = stretched.reduce((sum, { iterations }) => sum + iterations, 0);
+  if (all <= SOON_DONE) return;
+  const keyBytes = Math.max(...stretched.map((one) => one.keyBytes));
+  const seconds = all / perSecond(hash, keyBytes);
+  if (seconds <= MOST_SECONDS) return;
+  throw new ImageError('unsupported', 'ENOTSUP', `${all} iterations of LUKS keys`, {
+    limit: `some ${Math.round(seconds)} seconds, at most ${MOST_SECONDS}`,
+  });
+}
 
 /** Iterations of the hash that a key of `keyBytes` bytes takes in `milliseconds`. */
 export function iterationsFor(hash: string, keyBytes: number, milliseconds: number): number {

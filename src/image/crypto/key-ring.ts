@@ -52,6 +52,8 @@ export class KeyRing {
     if (secret === undefined) throw invalid(`No secret with id '${id}'`);
     if (secret === null) throw invalid(`Object with id '${id}' is not a secret`);
     try {
+      // As GLib, to which a NUL is the end of a text and no part of it.
+      if (secret.includes(0)) throw new TypeError('a NUL');
       new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(secret);
     } catch {
       throw invalid(`Data from secret ${id} is not valid UTF-8`);

@@ -202,11 +202,13 @@ function cipherOf(name: string, { cipherMode, ivgenHashAlg }: Mode, keyBytes: nu
   const size = cipherMode === 'xts' ? keyBytes / 2 : keyBytes;
   const sizes = Object.hasOwn(CIPHERS, name) ? CIPHERS[name]! : [];
   if (!sizes.includes(size)) {
-    throw invalid(`Algorithm '${name}' with key size ${size} bytes not supported`);
+    throw invalid(`Algorithm '${name}' with key size ${Math.floor(size)} bytes not supported`);
   }
   // essiv encrypts with the same cipher, and takes a digest for its key.
   if (ivgenHashAlg !== null && !sizes.includes(HASHES[ivgenHashAlg]!)) {
-    throw invalid(`No ${name} cipher with key size ${HASHES[ivgenHashAlg]} available`);
+    throw invalid(
+      `No ${name.toUpperCase()} cipher with key size ${HASHES[ivgenHashAlg]} available`,
+    );
   }
   return `${name}-${size * 8}`;
 }

@@ -7,6 +7,7 @@ import { SECTOR_SIZE } from '../extent.js';
 import { readExactly } from '../read-bytes.js';
 import { mergeStripes } from './anti-forensic.js';
 import type { CipherKey } from './cipher-key.js';
+import { checkIterations } from './iterations.js';
 import { type LuksHeader, type LuksSlotSecret, STRIPES } from './luks-header.js';
 import { checkCipher, sectorCipher } from './sector-cipher.js';
 
@@ -35,7 +36,7 @@ export function stretch(
   length: number,
 ): Buffer {
   if (iterations > MOST_ITERATIONS) {
-    throw new ImageError('unsupported', 'ENOTSUP', `${iterations} iterations of a LUKS key`, {
+    throw new ImageError('unsupported', 'ENOTSUP', `${iterations} iterations of LUKS keys`, {
       limit: `at most ${MOST_ITERATIONS}`,
     });
   }
@@ -50,7 +51,8 @@ export interface OpenedSlot {
 
 /**
  * The master key of the header at `offset` of `storage`; null where no key slot (or not `only`, where that
- * is given) opens with the passphrase. Throws an ImageError where the cipher cannot be had, or a read fails.
+ * is given) opens with the passphrase. Throws an ImageError where the cipher cannot be had, a read fails,
+ * or it would take for ever.
  */
 export function openKeySlot(
   storage: Storage,
@@ -60,8 +62,18 @@ export function openKeySlot(
   only?: number,
 ): OpenedSlot | null {
   checkCipher(luksCipher(header, passphrase).cipher);
-  for (const [index, slot] of header.slots.entries()) {
-    if (!slot.active || (only !== undefined && index !== only)) continue;
+  const { keyBytes, masterKeyIterations } = header;
+  const tried = [...header.slots.entries()].filter(
+    ([index, { active }]) => active && (only === undefined || index === only),
+  );
+  checkIterations(
+    header.hashAlg,
+    tried.flatMap(([, { iterations }]) => [
+      { iterations, keyBytes },
+      { iterations: masterKeyIterations, keyBytes: DIGEST_BYTES },
+    ]),
+  );
+  for (const [index, slot] of tried) {
     const key = keyOf(storage, offset, header, slot, passphrase);
     if (isMasterKey(header, key)) return { key, slot: index };
   }

@@ -55,13 +55,13 @@ export class BitmapEditor {
     return this.#tables.state.size;
   }
 
-  /** Throws ENOENT where there is none, EINVAL where it cannot be used. */
-  find(name: string, use: 'use' | 'remove' = 'use'): BitmapDraft {
+  /** Throws ENOENT where there is none and, but for `any`, EINVAL where it cannot be used. */
+  find(name: string, which: 'usable' | 'any' = 'usable'): BitmapDraft {
     const found = this.drafts.find((draft) => draft.name === name);
     if (found === undefined) {
       throw new ImageError('missing', 'ENOENT', `Dirty bitmap '${name}' not found`);
     }
-    if (use === 'use' && found.listed !== null) refuseUnusable(found.listed.bitmap);
+    if (which === 'usable' && found.listed !== null) refuseUnusable(found.listed.bitmap);
     return found;
   }
 
@@ -174,7 +174,10 @@ export function refuseUnusable(bitmap: Bitmap): void {
     'invalid',
     'EINVAL',
     `Bitmap '${bitmap.name}' is inconsistent and cannot be used`,
-    { hint: 'Try block-dirty-bitmap-remove to delete this bitmap from disk' },
+    {
+      hint: 'Try block-dirty-bitmap-remove to delete this bitmap from disk',
+      limit: "'bitmap --remove' deletes it",
+    },
   );
 }
 

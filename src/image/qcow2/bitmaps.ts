@@ -91,26 +91,51 @@ export function bitmapEntryProblem(low: number, high: number, host: number): str
   return (low & 1) !== 0 && host !== 0 ? 'both a cluster and all ones' : null;
 }
 
-/** Throws EINVAL where the table of a bitmap that is in order otherwise cannot be used, as QEMU does. */
+/**
+ * Throws EINVAL where the table of a bitmap that is in order otherwise cannot be used, as QEMU does. Where it is to be
+ * `whole`, it lies in the file, and what it names too: what a file lacks, QEMU takes for bits that are not set.
+ */
 export function checkBitmapTables(
   storage: Storage,
-  { geometry }: Qcow2Header,
+  { geometry, size }: Qcow2Header,
   bitmaps: readonly Bitmap[],
+  whole: boolean,
 ): void {
-  for (const bitmap of bitmaps) {
-    if (isInconsistent(bitmap) || isBitmapTable(storage, geometry, bitmap)) continue;
-    throw invalid(`Could not read bitmap_table table from image for bitmap '${bitmap.name}'`);
+  const read = bitmaps.filter((bitmap) => !isInconsistent(bitmap));
+  const total = read.reduce((sum, { tableSize }) => sum + tableSize * 8, 0);
+  // Many in one place would take for ever.
+  if (whole && total > storage.size()) {
+    const limit = `${total} bytes in a file of ${storage.size()}`;
+    throw invalid('bitmap tables do not lie in the file, or lie over each other', limit);
+  }
+  for (const bitmap of read) {
+    const { name, tableSize, granularity } = bitmap;
+    if (!isBitmapTable(storage, geometry, bitmap, whole)) {
+      throw invalid(`Could not read bitmap_table table from image for bitmap '${name}'`);
+    }
+    const needed = Math.max(1, bitmapClusters(size, granularity, geometry.clusterSize));
+    if (tableSize === needed) continue;
+    const limit = `its table has ${tableSize} entries, not ${needed}`;
+    throw invalid(`Could not read bitmap '${name}' from image`, limit);
   }
 }
 
-/** Whether all entries of the bitmap's table are valid, as far as the file has them. */
-function isBitmapTable(storage: Storage, { clusterSize }: Geometry, bitmap: Bitmap): boolean {
-  const { view, length } = readUpTo(storage, bitmap.tableOffset, bitmap.tableSize * 8);
+/** Whether all entries of the bitmap's table are valid, and there if it is to be `whole`. */
+function isBitmapTable(
+  storage: Storage,
+  { clusterSize }: Geometry,
+  { tableOffset, tableSize }: Bitmap,
+  whole: boolean,
+): boolean {
+  const { view, length } = readUpTo(storage, tableOffset, tableSize * 8);
+  const end = whole ? storage.size() : Number.POSITIVE_INFINITY;
+  if (whole && length < tableSize * 8) return false;
   for (let at = 0; at + 8 <= length; at += 8) {
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
     const host = hostOffsetOf(low, high);
-    if (host % clusterSize !== 0 || bitmapEntryProblem(low, high, host) !== null) return false;
+    if (host % clusterSize !== 0 || host >= end) return false;
+    if (bitmapEntryProblem(low, high, host) !== null) return false;
   }
   return true;
 }

@@ -55,3 +55,8 @@ export function geometryOf(input: GeometryInput): Geometry {
 export function l1EntriesFor(geometry: Geometry, size: number): number {
   return Math.ceil(size / geometry.l2Coverage);
 }
+
+/** Where VM state lies in what an L1 table maps: behind a disk of `size` bytes, from the next L2 table on. */
+export function vmStateStart(geometry: Geometry, size: number): number {
+  return l1EntriesFor(geometry, size) * geometry.l2Coverage;
+}

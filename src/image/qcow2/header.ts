@@ -75,7 +75,6 @@ export function readHeader(storage: Storage, use: HeaderUse = 'use'): Qcow2Heade
     fixed.headerLength > COMPRESSION_TYPE_OFFSET ? view.getUint8(COMPRESSION_TYPE_OFFSET) : 0;
   checkCompressionType(fixed, compressionType);
   checkTables(fixed, geometry, use);
-  checkDataFile(fixed);
   return {
     ...fixed,
     geometry,
@@ -156,17 +155,17 @@ function geometryFor(fixed: FixedFields): Geometry {
 }
 
 function checkCompressionType(fixed: FixedFields, compressionType: number): void {
+  if (compressionType > COMPRESSION_TYPE.ZSTD) {
+    const message = `qcow2: unknown compression type: ${compressionType}`;
+    throw new ImageError('unsupported', 'ENOTSUP', message);
+  }
   const flagged = hasBit(fixed.incompatibleFeatures, INCOMPATIBLE.COMPRESSION);
   if (flagged !== (compressionType !== COMPRESSION_TYPE.ZLIB)) {
+    const must = flagged ? 'must not be set' : 'must be set';
     throw invalid(
-      flagged
-        ? 'Compression type incompatible feature bit must not be set for zlib'
-        : 'Compression type incompatible feature bit must be set',
+      `qcow2: Compression type incompatible feature bit ${must}`,
       `compression_type ${compressionType}`,
     );
-  }
-  if (compressionType > COMPRESSION_TYPE.ZSTD) {
-    throw new ImageError('unsupported', 'ENOTSUP', `Unknown compression type: ${compressionType}`);
   }
 }
 
@@ -238,10 +237,11 @@ export function checkTable(
   }
 }
 
-function checkDataFile(fixed: FixedFields): void {
-  const external = hasBit(fixed.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
-  if (!external && hasBit(fixed.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW)) {
-    throw invalid('data-file-raw is set, but the image has no external data file');
+/** Refuses a header that says of a data file what it can only say where there is one. */
+export function checkDataFile(header: Qcow2Header): void {
+  const external = hasBit(header.incompatibleFeatures, INCOMPATIBLE.DATA_FILE);
+  if (!external && hasBit(header.autoclearFeatures, AUTOCLEAR.DATA_FILE_RAW)) {
+    throw invalid('data-file-raw requires a data file');
   }
 }
 

@@ -3,7 +3,7 @@ import { alignUp } from '../../codec/bits.js';
 import { type ErrnoName, ImageError } from '../../errors.js';
 import type { Storage } from '../../storage/storage.js';
 import { readExactly } from '../read-bytes.js';
-import type { Geometry } from './geometry.js';
+import { type Geometry, vmStateStart } from './geometry.js';
 import { checkTable, type Qcow2Header } from './header.js';
 import { LIMIT, SNAPSHOT_EXTRA, SNAPSHOT_HEADER } from './layout.js';
 
@@ -114,8 +114,9 @@ function readEntry(
 /** Why the snapshot's own L1 table or sizes are beyond the limits, or null. */
 function problemOf(geometry: Geometry, snapshot: Omit<Snapshot, 'problem'>): string | null {
   const { l1TableOffset, l1Size, diskSize, vmStateSize } = snapshot;
-  const largest = Number.MAX_SAFE_INTEGER / 2;
-  if (diskSize > largest || vmStateSize > largest) {
+  const largest = Number.MAX_SAFE_INTEGER;
+  const vmState = vmStateSize === 0 ? 0 : vmStateStart(geometry, diskSize);
+  if (diskSize > largest || vmState + vmStateSize > largest) {
     return `Snapshot '${snapshot.name}' is too big`;
   }
   if (l1Size === 0) return null;

@@ -6,9 +6,10 @@
  * Writes there are ordered as those to the disk are. A crash before the snapshot is taken leaves VM
  * state that belongs to none, as if it had been written by itself.
  */
+import { ImageError } from '../../errors.js';
 import { IoBuffer } from '../../sys/io-buffer.js';
 import type { VmStateSource } from '../writer.js';
-import { l1EntriesFor } from './geometry.js';
+import { l1EntriesFor, vmStateStart } from './geometry.js';
 import { LIMIT } from './layout.js';
 import type { Resizer } from './resize.js';
 import type { Tables } from './tables.js';
@@ -60,10 +61,14 @@ export class VmStateArea {
 
   get #start(): number {
     const { geometry, state } = this.#tables;
-    return l1EntriesFor(geometry, state.size) * geometry.l2Coverage;
+    return vmStateStart(geometry, state.size);
   }
 
   #entriesFor(size: number): number {
-    return l1EntriesFor(this.#tables.geometry, this.#start + size);
+    const end = this.#start + size;
+    if (end <= Number.MAX_SAFE_INTEGER) return l1EntriesFor(this.#tables.geometry, end);
+    throw new ImageError('unsupported', 'EFBIG', `${size} bytes of VM state are too many`, {
+      limit: `disk and VM state have at most ${Number.MAX_SAFE_INTEGER} bytes`,
+    });
   }
 }

@@ -72,14 +72,27 @@ export class ClusterWriter {
   ): number {
     const extent = this.#extent;
     let done = 0;
+    // What was mapped behind that and lies in one piece, at `host`.
+    let ready = 0;
+    let host = 0;
     lock.enterShared();
     try {
-      while (done < length) {
-        this.#disk.mapping.map(offset + done, length - done, extent);
+      while (done + ready < length) {
+        this.#disk.mapping.map(offset + done + ready, length - done - ready, extent);
         if (extent.kind !== EXTENT.DATA || !extent.copied) break;
-        const bytes = { source, at: at + done };
-        this.#writeData(extent.hostOffset, offset + done, extent.length, bytes);
-        done += extent.length;
+        if (extent.hostOffset !== host + ready) {
+          if (ready > 0) this.#writeData(host, offset + done, ready, { source, at: at + done });
+          done += ready;
+          ready = 0;
+          host = extent.hostOffset;
+        }
+        ready += extent.length;
+      }
+      // What is followed by zeroes with a place of their own is written together with them, by `write`.
+      const joined = done + ready < length && extent.kind === EXTENT.ZERO && extent.preallocated;
+      if (ready > 0 && !joined) {
+        this.#writeData(host, offset + done, ready, { source, at: at + done });
+        done += ready;
       }
     } finally {
       lock.leaveShared();
@@ -130,8 +143,10 @@ export class ClusterWriter {
     this.#l2.read(table, index, this.#entry);
     const start = alignDown(offset, clusterSize);
     if (this.#tables.owns(this.#entry.low, this.#entry.high, start)) {
-      const n = Math.min(most, clusterSize - (within % clusterSize));
-      this.#writeToOwn(table, index, offset, n, bytes);
+      const count = offset === start ? this.#countOwn(table, index, most, start) : 0;
+      const n = count * clusterSize || Math.min(most, clusterSize - (offset - start));
+      if (count > 0) this.#writeOwnClusters(table, index, count, offset, bytes);
+      else this.#writeToOwn(table, index, offset, n, bytes);
       return n;
     }
     const stop = Math.ceil((within + most) / clusterSize);
@@ -173,6 +188,39 @@ export class ClusterWriter {
       if (this.#tables.owns(this.#entry.low, this.#entry.high, place)) break;
     }
     return at - index;
+  }
+
+  /** How many whole clusters from `index` on, in `length` bytes, have places of their own in one piece. */
+  #countOwn(table: number, index: number, length: number, guest: number): number {
+    const { clusterSize } = this.#geometry;
+    const entry = this.#changed;
+    const host = hostOffsetOf(this.#entry.low, this.#entry.high);
+    let count = 0;
+    for (let at = 0; at + clusterSize <= length; at += clusterSize, count++) {
+      this.#l2.read(table, index + count, entry);
+      if (!this.#tables.owns(entry.low, entry.high, guest + at)) break;
+      if (hostOffsetOf(entry.low, entry.high) !== host + at) break;
+    }
+    return count;
+  }
+
+  /** All of clusters whose places lie in one piece: one write, then the entries that call some of it zero. */
+  #writeOwnClusters(
+    table: number,
+    index: number,
+    count: number,
+    offset: number,
+    bytes: Bytes,
+  ): void {
+    const { clusterSize, extendedL2 } = this.#geometry;
+    const host = hostOffsetOf(this.#entry.low, this.#entry.high);
+    this.#writeData(host, offset, count * clusterSize, bytes);
+    const all = extendedL2 ? 0xffff_ffff : 0;
+    for (let n = 0; n < count; n++) {
+      this.#l2.read(table, index + n, this.#entry);
+      const entry = this.#changed.set(hostLow(host + n * clusterSize), this.#entry.high, all, 0);
+      if (!entry.equals(this.#entry)) this.#l2.write(table, index + n, entry);
+    }
   }
 
   /** A cluster that has its host cluster, of which not all need be data. */

@@ -14,6 +14,7 @@ import { allocateStatus } from '#src/mount/status.js';
 import { Tree } from '#src/mount/tree.js';
 import { allocateMountState, MountState } from '#src/shared/mount-state.js';
 import { RequestCounters, requestTotals } from '#src/shared/request-counters.js';
+import { allocateToldSizes } from '#src/shared/told-sizes.js';
 import { FakeImage, KIB, START } from '../../helpers/fake-image.js';
 
 const O_RDWR = 2;
@@ -29,6 +30,7 @@ function harness({ writable = true } = {}) {
     ...{ atime: TIME, mtime: TIME, ctime: TIME, btime: TIME, imageBlocks: 0 },
     ...{ info: '{}', imageName: 'vm', status, snapshot: null, rootIsFile: false, stem: 'vm' },
     told: new Uint8Array(16),
+    toldSizes: allocateToldSizes(),
   };
   if (!writable) Object.assign(image.description, { writable });
   const { disk, writer } = image;

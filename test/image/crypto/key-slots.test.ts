@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { alignUp } from '#src/codec/bits.js';
+import { checkIterations } from '#src/image/crypto/iterations.js';
 import { changeSlots, type SlotChange, slotsToChange } from '#src/image/crypto/key-slots.js';
 import { LUKS_KEY_SLOTS, readLuksHeader } from '#src/image/crypto/luks-header.js';
 import { openKeySlot } from '#src/image/crypto/luks-key.js';
@@ -10,6 +11,7 @@ import { readHeader } from '#src/image/qcow2/header.js';
 import { MemoryStorage } from '#src/storage/memory.js';
 import type { IoBuffer } from '#src/sys/io-buffer.js';
 import { makeLuksImage } from '../../helpers/encrypted.js';
+import { expectImageError } from '../../helpers/errors.js';
 import { encryptedName, PASSPHRASE, SECRET } from '../../helpers/image-words.js';
 import { qemuImg } from '../../helpers/qemu.js';
 import { useTempFolder } from '../../helpers/temp.js';
@@ -91,6 +93,16 @@ describe('key slots', () => {
     const over = { ...CHANGE, slot: 0, force: true, newPassphrase };
     expect(() => slotsToChange(storage, short, over)).to.throw(/key slot 1 ends behind/);
     expect(Buffer.from(storage.bytes).equals(bytes)).to.equal(true);
+  });
+
+  it('are not tried where that would take for ever, as an image may want it', () => {
+    const slot = { iterations: 2 ** 31 - 1, keyBytes: 64 };
+    const digest = { iterations: 2 ** 31 - 1, keyBytes: 20 };
+    const all = Array.from({ length: LUKS_KEY_SLOTS }, () => [slot, digest]).flat();
+    expectImageError('ENOTSUP', /34359738352 iterations of LUKS keys/, () =>
+      checkIterations('sha512', all),
+    );
+    checkIterations('sha512', [{ iterations: 20_000_000, keyBytes: 64 }]);
   });
 
   it('open by another passphrase whenever a change ends in the middle', async () => {

@@ -1,12 +1,14 @@
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import type { ErrnoName } from '#src/errors.js';
-import { BITMAP_FLAG, isUsable, readBitmaps } from '#src/image/qcow2/bitmaps.js';
+import { BITMAP_FLAG, checkBitmapTables, isUsable, readBitmaps } from '#src/image/qcow2/bitmaps.js';
 import { readHeader } from '#src/image/qcow2/header.js';
 import { EXTENSION_TYPE } from '#src/image/qcow2/layout.js';
 import { MemoryStorage } from '#src/storage/memory.js';
 import { expectImageError } from '../../helpers/errors.js';
 import { buildImage } from '../../helpers/image-builder.js';
 import type { BitmapSpec, ImageSpec } from '../../helpers/image-spec.js';
+import { runInProcess } from '../../helpers/in-process.js';
 import { tryQemuImg } from '../../helpers/qemu.js';
 import { useTempFolder } from '../../helpers/temp.js';
 
@@ -113,6 +115,56 @@ describe('readBitmaps()', () => {
     expectImageError('EINVAL', /doesn't satisfy the constraints/, () => read(bytes(0)));
     expect(tryQemuImg('info', temp.write('image', bytes(0))).status).to.equal(1);
     expect(read(bytes(BITMAP_FLAG.IN_USE))).to.have.lengthOf(1);
+  });
+
+  it('lets nothing be written where a table or what it names is not in the file, or not as long as it must be', () => {
+    const disk = { size: 1 << 20, bitmaps: [{ name: 'a', granularityBits: 9 }] };
+    const bytes = build(disk);
+    const [bitmap] = read(bytes);
+    const storage = (offset: bigint) => {
+      const changed = Buffer.from(bytes);
+      changed.writeBigUInt64BE(offset, bitmap!.tableOffset);
+      return new MemoryStorage(changed);
+    };
+    const check = (whole: boolean, offset: bigint, fields: object = {}) => {
+      const header = readHeader(storage(0n));
+      checkBitmapTables(storage(offset), header, [{ ...bitmap!, ...fields }], whole);
+    };
+    check(true, 0n);
+    const wrong = /Could not read bitmap_table table from image for bitmap 'a'/;
+    expectImageError('EINVAL', wrong, () => check(true, 1n << 40n));
+    for (const tableOffset of [2 ** 40, 2 ** 53 + 2 ** 16]) {
+      expectImageError('EINVAL', wrong, () => check(true, 0n, { tableOffset }));
+      check(false, 0n, { tableOffset });
+    }
+    expectImageError('EINVAL', /bitmap 'a' from image.* 2 entries, not 1/, () =>
+      check(false, 0n, { tableSize: 2 }),
+    );
+    check(true, 1n << 40n, { flags: BITMAP_FLAG.IN_USE });
+  });
+
+  it('is told of as it is where there are 65,535, and not written to where their tables are one', async () => {
+    const bytes = build({ bitmaps: [{ name: '12345678' }] });
+    const at = bytes.indexOf(Buffer.from('238528750000001800000001', 'hex')) + 8;
+    const [count, size] = [65_535, 32];
+    const place = Number(bytes.readBigUInt64BE(at + 16));
+    const directory = Buffer.alloc(count * size);
+    for (let entry = 0; entry < count; entry++) {
+      bytes.copy(directory, entry * size, place, place + size);
+      directory.write(String(entry).padStart(8, '0'), entry * size + size - 8);
+    }
+    bytes.writeUInt32BE(count, at);
+    bytes.writeBigUInt64BE(BigInt(directory.length), at + 8);
+    bytes.writeBigUInt64BE(BigInt(bytes.length), at + 16);
+    const path = temp.write('many.qcow2', Buffer.concat([bytes, directory]));
+    const { status, stdout } = await runInProcess(['info', path], temp.path);
+    expect([status, stdout.match(/name: /g)!.length]).to.deep.equal([0, count]);
+    const storage = new MemoryStorage(readFileSync(path));
+    const header = readHeader(storage);
+    const bitmaps = readBitmaps(storage, header).map((one) => ({ ...one, tableSize: 100 }));
+    expectImageError('EINVAL', /lie over each other \(52428000 bytes in a file of/, () =>
+      checkBitmapTables(storage, header, bitmaps, true),
+    );
   });
 
   it('reads one with extra data, which says whether the bits may be used', () => {

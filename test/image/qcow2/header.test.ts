@@ -81,13 +81,13 @@ const REFUSED: [what: string, spec: Partial<ImageSpec>, code: ErrnoName, message
     'zlib with the bit',
     { header: { incompatibleFeatures: 8n } },
     'EINVAL',
-    /bit must not be set for zlib/,
+    /bit must not be set \(compression_type 0\)/,
   ],
   [
     'an unknown compression',
     { header: { compressionType: 2, incompatibleFeatures: 8n } },
     'ENOTSUP',
-    /Unknown compression type: 2/,
+    /unknown compression type: 2/,
   ],
   [
     'the compression bit and a header without the field',
@@ -197,12 +197,6 @@ const REFUSED: [what: string, spec: Partial<ImageSpec>, code: ErrnoName, message
   ['a size of 2^53', { header: { size: 2 ** 53 } }, 'EFBIG', /too big \(9007199254740992/],
   ['a size of 2^63', { header: { size: 2 ** 63 } }, 'EFBIG', /too big/],
   ['encryption method 3', { header: { cryptMethod: 3 } }, 'EINVAL', /encryption method 3/],
-  [
-    'a raw data file without a data file',
-    { header: { autoclearFeatures: 2n } },
-    'EINVAL',
-    /data-file-raw is set/,
-  ],
 ];
 
 describe('readHeader()', () => {

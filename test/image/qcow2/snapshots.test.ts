@@ -86,6 +86,29 @@ describe('readSnapshots()', () => {
     expectImageError('EFBIG', /Snapshot table is too big .*at most 67108864/, () => read(whole));
   });
 
+  it('finds no problem with a disk, or one and its VM state, of less than 2^53 bytes', () => {
+    const sizes = { vmStateSize: 40, diskSize: 48 };
+    const problem = (vmStateSize: bigint, diskSize: bigint) => {
+      const { bytes, places } = build({ id: '1', name: 'a' });
+      const [at] = places.snapshotEntries as [number];
+      bytes.writeBigUInt64BE(vmStateSize, at + sizes.vmStateSize);
+      bytes.writeBigUInt64BE(diskSize, at + sizes.diskSize);
+      return read(bytes)[0]!.problem;
+    };
+    const most = 1n << 53n;
+    expect([problem(0n, most - 512n), problem(most / 2n - 1n, most / 2n)]).to.deep.equal([
+      null,
+      null,
+    ]);
+    for (const [state, disk] of [
+      [1n, most - 512n],
+      [0n, most],
+      [most / 2n, most / 2n],
+    ] as const) {
+      expect(problem(state, disk)).to.match(/Snapshot 'a' is too big/);
+    }
+  });
+
   const problems: [what: string, spec: Partial<SnapshotSpec>, problem: RegExp][] = [
     ['an L1 table above 32 MiB', { fields: { l1Size: 4 * MIB + 1 } }, /L1 table too large/],
     ['an unaligned L1 table', { fields: { l1TableOffset: 512 } }, /L1 table offset invalid/],

@@ -151,6 +151,27 @@ describe('VM state', () => {
     qemuImg('check', path);
   });
 
+  it("of a disk near 2^53 bytes ends there, and a snapshot of such a disk is in nobody's way", () => {
+    const path = folder.at('huge.qcow2');
+    const size = 2 ** 53 - 2 ** 40;
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=2M', path, String(size));
+    withWritable(path, ({ image, writer }) => {
+      writer.write(size - 512, 512, ioBuffer(Buffer.alloc(512, 3)), 0);
+      writer.createSnapshot('s', { vmState: sourceOf(Buffer.alloc(512, 4)) });
+      expectImageError('EFBIG', /2199023255552 bytes of VM state are too many/, () =>
+        writer.writeVmState(2 ** 41 - 512, 512, new IoBuffer(512), 0),
+      );
+      expect(image.activeVmState().size).to.equal(2 ** 40);
+    });
+    withWritable(path, ({ image, writer }) => {
+      writer.write(size - 512, 512, ioBuffer(Buffer.alloc(512, 5)), 0);
+      const { view } = image.snapshots()[0]!;
+      const last = readDisk(image.snapshotDisk(view), size - 512);
+      expect([last[0], readDisk(image.vmState(view))[511]]).to.deep.equal([3, 4]);
+    });
+    qemuImg('check', path);
+  });
+
   it('is no part of raw images', () => {
     const path = folder.write('disk.raw', Buffer.alloc(4096));
     const open = (image: { activeVmState(): unknown }) => () => image.activeVmState();
