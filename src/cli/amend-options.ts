@@ -1,7 +1,8 @@
 /** The options of `amend -o`: those of the table of creation that can be changed, and their values. */
-import { ImageError } from '../errors.js';
+import { ImageError, invalid } from '../errors.js';
 import {
   formatOptionTable,
+  isKnownDriver,
   type OptionSpec,
   type OptionTable,
   type OptionValues,
@@ -78,12 +79,12 @@ export function parseAmendOptions(list: string, layer: LayerDescription): AmendR
 }
 
 function amendTable(format: string): OptionTable {
-  const table = formatOptionTable(format);
   if (format !== 'qcow2') {
+    if (!isKnownDriver(format)) throw invalid(`Unknown file format '${format}'`);
     const message = `Format driver '${format}' does not support option amendment`;
     throw new ImageError('unsupported', 'ENOTSUP', message);
   }
-  const amendable = table.filter(({ name }) => AMENDABLE.includes(name));
+  const amendable = formatOptionTable(format).filter(({ name }) => AMENDABLE.includes(name));
   return [...amendable.map(withoutInitial), ...KEY_SLOTS];
 }
 

@@ -23,6 +23,8 @@ export interface Arguments {
   /** Options in the order of the words. */
   readonly given: readonly GivenOption[];
   has(name: string): boolean;
+  /** Whether the command has that option, given or not. */
+  knows(name: string): boolean;
   /** The value given last. */
   last(name: string): string | undefined;
   all(name: string): string[];
@@ -56,6 +58,7 @@ export function getopt(words: readonly string[], own: readonly Option[]): Argume
     operands,
     given,
     has: (name) => given.some((option) => option.name === name),
+    knows: (name) => known.has(name),
     last: (name) => given.findLast((option) => option.name === name)?.value,
     all: (name) => given.filter((option) => option.name === name).map(({ value }) => value),
   };

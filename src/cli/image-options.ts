@@ -27,15 +27,19 @@ export function imageSpec(
     ...spec,
     keys,
     ...(format != null && { format }),
-    ...(args.has('force-share') && { forceShare: true }),
+    ...(args.knows('force-share') && {
+      forceShare: args.has('force-share') || spec.forceShare === true,
+    }),
   };
 }
 
 /** What changes what single requests do is for the command that makes them. */
-function checkOnlyRead({ requestFaults, copyOnRead, filename }: ImageSpec): void {
-  if (requestFaults === undefined && copyOnRead !== true) return;
-  const what =
-    requestFaults === undefined ? "driver 'copy-on-read'" : 'rules of errors over a format';
+function checkOnlyRead({ requestFaults, copyOnRead, compress, filename }: ImageSpec): void {
+  let what = '';
+  if (requestFaults !== undefined) what = 'rules of errors over a format';
+  else if (copyOnRead === true) what = "driver 'copy-on-read'";
+  else if (compress === true) what = "driver 'compress'";
+  else return;
   const message = `Could not open '${filename}': ${what}: only 'io' has them`;
   throw new ImageError('unsupported', 'ENOTSUP', message);
 }

@@ -95,7 +95,9 @@ function nodeSpec(options: Options, filename: string): ImageSpec {
   if (isNullDriver(driver)) return { ...nullNode(options, driver, filename), format: driver };
   if (FORMAT_DRIVERS.includes(driver)) return formatNode(options, driver, filename);
   if (driver === FAULTY) return faultyDisk(options, filename);
-  if (driver === 'copy-on-read') return copyOnRead(options, filename);
+  if (driver === 'copy-on-read')
+    return { ...filterNode(options, driver, filename), copyOnRead: true };
+  if (driver === 'compress') return { ...filterNode(options, driver, filename), compress: true };
   throw unknownDriver(driver);
 }
 
@@ -238,12 +240,13 @@ function takeFaultyChild(options: Options): { options: Options; config: string |
   return { options: whole, config: named?.config ?? config };
 }
 
-function copyOnRead(options: Options, filename: string): ImageSpec {
+/** A node that changes what is done with the image below it. */
+function filterNode(options: Options, driver: string, filename: string): ImageSpec {
   const file = options.takeChild('file');
   if (file == null) throw invalid('A block device must be specified for "file"');
   const common = takeCommon(options);
-  options.end((key) => `Block format 'copy-on-read' does not support the option '${key}'`);
-  return { ...withCommon(overFormat(file, filename), common), filename, copyOnRead: true };
+  options.end((key) => `Block format '${driver}' does not support the option '${key}'`);
+  return { ...withCommon(overFormat(file, filename), common), filename };
 }
 
 /** What a node says that changes nothing but what it is told, over what is said below it. */

@@ -1,6 +1,7 @@
 /** `info`: what an image is, for people or as JSON; in qemu-img's words. */
 import { ERRNO, ImageError } from '../errors.js';
 import { protocolOf } from '../image/file-names.js';
+import type { LayerDescription } from '../image/description.js';
 import { collectInfo, type ImageInfo } from '../image/info.js';
 import { closeImage, type OpenedImage, type OpenPolicy } from '../image/open.js';
 import type { Snapshot } from '../image/qcow2/snapshots.js';
@@ -48,7 +49,7 @@ function readInfos({ spec, backingChain, policy }: InfoOptions): ImageInfo[] {
     warnOfStaleBitmaps(staleBitmaps);
     const infos: ImageInfo[] = [];
     for (const layer of description.layers) {
-      const named = infos.at(-1)?.backing?.fullName ?? shownName(spec);
+      const named = infos.at(-1)?.backing?.fullName ?? shownName(spec, layer.format);
       const plain = infos.length === 0 || protocolOf(named) === undefined;
       infos.push(collectInfo(layer, plain ? named : layer.file.path));
     }
@@ -77,19 +78,24 @@ function openChain(spec: ImageSpec, policy: OpenPolicy): OpenedImage {
 }
 
 /** The image's name as QEMU shows it: the file's, where that says all; else what is asked for. */
-function shownName({ path, filename, format, window, sizeFrom }: ImageSpec): string {
+function shownName(spec: ImageSpec, opened: LayerDescription['format']): string {
+  const { path, filename, format, window, sizeFrom, encryption } = spec;
+  const secret = encryption?.secret;
+  const key = secret === undefined ? '' : `"encrypt.key-secret": ${formatJson(secret)}, `;
   const file = `{"driver": "file", "filename": ${formatJson(path)}}`;
   if (sizeFrom !== undefined) {
     return `json:{"force_size_calc": "${sizeFrom}", "driver": "vpc", "file": ${file}}`;
   }
-  if (window === undefined) return path;
+  if (window === undefined) {
+    return key === '' ? path : `json:{${key}"driver": "${opened}", "file": ${file}}`;
+  }
   // Numbers that were text stay text.
   const number = (value: number): string =>
     filename.startsWith('json:') ? String(value) : `"${value}"`;
   const offset = window.offset === 0 ? '' : `"offset": ${number(window.offset)}, `;
   const size = window.size === undefined ? '' : `, "size": ${number(window.size)}`;
   const raw = `{${offset}"driver": "raw"${size}, "file": ${file}}`;
-  return `json:${format === 'qcow2' ? `{"driver": "qcow2", "file": ${raw}}` : raw}`;
+  return `json:${format === 'qcow2' ? `{${key}"driver": "qcow2", "file": ${raw}}` : raw}`;
 }
 
 function humanInfo(info: ImageInfo): string {
@@ -108,9 +114,9 @@ function humanInfo(info: ImageInfo): string {
     lines.push(`backing file: ${backing.name}${actual}`);
     if (backing.format !== null) lines.push(`backing file format: ${backing.format}`);
   }
-  if (snapshots.length > 0) lines.push('Snapshot list:', ...snapshotTable(snapshots));
-  lines.push(...formatFacts(info));
-  return `${lines.join('\n')}\n`;
+  // There can be more than what a call takes as arguments.
+  const listed = snapshots.length > 0 ? ['Snapshot list:', ...snapshotTable(snapshots)] : [];
+  return `${[...lines, ...listed, ...formatFacts(info)].join('\n')}\n`;
 }
 
 /** The lines of what its format alone has. */

@@ -82,6 +82,8 @@ export function memberOpener(policy: OpenPolicy, keys: KeyRing): (image: ImageFi
       format === 'qcow2' ||
       (format === 'raw' ? stated : formatDriver(format)?.writing !== undefined);
     const writable = policy.writable === true && canWrite;
-    return openImage({ path, filename: path, keys }, { ...policy, format, writable });
+    const forceShare = policy.writable === true ? undefined : false;
+    const spec = { path, filename: path, keys, forceShare };
+    return openImage(spec, { ...policy, format, writable });
   };
 }

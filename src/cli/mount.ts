@@ -191,7 +191,10 @@ function openPolicy(settings: MountSettings): OpenPolicy {
 function openAs(settings: MountSettings, path: string, keys: KeyRing): OpenedImage {
   const overlay = settings.get('overlay');
   const policy = openPolicy(settings);
-  if (overlay === undefined) return openImage({ path, filename: path, keys }, policy);
+  if (overlay === undefined) {
+    const forceShare = policy.writable === true ? undefined : false;
+    return openImage({ path, filename: path, keys, forceShare }, policy);
+  }
   return openOverlaid({
     image: path,
     policy,

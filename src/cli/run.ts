@@ -8,6 +8,7 @@ import { ImageError } from '../errors.js';
 import { Cancelled } from '../tools/progress.js';
 import type { Command } from './command.js';
 import { COMMANDS, findCommand } from './commands.js';
+import { advised } from './advised.js';
 import { nearWord } from './near-word.js';
 import type { Outcome } from './outcome.js';
 import {
@@ -111,7 +112,7 @@ async function runCommand(command: Command, words: string[]): Promise<Outcome> {
   } catch (error) {
     // Who asks for help gets it, whatever else is wrong.
     if (error instanceof HelpWanted || (asked && error instanceof UsageError)) return help(command);
-    throw error;
+    throw await advised(error);
   }
 }
 

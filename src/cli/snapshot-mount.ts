@@ -48,6 +48,19 @@ export function mountAt(path: string): string | undefined {
   return isRoot === true ? path : undefined;
 }
 
+/** The mount that a path lies in, if it is ours. */
+export function mountOf(
+  path: string,
+): { /** None where there are many. */ image: string | undefined; writable: boolean } | undefined {
+  const root = mountAt(path);
+  if (root === undefined) return undefined;
+  const told = unlessMissing(() => getxattr(root, IMAGE_PATH, LONGEST_PATH));
+  const mount = unlessMissing(() => findMount(root));
+  // An overlay that is thrown away has no name: the mount has the image's.
+  const image = told?.startsWith('/proc/') === true ? mount?.source : told;
+  return { image, writable: mount?.options.split(',').includes('rw') === true };
+}
+
 /** The root of the image at `path` in a mount through which it is written to; undefined where there is none. */
 export function mountThatWrites(path: string): string | undefined {
   const real = unlessMissing(() => realpathSync(path));

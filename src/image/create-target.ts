@@ -21,6 +21,7 @@ import { IoBuffer } from '../sys/io-buffer.js';
 import { strerror } from '../sys/libc.js';
 import { fileIdentity, identityOf } from './file-identity.js';
 import { inUse, lockImage } from './lock.js';
+import { openForWriting } from './writable-file.js';
 
 /** As QEMU: whose file system keeps to it writes images in fewer pieces. */
 const DEFAULT_EXTENT_SIZE_HINT = 1 << 20;
@@ -101,8 +102,7 @@ export class CreateTarget {
           throw inUse(path, 'shared "resize"', 'the data file is the image itself');
         }
         if (others.includes(identity)) throw inUse(path, '"write"', 'it is what is read');
-        lockImage(fd, path, 'write');
-        target.#locked = true;
+        target.#lock();
         // Who held the lock before may have removed it: the name must lead here still.
         if (isAt(path, identity)) return target;
       } catch (error) {
@@ -112,6 +112,16 @@ export class CreateTarget {
       target.close();
     }
     throw inUse(path, '"write"', 'others make it and remove it');
+  }
+
+  #lock(): void {
+    const { fd, name } = this.storage;
+    try {
+      lockImage(fd, name, 'write');
+      this.#locked = true;
+    } catch (error) {
+      throw this.isDevice ? onDevice(error) : error;
+    }
   }
 
   /** What it held is gone when it returns, durably of a device: it is empty, or begins with zeroes. */
@@ -206,15 +216,22 @@ function openOrCreateOnce(path: string): { fd: number; isNew: boolean } {
       throw new ImageError('invalid', 'EINVAL', 'Could not resize file: Invalid argument');
     }
     try {
-      // A block device that is mounted, or part of another one, is the kernel's: O_EXCL asks.
-      const exclusive = looked?.isBlockDevice() === true ? O_EXCL : 0;
-      return { fd: openSync(name, O_RDWR | O_NONBLOCK | exclusive), isNew: false };
+      return { fd: openForWriting(name, looked), isNew: false };
     } catch (error) {
+      if (looked?.isBlockDevice() === true) throw onDevice(error);
       // A link to nothing, or it was removed just now.
       if (errnoOf(error) !== ERRNO.ENOENT || tries === MOST_TRIES) throw error;
     }
     name = behindLink(name);
   }
+}
+
+/** As QEMU says it of a device, which is there already. */
+function onDevice(error: unknown): unknown {
+  if (!(error instanceof ImageError)) return error;
+  const what = "Protocol driver 'host_device' does not support image creation";
+  const message = `${what}, and opening the image failed: ${error.message}`;
+  return new ImageError(error.kind, error.code, message, error.context, error);
 }
 
 /** Where a link leads; not made shorter, as behind another link `..` leads elsewhere. */

@@ -76,11 +76,13 @@ function unlockImage(fd: number): void {
 function conflict(fd: number, path: string, byte: number, advice?: string): ImageError {
   const shared = byte < REFUSES ? 'shared ' : '';
   const name = NAMES[(byte % 100) as 0];
-  const holders = lockHolders(fstatSync(fd), byte).map(
-    (pid) => `${processName(pid)} (process ${pid})`,
-  );
-  const by = holders.length === 0 ? 'another process' : holders.join(', ');
-  const limit = `in use by ${by}${advice === undefined ? '' : `; ${advice}`}`;
+  const holders = lockHolders(fstatSync(fd), byte, fd);
+  const others = holders.filter((pid) => pid !== process.pid);
+  const named = others.map((pid) => `${processName(pid)} (process ${pid})`);
+  const isOwn = others.length < holders.length;
+  if (isOwn) named.push('this process itself');
+  const by = named.length === 0 ? 'another process' : named.join(', ');
+  const limit = `in use by ${by}${advice === undefined || isOwn ? '' : `; ${advice}`}`;
   return inUse(path, `${shared}"${name}"`, limit);
 }
 

@@ -45,6 +45,7 @@ import { rebuildRefcounts } from './qcow2/rebuild.js';
 import { readSnapshots, type Snapshot } from './qcow2/snapshots.js';
 import { checkFeaturesForWriting, checkTablesForWriting } from './qcow2/writable.js';
 import { type FileDriver, type FileSpec, type ImageSpec, isFileDriver, specOf } from './spec.js';
+import { openForWriting } from './writable-file.js';
 
 /** Layers of a chain at most: deeper ones are taken for an attack. */
 export const MAX_LAYERS = 256;
@@ -474,7 +475,8 @@ class Opening {
     else if (writable === true) lockImage(fd, path, 'read');
     else {
       const kind = lock === 'write' ? 'read' : lock;
-      lockImage(fd, path, kind, { advice: 'force-share reads it all the same' });
+      const advised = this.#spec.forceShare === false;
+      lockImage(fd, path, kind, advised ? { advice: 'force-share reads it all the same' } : {});
     }
   }
 
@@ -502,13 +504,6 @@ function openDirect(fd: number, writes: boolean): number {
 
 function openForReading(path: string): number {
   return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-}
-
-function openForWriting(path: string, looked: Stats): number {
-  const { O_RDWR, O_NONBLOCK, O_EXCL } = constants;
-  // A block device that is mounted, or part of another one, is the kernel's: O_EXCL asks.
-  const exclusive = looked.isBlockDevice() ? O_EXCL : 0;
-  return openSync(path, O_RDWR | O_NONBLOCK | exclusive);
 }
 
 /**

@@ -72,7 +72,7 @@ export interface ImageSpec extends FileSpec, NodeNames {
   /** For all layers; of the image itself alone. */
   readonly keys?: KeyRing | undefined;
   readonly readOnly?: boolean | undefined;
-  /** Read it though another process writes to it. */
+  /** Read it though another process writes to it. False: who asks could say so, and is told that. */
   readonly forceShare?: boolean | undefined;
   /** False: take no locks. */
   readonly locking?: boolean | undefined;
@@ -83,6 +83,8 @@ export interface ImageSpec extends FileSpec, NodeNames {
   readonly zeroUnit?: number | undefined;
   /** What is read from below is kept in the image. */
   readonly copyOnRead?: boolean | undefined;
+  /** What is written is compressed, whole clusters of it. */
+  readonly compress?: boolean | undefined;
   /** Bytes of the metadata cache. */
   readonly cacheSize?: number | undefined;
   /** Bytes of L2 tables that QEMU would load at once: only checked. */

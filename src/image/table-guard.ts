@@ -6,7 +6,7 @@
  * Places of L2 tables are noted from one look at the L1 table, before the first write. The entries of
  * all of them are looked at once, before the file first grows or an entry changes.
  */
-import { TWO_32 } from '../codec/bits.js';
+import { alignDown, alignUp, TWO_32 } from '../codec/bits.js';
 import { ImageError } from '../errors.js';
 import type { ImageState } from '../shared/image-state.js';
 import type { Storage } from '../storage/storage.js';
@@ -97,7 +97,7 @@ export class TableGuard {
     const end = state.virginFrom * this.#levels.clusterSize;
     const chunk = new IoBuffer(Math.min(CHUNK_SIZE, l2Bytes));
     const found: [table: number, position: number][] = [];
-    this.#eachTable((table, position) => found.push([table, position]));
+    this.#eachOldTable((table, position) => found.push([table, position]));
     // In the order of the file: that is fastest.
     for (const [table, position] of found.sort(([a], [b]) => a - b)) {
       if (table + l2Bytes > end) throw this.#cut(position);
@@ -126,7 +126,7 @@ export class TableGuard {
     if (this.#state.gathered) return;
     const { l2Bytes } = this.#levels;
     const found: number[] = [];
-    this.#eachTable((table) => found.push(table));
+    this.#eachOldTable((table) => found.push(table));
     const sorted = Float64Array.from(found).sort();
     for (const [at, table] of sorted.entries()) {
       if (at > 0 && table < sorted[at - 1]! + l2Bytes) {
@@ -166,11 +166,30 @@ export class TableGuard {
     throw this.#unwritable(what, offset);
   }
 
-  /** Calls `visit` with where each L2 table lies, and its L1 entry. */
-  #eachTable(visit: (table: number, position: number) => void): void {
+  /**
+   * The same of those that the file had when it was opened, and maybe of others: what is a hole of the file, most of a
+   * large disk's table, is passed over.
+   */
+  #eachOldTable(visit: (table: number, position: number) => void): void {
     const { l1TableOffset, l1Bytes } = this.#levels;
+    const end = l1TableOffset + l1Bytes;
+    for (let at = l1TableOffset; at < end; ) {
+      const from = this.#storage.nextData(at, end);
+      const to = this.#storage.nextHole(from, end);
+      at = Math.min(end, alignUp(Math.max(to, from + 1), ENTRY_SIZE));
+      if (from < end) this.#eachTable(visit, alignDown(from, ENTRY_SIZE), at);
+    }
+  }
+
+  /** Calls `visit` with where each L2 table lies, and its L1 entry; of the entries in [from, end). */
+  #eachTable(
+    visit: (table: number, position: number) => void,
+    from = this.#levels.l1TableOffset,
+    end = from + this.#levels.l1Bytes,
+  ): void {
+    const { l1TableOffset } = this.#levels;
     const tables = this.#tables;
-    for (let at = l1TableOffset; at < l1TableOffset + l1Bytes; at += ENTRY_SIZE) {
+    for (let at = from; at < end; at += ENTRY_SIZE) {
       tables.look64(at, l1TableOffset);
       const table = tables.high * TWO_32 + tables.low;
       if (table !== 0) visit(table, at);

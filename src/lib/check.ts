@@ -9,7 +9,7 @@ import type { CheckOptions, CheckResult } from './types.js';
  * repair, has it open.
  */
 export function checkImage(path: string, options: CheckOptions = {}): CheckResult {
-  const { forceShare = false, repair = 'none' } = options;
+  const { forceShare, repair = 'none' } = options;
   const spec = { path, filename: path, forceShare };
   return check(spec, { fix: repair, policy: openPolicy(options) });
 }

@@ -1,7 +1,7 @@
 /** Files by descriptor: positioned reads and writes, flushes, sizes, holes. Descriptors are valid in every thread. */
 import { fstatSync, statfsSync } from 'node:fs';
 import { ERRNO, SysError } from '../errors.js';
-import type { IoBuffer } from './io-buffer.js';
+import { IoBuffer } from './io-buffer.js';
 import { fail, interrupted, lastErrno, libc } from './libc.js';
 
 /** Linux' own, of open(2); Node does not name it. With O_DIRECTORY in it. */
@@ -12,6 +12,7 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 /** statfs(2)'s type of every FUSE file system. */
 const FUSE_SUPER_MAGIC = 0x65735546;
+const BLKROGET = 0x125e;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -141,6 +142,13 @@ export function seekExtent(fd: number, position: number, hole: boolean, end: num
   if (lastErrno() === ERRNO.ENXIO) return hole ? Math.min(position, end) : end;
   if (lastErrno() === ERRNO.EINVAL) return hole ? end : position;
   return fail('lseek', `at ${position}`);
+}
+
+/** Whether it is a block device that refuses all writes, though it could be opened for them. */
+export function isReadOnlyDevice(fd: number): boolean {
+  const answer = new IoBuffer(4);
+  // Where it does not tell, each write does.
+  return libc.ioctl(fd, BLKROGET, answer.address) >= 0 && answer.view.getUint32(0, true) !== 0;
 }
 
 /** Whether a process serves the file, maybe this one. */

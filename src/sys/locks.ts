@@ -57,15 +57,15 @@ export function isLockedByOthers(fd: number, byte: number): boolean {
 export type FileId = Pick<Stats, 'dev' | 'ino'>;
 
 /**
- * The processes with a lock on `byte` of that file.
+ * The processes with a lock on `byte` of that file; `except`: a descriptor of this one that does not count.
  * /proc/locks names none for such locks, but each descriptor's fdinfo shows its own. Best effort:
  * only root sees everybody's.
  */
-export function lockHolders(file: FileId, byte: number): number[] {
-  return processIds().filter(
-    (pid) =>
-      pid !== process.pid &&
-      entries(`/proc/${pid}/fdinfo`).some((fd) => holds(pid, fd, file, byte)),
+export function lockHolders(file: FileId, byte: number, except?: number): number[] {
+  return processIds().filter((pid) =>
+    entries(`/proc/${pid}/fdinfo`).some(
+      (fd) => !(pid === process.pid && Number(fd) === except) && holds(pid, fd, file, byte),
+    ),
   );
 }
 

@@ -110,7 +110,8 @@ async function openBase(
     if (!(error instanceof ImageError)) throw error;
     const message = error.message.replace(`Could not open '${own.filename}': `, '');
     // As QEMU, which has the file open: what the host says of it, and nothing before that.
-    if (error.code !== 'EAGAIN' && !message.startsWith('Could not open')) throw error;
+    const ofHost = error.code === 'EAGAIN' || error.context.operation === 'device';
+    if (!ofHost && !message.startsWith('Could not open')) throw error;
     throw new ImageError(error.kind, error.code, message, error.context, error);
   }
 }

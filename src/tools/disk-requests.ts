@@ -24,6 +24,8 @@ const SECTOR_SIZE = 512;
 export interface RequestOptions {
   /** What is read from below is kept in the image. */
   readonly copyOnRead?: boolean | undefined;
+  /** What is written is compressed, in whole clusters, after `preparePacking`. */
+  readonly compress?: boolean | undefined;
   /** Zeroes that do not fill as many bytes are written. */
   readonly zeroUnit?: number | undefined;
   /** Where requests fail on purpose. */
@@ -79,6 +81,10 @@ export class DiskRequests {
   write(offset: number, length: number, fill: FillBytes): void {
     this.#check(offset, length);
     this.#faults?.check('write', offset, length);
+    if (this.#options.compress === true) {
+      this.#writePacked(offset, length, fill);
+      return;
+    }
     this.#eachChunk(offset, length, (at, buffer, n) => {
       fill(buffer.bytes.subarray(0, n), at - offset);
       this.#put(at, n, buffer);
@@ -113,8 +119,7 @@ export class DiskRequests {
     const top = this.#disk.description.layers[0];
     const isQcow2 = top.format === 'qcow2' && top.dataFile === null;
     if (!isQcow2 && top.format !== 'qcow') throw unsupported('compressed data');
-    const compressionType = layerCompression(top);
-    if (compressionType === COMPRESSION_TYPE.ZSTD) await loadZstd();
+    await preparePacking(this.#disk);
     const clusterSize = this.#clusterSize;
     const end = offset + length;
     // As QEMU: qcow takes one at a time.
@@ -127,12 +132,23 @@ export class DiskRequests {
       const message = `compressed clusters are written whole: not ${length} bytes at ${offset}`;
       throw new ImageError('invalid', 'EINVAL', message);
     }
+    this.#writePacked(offset, length, fill);
+  }
+
+  /** Compresses each cluster of the range, with what it does not cover of the first and last. */
+  #writePacked(offset: number, length: number, fill: FillBytes): void {
+    const clusterSize = this.#clusterSize;
     const cluster = new IoBuffer(clusterSize);
-    for (let at = offset; at < end; at += clusterSize) {
-      const n = Math.min(clusterSize, end - at);
-      fill(cluster.bytes.subarray(0, n), at - offset);
+    const type = layerCompression(this.#disk.description.layers[0]);
+    const end = offset + length;
+    for (let at = alignDown(offset, clusterSize); at < end; at += clusterSize) {
+      const n = Math.min(clusterSize, this.#disk.size - at);
+      const from = Math.max(at, offset);
+      const to = Math.min(at + n, end);
+      if (to - from < n) this.#disk.read(at, n, cluster, 0);
+      fill(cluster.bytes.subarray(from - at, to - at), from - offset);
       cluster.bytes.fill(0, n);
-      const packed = compressCluster(compressionType, cluster.bytes, clusterSize);
+      const packed = compressCluster(type, cluster.bytes, clusterSize);
       if (packed === null) this.#disk.writer.write(at, n, cluster, 0);
       else this.#disk.writer.writeCompressed(at, packed, packed.length);
     }
@@ -305,6 +321,11 @@ export class DiskRequests {
       at += run;
     }
   }
+}
+
+/** Loads what the disk's clusters are compressed with. */
+export async function preparePacking({ description }: OpenDisk): Promise<void> {
+  if (layerCompression(description.layers[0]) === COMPRESSION_TYPE.ZSTD) await loadZstd();
 }
 
 function unsupported(what: string): ImageError {

@@ -21,8 +21,10 @@ import type { OpenDisk } from './open-disk.js';
 import { encryptionOf } from './qcow2-options.js';
 import { chosenSnapshot, type SnapshotChoice } from './snapshot-choice.js';
 
-/** Bytes whose map is walked at once; a multiple of every cluster's size. */
-const WINDOW_SIZE = 1 << 30;
+/** Bytes whose map is walked at once, at least; a multiple of every cluster's size. */
+const WINDOW_SIZE = 2 ** 30;
+/** And how many times, at most. */
+const MOST_WINDOWS = 4096;
 
 /** Bytes of the file. */
 export interface Measure {
@@ -165,9 +167,10 @@ function* storedBytes({ disk, size }: Content, clusterSize: number): Steps<numbe
   let stored = 0;
   /** Clusters before this place are counted. */
   let counted = 0;
-  for (let done = 0; done < end; done += WINDOW_SIZE) {
+  const window = alignUp(Math.max(1, Math.ceil(end / MOST_WINDOWS)), WINDOW_SIZE);
+  for (let done = 0; done < end; done += window) {
     yield done / end;
-    const stop = Math.min(end, done + WINDOW_SIZE);
+    const stop = Math.min(end, done + window);
     for (const { start, length, zero, data } of blockStatus(disk, done, stop)) {
       if (zero || !data) continue;
       const from = Math.max(counted, start - (start % clusterSize));

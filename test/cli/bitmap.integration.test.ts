@@ -1,8 +1,10 @@
 /** `bitmap` and `convert --bitmaps` beside qemu-img's: words, exit codes, and bitmaps as QEMU reads them. */
+import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { BothTools } from '../helpers/both-tools.js';
+import { CLI } from '../helpers/mount.js';
 import { runInProcess } from '../helpers/in-process.js';
 import { qemuImg, qemuIo, type ToolResult } from '../helpers/qemu.js';
 import { qemuBitmaps, qemuDirty } from '../helpers/qemu-bitmaps.js';
@@ -25,6 +27,23 @@ async function sameOnBoth(tools: BothTools, words: readonly string[]): Promise<v
   const ours = withoutNode(await runInProcess(words, tools.folder('ours')));
   expect(ours, words.join(' ')).to.deep.equal(theirs);
 }
+
+describe('qcow2fs bitmap', () => {
+  const temp = useTempFolder();
+
+  it('tells of a lock of its own', () => {
+    const image = temp.at('a');
+    qemuImg('create', '-q', '-f', 'qcow2', image, '1M');
+    qemuImg(BITMAP, '--add', image, 'one');
+    const words = [BITMAP, '--merge', 'one', '-b', image, image, 'one'];
+    const { status, stderr } = spawnSync(process.execPath, [CLI, ...words], { encoding: 'utf8' });
+    const lock = 'Failed to get shared "write" lock (in use by this process itself)';
+    expect({ status, stderr }).to.deep.equal({
+      status: 1,
+      stderr: `qcow2fs: Could not open '${image}': ${lock}\n`,
+    });
+  });
+});
 
 describe('qemu-img bitmap', () => {
   const temp = useTempFolder();

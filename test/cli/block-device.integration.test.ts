@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import { lacking, noMounts, skipSuite, useSandbox } from '../helpers/mount.js';
 import { MIB, noise } from '../helpers/mount-images.js';
 import { contentOf, put } from '../helpers/mount-write.js';
-import { qemuImg, qemuIo, qemuRead } from '../helpers/qemu.js';
+import { qemuImg, qemuIo, qemuRead, tryQemuImg } from '../helpers/qemu.js';
 
 const DEVICE_SIZE = 4 * MIB;
 const DISK_SIZE = 16 * MIB;
@@ -77,6 +77,52 @@ describe('an image on a block device', () => {
     const { status, stderr } = await sandbox().cli(words);
     expect(status).to.equal(1);
     expect(stderr).to.match(/no free cluster \(the device has 4194304 bytes\)/);
+  });
+
+  it("is refused for writing where the device is read-only, in QEMU's words", async () => {
+    const host = sandbox().path('host');
+    qemuImg('create', '-q', '-f', 'qcow2', host, `${DISK_SIZE}`);
+    truncateSync(host, DEVICE_SIZE);
+    const device = (await sandbox().must('losetup', ['-r', '-f', '--show', host])).trim();
+    const overlay = sandbox().path('overlay');
+    qemuImg('create', '-q', '-f', 'qcow2', '-b', device, '-F', 'qcow2', overlay);
+    for (const words of [
+      ['snapshot', '-c', 'one', device],
+      ['check', '-r', 'all', device],
+      ['resize', device, '20M'],
+      ['commit', overlay],
+      ['convert', '-O', 'qcow2', overlay, device],
+      ['convert', '-n', '-O', 'qcow2', overlay, device],
+      ['create', '-q', '-f', 'qcow2', device, '1M'],
+    ]) {
+      const { status, stderr } = await sandbox().cli(words);
+      const theirs = tryQemuImg(...words);
+      const ours = stderr.replace('qcow2fs: ', 'qemu-img: ');
+      expect({ status, stderr: ours }).to.deep.equal({ status: 1, stderr: theirs.stderr });
+      expect(stderr).to.contain('The device is not writable: Permission denied');
+    }
+    const mounted = await sandbox().cli([device, sandbox().folder(), '-o', 'rw']);
+    expect(mounted).to.include({ status: 1 });
+    expect(mounted.stderr).to.contain('The device is not writable');
+    await run('check', device);
+  });
+
+  it('names the process that has it, where it is in use', async () => {
+    const device = await makeDevice();
+    qemuImg('create', '-q', '-f', 'qcow2', device, `${DISK_SIZE}`);
+    const target = await sandbox().mount(device, { options: ['-o', 'rw'] });
+    const before = readFileSync(device);
+    for (const words of [
+      ['compact', device],
+      ['check', '-r', 'all', device],
+      ['create', '-q', '-f', 'qcow2', device, '1M'],
+    ]) {
+      const { status, stderr } = await sandbox().cli(words);
+      expect(status).to.equal(1);
+      expect(stderr).to.match(/Failed to get "write" lock \(in use by \S+ \(process \d+\)\)\n$/);
+    }
+    expect(readFileSync(device).equals(before)).to.equal(true);
+    await sandbox().unmount(target);
   });
 
   it('is compacted: its end moves, and the device keeps its size', async () => {

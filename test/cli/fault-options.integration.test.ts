@@ -1,4 +1,4 @@
-/** Errors on purpose and copy-on-read by options, held against qemu-io. */
+/** Errors on purpose, copy-on-read and compression by options, held against qemu-io. */
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,6 +24,9 @@ function makeTemplate(folder: string): void {
   qemuIo(base, 'write -P 1 0 1M');
   qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', top);
   qemuIo(top, 'write -P 2 64k 64k');
+  qemuImg('create', '-q', '-f', 'qcow2', join(folder, 'plain.qcow2'), '1M');
+  const dataFile = `data_file=${join(folder, 'data')}`;
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', dataFile, join(folder, 'data-file.qcow2'), '1M');
   const zeroed = join(folder, 'zeroed.qcow2');
   qemuImg('create', '-q', '-f', 'qcow2', zeroed, '192k');
   qemuIo(zeroed, 'write -P 2 0 192k', 'write -z 64k 64k');
@@ -98,6 +101,20 @@ const RUNS: readonly (readonly [words: readonly string[], ...commands: string[]]
     'read -P 1 0 64k',
     'map',
   ],
+  [
+    ['--image-opts', 'driver=compress,file.driver=qcow2,file.file.filename=plain.qcow2'],
+    'write -P 5 3k 70k',
+    'write -zu 512k 64k',
+    'write -P 3 990k 10k',
+    'read -P 5 3k 70k',
+    'read -P 0 0 3k',
+    'map',
+  ],
+  [
+    ['--image-opts', 'driver=compress,file.driver=qcow2,file.file.filename=data-file.qcow2'],
+    'write 0 64k',
+  ],
+  [['--image-opts', 'driver=compress,file.driver=raw,file.file.filename=top.qcow2'], 'read 0 1'],
   [
     ['-r', '--image-opts', 'driver=copy-on-read,file.driver=qcow2,file.file.filename=top.qcow2'],
     'read 0 1',

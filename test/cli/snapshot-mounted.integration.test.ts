@@ -54,6 +54,26 @@ describe('snapshot of a mounted image', () => {
     expect(qemuImg('snapshot', '-l', image)).to.match(/closed/);
   });
 
+  it('is taken by the mount point alone: other commands are told what to name', async () => {
+    const image = await createImage(box(), 'vm.qcow2', 2 * MIB);
+    const mnt = await box().mount(image, { options: RW });
+    const where = `a mount of '${image}'`;
+    for (const [words, advice] of [
+      [['compact', mnt], `${where}: unmount it, and name that`],
+      [['bitmap', '--add', mnt, 'b'], `${where}: unmount it, and name that`],
+      [['diff', mnt, image], `${where}: name disk.raw in it`],
+      [['io', '-c', 'length', mnt], `${where}: unmount it, and name that`],
+      [['info', box().folder()], 'a folder: name an image'],
+    ] as const) {
+      expect((await box().cli(words)).stderr).to.contain(`(${advice})\n`);
+    }
+    // Only who can is told to share by force.
+    const lock = await box().cli(['compact', '-n', image]);
+    expect(lock.stderr).to.match(/shared "write" lock \(in use by \S+ \(process \d+\)\)\n$/);
+    const info = await box().cli(['info', image]);
+    expect(info.stderr).to.match(/\); force-share reads it all the same\)\n$/);
+  });
+
   it('finds the mount that hides the image', async () => {
     const image = await createImage(box(), 'vm.qcow2', 2 * MIB);
     await box().mount(image, { options: RW, target: image });

@@ -110,6 +110,13 @@ describe('images of other formats', () => {
     });
   }
 
+  it('QED in pieces, over several tables', async () => {
+    const image = temp.at('pieces.qed');
+    qemuImg('create', '-q', '-f', 'qed', '-o', 'cluster_size=4k,table_size=2', image, '8M');
+    writeTo(image, 'qed', ['write 5M 8k', 'write 1M 4k', 'write 3M 8k', 'write 1028k 4k']);
+    await same(['check', image]);
+  });
+
   it('encrypted qcow, by its passphrase', async () => {
     const secret = ['--object', 'secret,id=s,data=key'];
     const [source, image] = [sourceDisk(), temp.at('encrypted')];
@@ -118,6 +125,9 @@ describe('images of other formats', () => {
     const name = `driver=qcow,file.filename=${image},encrypt.key-secret=s`;
     await same(['compare', ...secret, '--image-opts', name, `driver=raw,file.filename=${source}`]);
     await same(['info', image]);
+    for (const output of ['human', 'json']) {
+      await same(['info', `--output=${output}`, ...secret, '--image-opts', name]);
+    }
     await same(['map', image]);
     const keys = new KeyRing({ passphrases: [Buffer.from('key')] });
     const { description } = openImage({ path: image, filename: image, keys });
@@ -189,6 +199,7 @@ describe('images of other formats', () => {
       ['-o', 'cluster_size=3k', '1M'],
       ['-o', 'table_size=3', '1M'],
       ['-o', 'cluster_size=4k,table_size=2', '3M'],
+      ['-o', 'cluster_size=64M,table_size=16', '1M'],
       ['-b', base, '-F', 'raw'],
     ];
     for (const words of options) {

@@ -5,7 +5,7 @@ import type { ImageSpec } from '../../image/spec.js';
 import { type WriteOptions, writesThrough } from '../../image/write-options.js';
 import { printableLines } from '../../sys/log.js';
 import { check } from '../../tools/check.js';
-import { DiskRequests } from '../../tools/disk-requests.js';
+import { DiskRequests, preparePacking } from '../../tools/disk-requests.js';
 import type { OpenDisk } from '../../tools/open-disk.js';
 import { openTold } from '../open-told.js';
 import { openDescription } from '../../tools/open-image.js';
@@ -67,17 +67,20 @@ function settingsOf(spec: ImageSpec, flags: OpenFlags) {
 export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<IoImage> {
   const { readOnly, forceShare, discard, detectZeroes, write } = settingsOf(spec, flags);
   const options = { writable: !readOnly, write };
-  const opened = { ...spec, readOnly, forceShare, write };
+  // Where nothing is written, it could be forced.
+  const opened = { ...spec, readOnly, forceShare: readOnly ? forceShare : undefined, write };
   if (!readOnly && !flags.snapshot) repairDirty(opened);
   const disk = flags.snapshot
     ? await openThrowAway(opened, options)
     : await openTold(opened, options);
+  if (spec.compress === true) await prepareToCompress(disk);
   // As QEMU: a session that is cut off leaves them so, whatever it did.
   if (!readOnly) disk.writer.holdBitmaps();
   const guessedRaw =
     spec.format === undefined && !readOnly && disk.description.layers[0].format === 'raw';
   const requests = new DiskRequests(disk, {
     copyOnRead: flags.copyOnRead || spec.copyOnRead === true,
+    compress: spec.compress,
     faults: spec.requestFaults,
     zeroUnit: spec.zeroUnit,
     detectZeroes,
@@ -86,6 +89,15 @@ export async function openIoImage(spec: ImageSpec, flags: OpenFlags): Promise<Io
   });
   if (guessedRaw) warnOfGuess(spec.filename);
   return { disk, requests, writable: !readOnly, spec, flags };
+}
+
+async function prepareToCompress(disk: OpenDisk): Promise<void> {
+  const { format } = disk.description.layers[0];
+  if (format !== 'qcow2' && format !== 'qcow') {
+    disk.close();
+    throw refused(`Compression is not supported for underlying format: ${format}`);
+  }
+  await preparePacking(disk);
 }
 
 /** An image that was not closed cleanly is repaired, and what was wrong is told. */

@@ -2,6 +2,7 @@
 import { isDirect } from '../../image/write-options.js';
 import { invalid } from '../../errors.js';
 import type { ImageSpec } from '../../image/spec.js';
+import { advised } from '../advised.js';
 import type { Arguments } from '../getopt.js';
 import { cacheMode } from '../image-options.js';
 import { parseKeyValues } from '../key-values.js';
@@ -67,7 +68,7 @@ export async function openInto(
     session.image = await openIoImage({ ...parse(), keys: session.keys }, flags);
   } catch (error) {
     const what = name === undefined ? "can't open" : `can't open device ${name}`;
-    reportError(`${what}: ${withoutName(problemText(error), words)}`);
+    reportError(`${what}: ${withoutName(problemText(await advised(error)), words)}`);
     throw new Complaint();
   }
 }

@@ -59,7 +59,14 @@ function checkCount({ words: [least, most] }: IoCommand, word: string, count: nu
 function argumentsOf(command: IoCommand, words: string[]): Arguments {
   if (command.options !== undefined) return takeWords(command.name, words, command.options);
   const operands = words;
-  return { operands, given: [], has: () => false, last: () => undefined, all: () => [] };
+  return {
+    operands,
+    given: [],
+    has: () => false,
+    knows: () => false,
+    last: () => undefined,
+    all: () => [],
+  };
 }
 
 function tellFailure(session: Session, command: IoCommand | undefined, error: unknown): void {

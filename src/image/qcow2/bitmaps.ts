@@ -101,8 +101,14 @@ export function checkBitmapTables(
   bitmaps: readonly Bitmap[],
   whole: boolean,
 ): void {
-  for (const bitmap of bitmaps) {
-    if (isInconsistent(bitmap)) continue;
+  const read = bitmaps.filter((bitmap) => !isInconsistent(bitmap));
+  const total = read.reduce((sum, { tableSize }) => sum + tableSize * 8, 0);
+  // Many in one place would take for ever.
+  if (whole && total > storage.size()) {
+    const limit = `${total} bytes in a file of ${storage.size()}`;
+    throw invalid('bitmap tables do not lie in the file, or lie over each other', limit);
+  }
+  for (const bitmap of read) {
     const { name, tableSize, granularity } = bitmap;
     if (!isBitmapTable(storage, geometry, bitmap, whole)) {
       throw invalid(`Could not read bitmap_table table from image for bitmap '${name}'`);

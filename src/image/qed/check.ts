@@ -54,6 +54,8 @@ class Check {
         return false;
       }
       this.#use(table, tableBytes);
+      // As QEMU: what follows the end of another table breaks nothing off.
+      this.#last = 0;
       this.#eachEntry(table, l2, (offset) => this.#checkCluster(offset));
       return true;
     });

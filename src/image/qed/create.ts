@@ -11,6 +11,7 @@ import {
   largestSize,
   LIMIT,
   MAGIC,
+  MOST_BYTES,
 } from './header.js';
 
 /** Clusters of a table, where nothing is said. */
@@ -36,7 +37,7 @@ export function planQed(options: QedOptions): HeaderPlan {
   if (!isTableSize(tableSize)) {
     throw invalid(`QED table size must be within range [1, ${LIMIT.MAX_TABLE}] and power of 2`);
   }
-  const most = largestSize(clusterSize * tableSize, clusterSize);
+  const most = mostBytes(clusterSize * tableSize, clusterSize);
   const size = alignUp(options.size, SECTOR_SIZE);
   if (size > most) {
     const limit = `less than ${most} bytes`;
@@ -61,4 +62,10 @@ export function planQed(options: QedOptions): HeaderPlan {
   });
   name.copy(header, HEADER.size);
   return { fileSize: clusterSize * (1 + tableSize), header };
+}
+
+/** QEMU counts in 64 bits: where tables map more, it takes that for nothing, and opens no such image. */
+function mostBytes(tableBytes: number, clusterSize: number): number {
+  const mapped = largestSize(tableBytes, clusterSize);
+  return mapped >= 2 ** 64 ? 0 : Math.min(mapped, MOST_BYTES);
 }

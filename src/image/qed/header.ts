@@ -39,7 +39,8 @@ export const LIMIT = {
 export const ENTRY_SIZE = 8;
 /** An entry that says that the cluster is zeroes. */
 export const ZERO_CLUSTER = 1;
-const MOST_BYTES = Number.MAX_SAFE_INTEGER;
+/** Of a disk. */
+export const MOST_BYTES = Number.MAX_SAFE_INTEGER;
 
 /** What the header tells. Sizes and offsets are bytes. */
 export interface QedHeader {

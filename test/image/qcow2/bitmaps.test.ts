@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import type { ErrnoName } from '#src/errors.js';
 import { BITMAP_FLAG, checkBitmapTables, isUsable, readBitmaps } from '#src/image/qcow2/bitmaps.js';
@@ -7,6 +8,7 @@ import { MemoryStorage } from '#src/storage/memory.js';
 import { expectImageError } from '../../helpers/errors.js';
 import { buildImage } from '../../helpers/image-builder.js';
 import type { BitmapSpec, ImageSpec } from '../../helpers/image-spec.js';
+import { runInProcess } from '../../helpers/in-process.js';
 import { tryQemuImg } from '../../helpers/qemu.js';
 import { useTempFolder } from '../../helpers/temp.js';
 
@@ -139,6 +141,30 @@ describe('readBitmaps()', () => {
       check(false, 0n, { tableSize: 2 }),
     );
     check(true, 1n << 40n, { flags: BITMAP_FLAG.IN_USE });
+  });
+
+  it('is told of as it is where there are 65,535, and not written to where their tables are one', async () => {
+    const bytes = build({ bitmaps: [{ name: '12345678' }] });
+    const at = bytes.indexOf(Buffer.from('238528750000001800000001', 'hex')) + 8;
+    const [count, size] = [65_535, 32];
+    const place = Number(bytes.readBigUInt64BE(at + 16));
+    const directory = Buffer.alloc(count * size);
+    for (let entry = 0; entry < count; entry++) {
+      bytes.copy(directory, entry * size, place, place + size);
+      directory.write(String(entry).padStart(8, '0'), entry * size + size - 8);
+    }
+    bytes.writeUInt32BE(count, at);
+    bytes.writeBigUInt64BE(BigInt(directory.length), at + 8);
+    bytes.writeBigUInt64BE(BigInt(bytes.length), at + 16);
+    const path = temp.write('many.qcow2', Buffer.concat([bytes, directory]));
+    const { status, stdout } = await runInProcess(['info', path], temp.path);
+    expect([status, stdout.match(/name: /g)!.length]).to.deep.equal([0, count]);
+    const storage = new MemoryStorage(readFileSync(path));
+    const header = readHeader(storage);
+    const bitmaps = readBitmaps(storage, header).map((one) => ({ ...one, tableSize: 100 }));
+    expectImageError('EINVAL', /lie over each other \(52428000 bytes in a file of/, () =>
+      checkBitmapTables(storage, header, bitmaps, true),
+    );
   });
 
   it('reads one with extra data, which says whether the bits may be used', () => {
