@@ -122,6 +122,7 @@ async function copy(
   };
   await runCopy(job, {
     threads,
+    startsThreads: startsThreads(job),
     size,
     progress,
     onReport: (report) => {
@@ -148,6 +149,14 @@ function zeroesBelow({ disk, isZero }: ConvertTarget, options: ConvertOptions): 
   const { overBacking, targetIsZero } = options;
   if (overBacking) return disk.disk.backing?.size ?? Number.POSITIVE_INFINITY;
   return isZero || targetIsZero ? 0 : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * Bytes that go into a new file as they are: the host takes one write at a time, and more threads only pay
+ * where there is work in reading them.
+ */
+function startsThreads({ target, compression, rate }: CopyJob): boolean {
+  return target.kind === 'writer' || compression !== null || rate > 0;
 }
 
 /**

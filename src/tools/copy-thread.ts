@@ -63,8 +63,13 @@ export interface CopyReport {
   readonly problems: readonly CopyFailureFacts[];
 }
 
-/** The number of the program's own thread: it copies until the first worker has begun. */
+/** The number of the program's own thread: it copies until a worker has begun, if one does. */
 export const MAIN_THREAD = 1;
+
+/** Ranges that are copied before it is told what takes longer. */
+const TRIAL_RANGES = 16;
+/** Reading takes so many times as long as writing where more threads save more than they cost. */
+const SLOW_READS = 2;
 
 export class CopyThread {
   readonly #job: CopyJob;
@@ -73,6 +78,10 @@ export class CopyThread {
   readonly #feed: CopyFeed;
   readonly #sink: CopySink;
   readonly #buffer: IoBuffer;
+  /** Ranges that were copied, and the milliseconds that both halves of that took. */
+  #ranges = 0;
+  #readingMs = 0;
+  #writingMs = 0;
 
   private constructor(job: CopyJob, owner: number) {
     this.#job = job;
@@ -104,12 +113,19 @@ export class CopyThread {
     return thread;
   }
 
+  /** Whether reading is what takes the time: it expands, decrypts, or waits for a disk. */
+  get isReadingSlowly(): boolean {
+    return this.#ranges >= TRIAL_RANGES && this.#readingMs > SLOW_READS * this.#writingMs;
+  }
+
   /** Copies one range; null where none is left, or left for this thread. Throws a CopyFailure, and Stopped. */
   step(): CopyReport | null {
     const range = this.#feed.take();
     if (range === null) return null;
     const { ticket, start, end } = range;
+    const before = performance.now();
     const { data, zeroes } = this.#load(range);
+    const loaded = performance.now();
     let layout: Layout | null;
     try {
       layout = this.#sink.put({ ticket, start, end, buffer: this.#buffer, data, zeroes });
@@ -117,6 +133,9 @@ export class CopyThread {
       if (!isExpected(error)) throw error;
       throw CopyFailure.of('write', start, error);
     }
+    this.#ranges++;
+    this.#readingMs += loaded - before;
+    this.#writingMs += performance.now() - loaded;
     const problems = this.#source.takeProblems().map(({ facts }) => facts);
     return { ticket, end, layout, problems };
   }

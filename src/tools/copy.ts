@@ -1,6 +1,6 @@
 /**
- * Copies a disk in worker threads, and in this one until they have started: that takes as long as
- * copying some hundred MiB. Then this one only waits, so that it hears of a worker that dies while others
+ * Copies a disk in this thread, and in worker threads where they are worth it: in this one until they have
+ * started, which takes as long as copying some hundred MiB. Then this one only waits, so that it hears of a worker that dies while others
  * wait for it.
  */
 import { Worker } from 'node:worker_threads';
@@ -16,6 +16,8 @@ const PROGRESS_MS = 50;
 export interface CopyOptions {
   /** Worker threads, numbered from MAIN_THREAD + 1; none to copy in this one alone. */
   readonly threads: number;
+  /** They start at once; else when reading turns out to take much longer than writing. */
+  readonly startsThreads: boolean;
   /** Bytes of the disk. */
   readonly size: number;
   readonly progress: Progress;
@@ -77,8 +79,8 @@ class CopyCrew {
   }
 
   async run(): Promise<void> {
-    const { threads, progress, size } = this.#options;
-    for (let n = 0; n < threads; n++) this.#workers.push(this.#start(MAIN_THREAD + 1 + n));
+    const { threads, startsThreads, progress, size } = this.#options;
+    if (startsThreads) this.#startAll();
     // Who waits for the rate to allow more must not keep signals waiting.
     if (threads === 0 || this.#job.rate === 0) await this.#copyHere();
     while (this.#left > 0) {
@@ -101,10 +103,16 @@ class CopyCrew {
       for (let report = thread.step(); report !== null; report = thread.step()) {
         this.#take(report);
         await progress.advance(this.#reports.position / size);
+        if (this.#workers.length === 0 && thread.isReadingSlowly) this.#startAll();
       }
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  #startAll(): void {
+    const { threads } = this.#options;
+    for (let n = 0; n < threads; n++) this.#workers.push(this.#start(MAIN_THREAD + 1 + n));
   }
 
   #start(owner: number): Worker {
