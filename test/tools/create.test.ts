@@ -79,6 +79,18 @@ describe('createImage()', () => {
     expect(readdirSync(temp.path)).to.deep.equal([]);
   });
 
+  it('makes no QED image that QEMU makes and cannot open', async () => {
+    const path = temp.write('old', 'precious');
+    const refused = /table size 1 makes images that QEMU cannot open \(table_size=2 at least\)$/;
+    for (const size of [4096, 65_536]) {
+      const cluster = `cluster_size=${size}`;
+      await expectFailure(refused, create(path, 'qed', `${cluster},table_size=1`));
+      await create(temp.at('new'), 'qed', `${cluster},table_size=2`);
+      qemuImg('check', '-q', temp.at('new'));
+    }
+    expect(readFileSync(path, 'utf8')).to.equal('precious');
+  });
+
   it('replaces what a file held, all of it', async () => {
     for (const format of ['raw', 'qcow2']) {
       const path = temp.write('old', pattern(3, 3 * MB));

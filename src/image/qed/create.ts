@@ -1,6 +1,6 @@
 /** Making QED images: a header, and an empty L1 table. */
 import { alignUp } from '../../codec/bits.js';
-import { invalid } from '../../errors.js';
+import { ImageError, invalid } from '../../errors.js';
 import { SECTOR_SIZE } from '../extent.js';
 import type { HeaderPlan } from '../header-file.js';
 import {
@@ -16,6 +16,7 @@ import {
 
 /** Clusters of a table, where nothing is said. */
 const DEFAULT_TABLE_SIZE = 4;
+const LEAST_TABLE_SIZE = 2;
 
 export interface QedOptions {
   /** Bytes. */
@@ -36,6 +37,13 @@ export function planQed(options: QedOptions): HeaderPlan {
   }
   if (!isTableSize(tableSize)) {
     throw invalid(`QED table size must be within range [1, ${LIMIT.MAX_TABLE}] and power of 2`);
+  }
+  // It makes them, and then opens none: it looks for a table's end behind its first cluster.
+  if (tableSize < LEAST_TABLE_SIZE) {
+    const message = `QED table size ${tableSize} makes images that QEMU cannot open`;
+    throw new ImageError('unsupported', 'EINVAL', message, {
+      limit: `table_size=${LEAST_TABLE_SIZE} at least`,
+    });
   }
   const most = mostBytes(clusterSize * tableSize, clusterSize);
   const size = alignUp(options.size, SECTOR_SIZE);
