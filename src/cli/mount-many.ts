@@ -14,6 +14,8 @@ const DEFAULT_IDLE = 60;
 const MOST_IDLE = 86_400;
 const DEFAULT_MAX_OPEN = 64;
 const MOST_OPEN = 4096;
+/** Bytes of all their paths that are shown. */
+const LONGEST_SOURCE = 1024;
 
 /** What only mounts of many images have. */
 const OF_MANY = ['idle', 'max-open'] as const;
@@ -39,6 +41,13 @@ export function manySettings(settings: MountSettings, many: boolean) {
     idle: integerOption(settings, 'idle', 1, MOST_IDLE) ?? DEFAULT_IDLE,
     maxOpen: integerOption(settings, 'max-open', 1, MOST_OPEN) ?? DEFAULT_MAX_OPEN,
   };
+}
+
+/** What `findmnt` shows of the sources: the kernel takes no more than a page. */
+export function shownSource(paths: readonly string[]): string {
+  const all = paths.join(',');
+  if (paths.length === 1 || Buffer.byteLength(all) <= LONGEST_SOURCE) return all;
+  return `${paths[0]} and ${paths.length - 1} more`;
 }
 
 /** The sources as they are shown, and the mount point, a folder that hides none of them. */

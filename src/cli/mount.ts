@@ -44,7 +44,7 @@ import {
 } from './options.js';
 import type { Outcome } from './outcome.js';
 import { askBeforehand, mountKeyRing, mountKeys } from './mount-keys.js';
-import { isMany, manySettings, memberOpener, sourcesOf } from './mount-many.js';
+import { isMany, manySettings, memberOpener, shownSource, sourcesOf } from './mount-many.js';
 import { forbidPrivileges, mountUser } from './mount-user.js';
 import { takeObjects } from './objects.js';
 import { openOverlaid } from './overlay.js';
@@ -313,7 +313,7 @@ async function mountAll(
   const policy = { ...rest, backingRoot: backingRoot && resolve(backingRoot) };
   const writable = policy.writable === true;
   openLog(common.log);
-  const source = sources.map(({ path }) => path).join(',');
+  const source = shownSource(sources.map(({ path }) => path));
   const live = await mountMany({
     ...common,
     ...{ sources, source, target, writable, format: policy.format, rootIsFile: false },

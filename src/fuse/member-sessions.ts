@@ -3,11 +3,11 @@
  * thread has attached, which is dropped when it was closed.
  */
 import { ERRNO, errnoOf, ImageError } from '../errors.js';
-import type { CollectionQuestions } from '../mount/collection-questions.js';
+import type { CollectionQuestions, OpenMember } from '../mount/collection-questions.js';
 import { type CollectionFacts, CollectionTree } from '../mount/collection-tree.js';
 import { isMemberRoot, MEMBER_SIZE, memberOf } from '../mount/member-ids.js';
 import { Operations } from '../mount/operations.js';
-import { operationsOf, type ServedImage } from '../mount/served-image.js';
+import { operationsOf } from '../mount/served-image.js';
 import { XATTR_PREFIX } from '../mount/xattrs.js';
 import { isOpenState, Members } from '../shared/members.js';
 import type { WorkerStatus } from '../shared/worker-status.js';
@@ -99,32 +99,45 @@ export class MemberSessions implements Sessions {
   #enter(member: number): Session {
     const { status } = this.#options;
     const members = this.#members;
+    let answer: OpenMember | undefined;
     for (;;) {
       // In this order: `Members` tells why.
       status.enter(member);
       const state = members.state(member);
-      const attached = this.#attached.get(member);
-      if (attached?.state === state && isOpenState(state)) {
-        this.#member = member;
-        members.use(member);
-        return attached;
+      if (isOpenState(state)) {
+        const attached = this.#attach(member, state, answer);
+        if (attached !== undefined) {
+          this.#member = member;
+          members.use(member);
+          return attached;
+        }
       }
       status.leave();
-      this.#attach(member);
+      this.#dropClosed();
+      answer = this.#open(member);
     }
   }
 
-  #attach(member: number): void {
-    this.#dropClosed();
-    const { state, image } = this.#open(member);
-    const { makeOperations = operationsOf, owner } = this.#options;
-    const operations = makeOperations(image, owner);
-    const base = member * MEMBER_SIZE;
-    this.#attached.set(member, { operations, base, size: MEMBER_SIZE, state });
+  /** Within the image, which stays open meanwhile; undefined where that one is not known here yet. */
+  #attach(member: number, state: number, answer: OpenMember | undefined): Attached | undefined {
+    const known = this.#attached.get(member);
+    if (known?.state === state) return known;
+    // It may have been closed behind the answer: its descriptors are others' then.
+    if (answer?.state !== state) return undefined;
+    const { makeOperations = operationsOf, owner, status } = this.#options;
+    try {
+      const operations = makeOperations(answer.image, owner);
+      const attached = { operations, base: member * MEMBER_SIZE, size: MEMBER_SIZE, state };
+      this.#attached.set(member, attached);
+      return attached;
+    } catch (error) {
+      status.leave();
+      throw error;
+    }
   }
 
   /** Where all are in use, one may be about to be closed. */
-  #open(member: number): { state: number; image: ServedImage } {
+  #open(member: number): OpenMember {
     const end = performance.now() + PATIENCE_MS;
     for (;;) {
       try {

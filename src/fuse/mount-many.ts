@@ -1,5 +1,5 @@
 /** Mounting many images: what workers serve of them, and what the main thread does meanwhile. */
-import { closeSync, openSync } from 'node:fs';
+import { type BigIntStats, closeSync, openSync, statSync } from 'node:fs';
 import { basename, dirname, extname } from 'node:path';
 import { isExpected, errorStack } from '../errors.js';
 import type { ImageDescription } from '../image/description.js';
@@ -19,8 +19,10 @@ import { allocateMountState, MountState } from '../shared/mount-state.js';
 import { Answerer } from '../shared/questions.js';
 import { allocateWorkerStatus, WorkerStatus } from '../shared/worker-status.js';
 import { log } from '../sys/log.js';
+import { MOUNT_TYPE } from './device.js';
 import { type ServeInput, serveMount } from './mount.js';
 import type { LiveMount } from './mounting.js';
+import { deviceNumber, listMounts } from './mountinfo.js';
 import { OPCODE_NAMES } from './opcodes.js';
 
 export interface ManyMountInput extends ServeInput {
@@ -57,7 +59,10 @@ export async function mountMany(input: ManyMountInput): Promise<LiveMount> {
   };
   if (writable) await loadZstd();
   const rootFd = openSync(rootFolder(sources), 'r');
-  const collection = new Collection({ ...input, members, statuses, factsOf, log });
+  const collection = new Collection({
+    ...{ ...input, members, statuses, factsOf, log },
+    isMount: mountsBeside(sources),
+  });
   const answerer = new Answerer(
     answering(collection, (error) => {
       if (!isExpected(error)) log.error(`internal error: ${errorStack(error)}`);
@@ -96,6 +101,14 @@ export async function mountMany(input: ManyMountInput): Promise<LiveMount> {
     collection.stop();
     throw error;
   }
+}
+
+/** Tells the roots of mounts of this program: never on the file systems that the sources lie on. */
+function mountsBeside(sources: readonly Source[]): (stat: BigIntStats) => boolean {
+  const plain = new Set(sources.map(({ path }) => statSync(path, { bigint: true }).dev));
+  return ({ dev }) =>
+    !plain.has(dev) &&
+    listMounts().some((mount) => mount.type === MOUNT_TYPE && deviceNumber(mount) === dev);
 }
 
 /** What the root looks like: the source, or what holds the first of them. */

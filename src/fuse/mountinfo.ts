@@ -26,6 +26,14 @@ export interface Mount {
 /** What tells a mount from any other. */
 export type MountDevice = Pick<Mount, 'major' | 'minor'>;
 
+/** As `stat` tells it of what lies on the mount. */
+export function deviceNumber({ major, minor }: MountDevice): bigint {
+  const [high, low] = [BigInt(major), BigInt(minor)];
+  return (
+    ((high & ~0xfffn) << 32n) | ((low & ~0xffn) << 12n) | ((high & 0xfffn) << 8n) | (low & 0xffn)
+  );
+}
+
 /** As many symbolic links as the kernel follows. */
 const MAX_LINKS = 40;
 

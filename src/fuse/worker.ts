@@ -2,6 +2,8 @@
  * A worker thread: one blocking loop over /dev/fuse, from request to reply with no event loop
  * between. It ends when the mount does.
  */
+// The global of that name is looked up by a getter, for each request anew.
+import { performance } from 'node:perf_hooks';
 import { parentPort, workerData } from 'node:worker_threads';
 import { ERRNO } from '../errors.js';
 import { prepareToAttach } from '../image/attach.js';

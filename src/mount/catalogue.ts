@@ -28,6 +28,8 @@ export interface CatalogueOptions {
   readonly sources: readonly Source[];
   /** Without links: what is mounted there is not looked at. */
   readonly target: string;
+  /** Whether a folder is the root of some mount of this program: not looked into, as two could wait for each other. */
+  readonly isMount: (stat: BigIntStats) => boolean;
   /** The format of all images, where the user has stated one. */
   readonly format: string | undefined;
   /**
@@ -241,7 +243,7 @@ export class Catalogue {
   #look(folder: Folder, name: string, known: Entry | undefined): Found | undefined {
     const { path, root } = this.#pathOf(folder, name);
     const stat = path === this.#options.target ? undefined : lookAt(path, root);
-    if (stat === undefined) {
+    if (stat === undefined || (stat.isDirectory() && this.#options.isMount(stat))) {
       if (known !== undefined) this.#drop(folder, name);
       return undefined;
     }

@@ -18,6 +18,8 @@ import { type ImageStatus, imageStatus } from './status.js';
 
 /** Milliseconds after which it is tried again to open what could not be opened. */
 const RETRY_MS = 2000;
+/** The same, where that took long (a wrong passphrase does): so many times as long. All wait for it meanwhile. */
+const RETRY_FACTOR = 100;
 /** Milliseconds that are taken for a look at all images, for who asks what is wrong with them. */
 const CHECK_MS = 1000;
 const TICK_MS = 1000;
@@ -26,6 +28,7 @@ export interface CollectionOptions extends OpenMembersOptions {
   readonly sources: readonly Source[];
   /** The mount point, without links. */
   readonly target: string;
+  readonly isMount: (stat: BigIntStats) => boolean;
   readonly format: string | undefined;
   readonly ownership: Ownership;
   readonly writable: boolean;
@@ -39,7 +42,8 @@ interface Problem {
   readonly state: string;
   readonly error: ImageError;
   readonly since: Date;
-  readonly triedMs: number;
+  /** When it is tried again; on the clock of `performance`. */
+  readonly retryMs: number;
 }
 
 export class Collection implements CollectionQuestions {
@@ -110,16 +114,15 @@ export class Collection implements CollectionQuestions {
       throw new ImageError('missing', 'ESTALE', `${image.path}: it has changed`);
     }
     const known = this.#problems.get(member);
-    if (known?.state === image.state && performance.now() - known.triedMs < RETRY_MS) {
-      throw known.error;
-    }
+    const started = performance.now();
+    if (known?.state === image.state && started < known.retryMs) throw known.error;
     this.#checked.add(image);
     try {
       const open = this.opened.open(image);
       this.#problems.delete(member);
       return open;
     } catch (error) {
-      throw this.#problem(image, error);
+      throw this.#problem(image, error, performance.now() - started);
     }
   }
 
@@ -181,7 +184,7 @@ export class Collection implements CollectionQuestions {
   }
 
   /** Keeps in mind why an image cannot be opened, and tells it once; answers it as it is answered. */
-  #problem(image: ImageFile, cause: unknown): ImageError {
+  #problem(image: ImageFile, cause: unknown, tookMs = 0): ImageError {
     const error = asShown(cause);
     // That is about the mount, not about the image.
     if (PASSING.has(error.code)) return error;
@@ -189,7 +192,8 @@ export class Collection implements CollectionQuestions {
     const isSame = known?.error.message === error.message;
     if (!isSame) this.#options.log.warning(`${image.shown}: ${describeError(error)}`);
     this.#problems.set(image.member, {
-      ...{ image, error, state: image.state, triedMs: performance.now() },
+      ...{ image, error, state: image.state },
+      retryMs: performance.now() + Math.max(RETRY_MS, tookMs * RETRY_FACTOR),
       since: isSame ? known.since : new Date(),
     });
     return error;

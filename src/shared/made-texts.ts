@@ -5,7 +5,7 @@
 
 const SLOTS = 4;
 /** Bytes of a text that is kept; only memory that was written to takes any. */
-const SLOT_SIZE = 1 << 20;
+const SLOT_SIZE = 8 << 20;
 
 // Words: the last number that was given; then for each slot whose text it has, and how long that is.
 const LAST = 0;

@@ -1,5 +1,6 @@
 /** Mounts of folders and of several images: they come and go, are opened late and closed early. */
 import {
+  chmodSync,
   closeSync,
   copyFileSync,
   existsSync,
@@ -223,6 +224,50 @@ describe('mount of many images', () => {
     rmSync(other);
     expect(readdirSync(target)).to.deep.equal(['source']);
     await box().unmount(target);
+  });
+
+  it('does not look into mounts of this program: two that do would wait for each other', async () => {
+    tiny.write(`${source}/a.qcow2`, 1);
+    const [one, other] = [box().folder('source/one'), box().folder('source/other')];
+    for (const target of [one, other]) await box().must(process.execPath, [CLI, source, target]);
+    for (const target of [one, other]) {
+      expect(await box().must('find', [target, '-mindepth', '1', '-maxdepth', '1'])).to.equal(
+        `${target}/a.qcow2\n`,
+      );
+      expect(problemsOf(target)).to.deep.equal([]);
+    }
+    for (const target of [one, other]) await box().unmount(target);
+    expect(readdirSync(await mountWith())).to.have.members(['a.qcow2', 'one', 'other']);
+  });
+
+  it('mounts more sources than their names have room, and tells whole texts of many', async () => {
+    const long = (n: number) => `${source}/${String(n).padStart(200, 'x')}.qcow2`;
+    const paths = Array.from({ length: 60 }, (_, n) => long(n));
+    for (const [n, path] of paths.entries()) {
+      if (n === 0) tiny.write(path, n);
+      else writeFileSync(path, 'broken');
+    }
+    const mnt = box().folder();
+    await box().must(process.execPath, [CLI, ...paths, mnt]);
+    expect(box().mounts().at(-1)!.source).to.equal(`${paths[0]} and 59 more`);
+    expect(readdirSync(mnt)).to.have.length(60);
+    expect(problemsOf(mnt)).to.have.length(59);
+    await box().unmount(mnt);
+  });
+
+  it('tries keys on all, and opens what its user may', async () => {
+    const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
+    const words = ['--object', 'secret,id=s,data=right', '-f', 'qcow2', '-o', options];
+    qemuImg('create', ...words, `${source}/a.qcow2`, '1M');
+    chmodSync(`${source}/a.qcow2`, 0o666);
+    tiny.write(`${source}/private.qcow2`, 1);
+    chmodSync(`${source}/private.qcow2`, 0o600);
+    writeFileSync(box().path('key'), 'right', { mode: 0o600 });
+    const mnt = await mountWith('rw', 'user=nobody', `key-file=${box().path('key')}`);
+    put(`${mnt}/a.qcow2/disk.raw`, 0, noise(1, 4096));
+    expect(codeOf(() => readdirSync(`${mnt}/private.qcow2`))).to.equal('EACCES');
+    expect(problemsOf(mnt).map(({ path }) => path)).to.deep.equal(['private.qcow2']);
+    await box().unmount(mnt);
   });
 
   it('refuses what does not go with many images, or with one', async () => {

@@ -1,8 +1,15 @@
-import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { findMount, parseMountinfo, serversOf, setReadAhead } from '#src/fuse/mountinfo.js';
+import {
+  deviceNumber,
+  findMount,
+  listMounts,
+  parseMountinfo,
+  serversOf,
+  setReadAhead,
+} from '#src/fuse/mountinfo.js';
 
 describe('parseMountinfo()', () => {
   it('reads a line with optional fields', () => {
@@ -81,5 +88,15 @@ describe('setReadAhead()', () => {
 describe('serversOf()', () => {
   it('finds nobody behind a device that is not there', () => {
     expect(serversOf(1_048_575)).to.deep.equal([]);
+  });
+});
+
+describe('deviceNumber()', () => {
+  it('is what stat tells, with large numbers too', () => {
+    for (const target of ['/proc', '/dev']) {
+      const mount = listMounts().findLast((one) => one.target === target)!;
+      expect(deviceNumber(mount)).to.equal(statSync(target, { bigint: true }).dev);
+    }
+    expect(deviceNumber({ major: 259, minor: 300 })).to.equal(0x11032cn);
   });
 });
