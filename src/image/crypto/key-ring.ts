@@ -111,7 +111,7 @@ export class KeyRing {
       this.#passphrases.push(passphrase);
       return opened;
     }
-    throw tried ? wrongPassword() : invalid(this.#missing);
+    throw tried ? wrongPassword() : new ImageError('policy', 'EACCES', this.#missing);
   }
 }
 
