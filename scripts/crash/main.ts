@@ -1,5 +1,5 @@
 /** `npm run crash`: power failures by the thousand, over each workload in turn. */
-import { rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { goOn } from '../../test/helpers/crash-recovery.js';
@@ -101,6 +101,7 @@ function tell(workload: Workload, seed: number, fault: FoundFault, { keep }: Opt
   print(`    after: ${fault.doing}`);
   if (keep === undefined) return;
   const name = `${workload.name.replaceAll('/', '-')}-${seed}-${fault.number}.qcow2`;
+  mkdirSync(keep, { recursive: true });
   writeFileSync(join(keep, name), fault.state.bytes);
 }
 

@@ -70,7 +70,7 @@ function node(): Finding {
   const { node: version } = process.versions;
   const problem = nativeProblem();
   if (problem !== undefined) {
-    const remedy = "run 'npm install --include=optional' where it is installed";
+    const remedy = 'install it again: npm leaves out what it cannot fetch, and says nothing';
     return lacks('program', 'missing', problem, remedy);
   }
   const found = `Node.js ${version}, ${process.platform}-${process.arch}, native calls work`;

@@ -1,6 +1,6 @@
 /** `install-helpers`: links by which mount(8) and umount(8) find the program. */
-import { lstatSync, readlinkSync, realpathSync, symlinkSync, unlinkSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { lstatSync, mkdirSync, readlinkSync, realpathSync, symlinkSync, unlinkSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { ERRNO, errnoOf, ImageError } from '../errors.js';
 import { OPTIONS } from './command-options.js';
 import { getopt } from './getopt.js';
@@ -22,7 +22,11 @@ export async function runInstallHelpers(words: string[]): Promise<Outcome> {
     for (const path of there) unlinkSync(path);
     return { status: 0 };
   }
-  for (const path of paths) if (!there.includes(path)) symlinkSync(program, path);
+  for (const path of paths) {
+    if (there.includes(path)) continue;
+    mkdirSync(dirname(path), { recursive: true });
+    symlinkSync(program, path);
+  }
   return { status: 0 };
 }
 

@@ -231,7 +231,7 @@ async function serveMount(
     device: {
       allowOther,
       defaultPermissions: allowOther || settings.has('default_permissions'),
-      kernelFlags: [...settings.keys()].filter(isKernelFlag),
+      kernelFlags: kernelFlags(settings, user !== undefined),
     },
     onlyUser: allowRoot ? (user?.uid ?? process.getuid!()) : undefined,
     user,
@@ -257,6 +257,15 @@ async function serveMount(
     log.error(describeError(error));
     return { status: 1, atOnce: true };
   }
+}
+
+/**
+ * What is passed to the kernel. A mount that another user serves has no programs and no devices of root's: mount(8)
+ * takes `user=NAME` for its own `user`, and then lets root's mounts have both.
+ */
+function kernelFlags(settings: MountSettings, isDropped: boolean): string[] {
+  const names = [...settings.keys()].filter(isKernelFlag);
+  return isDropped ? names.filter((name) => name !== 'suid' && name !== 'dev') : names;
 }
 
 /** What is the same for one image and for many. */
