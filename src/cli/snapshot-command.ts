@@ -40,7 +40,7 @@ export async function runSnapshotCommand(words: string[]): Promise<Outcome> {
     throw new UsageError('Expecting one image file name');
   }
   const spec = imageSpec(image, args);
-  const target = await mountOf(spec);
+  const target = await mountToAsk(spec);
   if (target === undefined) await onImage(spec, action, args.has('l'));
   else await onMount(target, action, args.has('l'));
   return { status: 0 };
@@ -59,9 +59,14 @@ function actionOf(args: Arguments): Action | undefined {
 }
 
 /** The mount to be asked, by its mount point or by its image. */
-async function mountOf({ path, forceShare }: ImageSpec): Promise<string | undefined> {
-  const { mountAt, mountThatWrites } = await import('./snapshot-mount.js');
-  return mountAt(path) ?? (forceShare === true ? undefined : mountThatWrites(path));
+async function mountToAsk({ path, forceShare }: ImageSpec): Promise<string | undefined> {
+  const { isOfMany, mountAt, mountThatWrites } = await import('./snapshot-mount.js');
+  const mount = mountAt(path);
+  if (mount !== undefined && isOfMany(mount)) {
+    const limit = 'a mount of many images: name one of these';
+    throw new ImageError('invalid', 'EISDIR', `'${path}' is no image`, { limit });
+  }
+  return mount ?? (forceShare === true ? undefined : mountThatWrites(path));
 }
 
 async function onMount(target: string, action: Action | undefined, list: boolean): Promise<void> {

@@ -48,6 +48,11 @@ export function mountAt(path: string): string | undefined {
   return isRoot === true ? path : undefined;
 }
 
+/** Whether a mount has many images, each with a root of its own. */
+export function isOfMany(target: string): boolean {
+  return unlessMissing(() => getxattr(target, SOURCES, LONGEST_SOURCES)) !== undefined;
+}
+
 /** The mount that a path lies in, if it is ours. */
 export function mountOf(
   path: string,

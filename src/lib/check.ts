@@ -1,6 +1,6 @@
 /** The check of an image, for the library. */
 import { check } from '../tools/check.js';
-import { openPolicy } from './options.js';
+import { checkCheckOptions, openPolicy } from './options.js';
 import type { CheckOptions, CheckResult } from './types.js';
 
 /**
@@ -9,6 +9,7 @@ import type { CheckOptions, CheckResult } from './types.js';
  * repair, has it open.
  */
 export function checkImage(path: string, options: CheckOptions = {}): CheckResult {
+  checkCheckOptions(options);
   const { forceShare, repair = 'none' } = options;
   const spec = { path, filename: path, forceShare };
   return check(spec, { fix: repair, policy: openPolicy(options) });

@@ -4,7 +4,7 @@ import type { SnapshotView } from '../image/attach.js';
 import { collectInfo } from '../image/info.js';
 import { openDisk } from '../tools/open-disk.js';
 import { checkRange, chunks, DiskReader, Opened } from './disk.js';
-import { imageSpec, openPolicy, writeOptions } from './options.js';
+import { checkOpenOptions, imageSpec, openPolicy, writeOptions } from './options.js';
 import type { Disk, Image, ImageInfo, OpenOptions, Snapshot } from './types.js';
 
 /**
@@ -13,6 +13,7 @@ import type { Disk, Image, ImageInfo, OpenOptions, Snapshot } from './types.js';
  * open then.
  */
 export async function openImage(path: string, options: OpenOptions = {}): Promise<Image> {
+  checkOpenOptions(options);
   const { writable, forceShare, cacheSize } = options;
   const disk = await openDisk(imageSpec(path, options), {
     ...{ writable, forceShare, cacheSize },

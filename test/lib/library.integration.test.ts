@@ -31,6 +31,15 @@ async function codeOf(body: () => unknown): Promise<string | undefined> {
 describe('openImage()', () => {
   const temp = useTempFolder();
 
+  it('takes no option that it does not know', async () => {
+    const path = makeImage();
+    const open = (options: object) => codeOf(() => openImage(path, options));
+    for (const options of [{ writeable: true }, { cache: 'foo' }, { detectZeroes: true }]) {
+      expect(await open(options)).to.equal('EINVAL');
+    }
+    expect(await codeOf(() => checkImage(path, { repair: 'none' as never }))).to.equal('EINVAL');
+  });
+
   function makeImage(...options: string[]): string {
     const path = temp.at('disk.qcow2');
     qemuImg('create', '-q', '-f', 'qcow2', ...options, path, '16M');
