@@ -186,7 +186,7 @@ describe('openImage() for writing', () => {
       mkdirSync(temp.at('mnt'));
       run('mount', device, temp.at('mnt'));
       try {
-        const busy = /resource busy \(opened for writing\)/;
+        const busy = /Device or resource busy \(it is mounted, or part of another device\)/;
         expectImageError('EBUSY', busy, () => openImage(device, policy));
         withOpen(device, () => {}, { format: 'raw', lock: 'read' });
       } finally {
@@ -202,13 +202,13 @@ describe('openImage() for writing', () => {
       refuse(code, message, temp.write('image', buildImage(specimen(spec)).bytes));
     const corrupt = /qcow2: Image is corrupt; cannot be opened read\/write/;
     refused({ header: { incompatibleFeatures: 2n } }, 'EACCES', corrupt);
-    refused({ header: { cryptMethod: 1 } }, 'EINVAL', /'encrypt.key-secret' is required/);
+    refused({ header: { cryptMethod: 1 } }, 'EACCES', /'encrypt.key-secret' is required/);
     refused({ header: { cryptMethod: 2 } }, 'EINVAL', /Missing CRYPTO header/);
     refused({ dataFile: { name: 'missing' } }, 'ENOENT', /missing/);
     refused({ header: { nbSnapshots: 1, snapshotsOffset: 0 } }, 'EINVAL', /Snapshot table offset/);
     const encrypted = buildImage(specimen({ header: { cryptMethod: 1 } })).bytes;
     const policy = { ...WRITABLE, allowEncrypted: true };
-    refuse('EINVAL', /'encrypt.key-secret' is required/, temp.write('image', encrypted), policy);
+    refuse('EACCES', /'encrypt.key-secret' is required/, temp.write('image', encrypted), policy);
   });
 
   it('lets what lies below be as it is: only the image itself is written to', () => {

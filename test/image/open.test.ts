@@ -220,7 +220,7 @@ describe('openImage()', () => {
     it('refuses encrypted images, but for looking at them', () => {
       const image = (cryptMethod: number) =>
         temp.write('image', buildImage({ size: SIZE, header: { cryptMethod } }).bytes);
-      refuse('EINVAL', /'encrypt.key-secret' is required/, image(1));
+      refuse('EACCES', /'encrypt.key-secret' is required/, image(1));
       refuse('EINVAL', /Missing CRYPTO header/, image(2));
       withImage(image(1), ({ image: { disk } }) => expect(disk.size).to.equal(SIZE), {
         allowEncrypted: true,
