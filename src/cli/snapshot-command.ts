@@ -134,9 +134,11 @@ function inWords({ what, name }: Action, holdsSome: boolean, body: () => void): 
   } catch (error) {
     if (!isExpected(error)) throw error;
     const errno = errnoOf(error);
-    const words = reason(what, errno, holdsSome);
-    const message = `Could not ${what} snapshot '${name}': ${words}`;
     const own = describeError(error);
+    // QEMU says as much of what it refuses itself; that a mount is in use it does not know.
+    const isPlain = what === 'apply' && errno === ERRNO.EBUSY;
+    const words = isPlain ? own : reason(what, errno, holdsSome);
+    const message = `Could not ${what} snapshot '${name}': ${words}`;
     const context = own === words ? {} : { limit: own };
     throw new ImageError('invalid', errorCode(error), message, context, error);
   }
@@ -150,7 +152,6 @@ function reason(what: ActionName, errno: number, holdsSome: boolean): string {
     case 'delete':
       return errno === ERRNO.ENOENT ? 'snapshot not found' : words;
     case 'apply':
-      if (errno === ERRNO.EBUSY) return 'Device has active dirty bitmaps';
       return holdsSome
         ? `Failed to load snapshot: ${words}`
         : 'Block driver does not support snapshots';
