@@ -192,8 +192,7 @@ function openAs(settings: MountSettings, path: string, keys: KeyRing): OpenedIma
   const overlay = settings.get('overlay');
   const policy = openPolicy(settings);
   if (overlay === undefined) {
-    const forceShare = policy.writable === true ? undefined : false;
-    return openImage({ path, filename: path, keys, forceShare }, policy);
+    return openImage({ path, filename: path, keys, forceShare: false }, policy);
   }
   return openOverlaid({
     image: path,

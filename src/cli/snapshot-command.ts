@@ -63,8 +63,7 @@ async function mountToAsk({ path, forceShare }: ImageSpec): Promise<string | und
   const { isOfMany, mountAt, mountThatWrites } = await import('./snapshot-mount.js');
   const mount = mountAt(path);
   if (mount !== undefined && isOfMany(mount)) {
-    const limit = 'a mount of many images: name one of these';
-    throw new ImageError('invalid', 'EISDIR', `'${path}' is no image`, { limit });
+    throw new ImageError('invalid', 'EISDIR', `'${path}' is no image`, { path });
   }
   return mount ?? (forceShare === true ? undefined : mountThatWrites(path));
 }

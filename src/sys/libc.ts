@@ -26,7 +26,8 @@ function load(): Koffi {
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
     const message = `${NATIVE} (optional) cannot be loaded: ${reason}`;
-    const limit = `install it again, as npm leaves out what it cannot fetch; for Node.js 20 or later, this is ${process.version}, linux-${process.arch}`;
+    const here = `${process.version}, linux-${process.arch}`;
+    const limit = `install it again, as npm leaves out what it cannot fetch; for Node.js 20 or later, this is ${here}`;
     throw new ImageError('missing', 'ENOSYS', message, { limit }, error);
   }
   library = native.load(null);

@@ -1,7 +1,7 @@
 /**
  * Copies a disk in this thread, and in worker threads where they are worth it: in this one until they have
- * started, which takes as long as copying some hundred MiB. Then this one only waits, so that it hears of a worker that dies while others
- * wait for it.
+ * started, which takes as long as copying some hundred MiB. Then this one only waits, so that it hears of a
+ * worker that dies while others wait for it.
  */
 import { Worker } from 'node:worker_threads';
 import { CopyState } from '../shared/copy-state.js';
